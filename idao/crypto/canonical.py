@@ -1,0 +1,249 @@
+"""The one place where a value becomes bytes that are hashed or signed, and where such bytes are read.
+
+Encoding: CBOR, RFC 8949 §4.2.1 core deterministic: shortest integers, definite lengths, map keys in
+bytewise order of their encoding. Beyond that idao allows only integers within ±2^63, byte and text
+strings, booleans, null, arrays, and maps with text keys: no floats, no tags. With text keys alone the
+length-first order of RFC 7049 (which `cbor2` sorts by) and the bytewise order of RFC 8949 are the same.
+
+`cbor2` by itself accepts trailing bytes, duplicate keys, long integers, other key orders, indefinite
+lengths, floats and tags. `decode` and `unpack` re-encode what they read and compare, so exactly one
+byte string stands for each value.
+
+Frozen dataclasses are the wire format: `pack` writes one as a map from field name to value, `unpack`
+reads it back, checking each field against its annotation.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import cbor2
+
+from idao.errors import Malformed
+from idao.model import INT_MAX, Range, Size
+
+T = TypeVar("T")
+
+DEPTH_MAX = 16
+"""Nesting allowed in any value: deeper input is an attack on the decoder (ASA-2024-012)."""
+BYTES_MAX = 16 * 1024 * 1024
+"""Largest value decoded at once: four times the largest frame; bigger things are chunked."""
+
+Plain = Any
+"""What CBOR can hold here: int, bytes, str, bool, None, list or tuple, dict with text keys."""
+
+
+def _check(value: Plain, depth: int = 0) -> None:
+    kind = type(value)
+    if kind is int:
+        if not -INT_MAX - 1 <= value <= INT_MAX:
+            raise Malformed("integer outside 64 bits")
+    elif kind is bytes or kind is str or kind is bool or value is None:
+        return
+    elif depth >= DEPTH_MAX:
+        raise Malformed(f"nested deeper than {DEPTH_MAX}")
+    elif kind is list or kind is tuple:
+        for item in value:
+            _check(item, depth + 1)
+    elif kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise Malformed("map key is not text")
+            _check(item, depth + 1)
+    else:
+        raise Malformed(f"a {kind.__name__} has no place in a signed value")
+
+
+def encode(value: Plain) -> bytes:
+    """The canonical bytes of a plain value. Raises `Malformed` for floats, tags, big integers."""
+    _check(value)
+    try:
+        return cbor2.dumps(value, canonical=True)
+    except (cbor2.CBOREncodeError, UnicodeEncodeError) as e:
+        raise Malformed(f"not encodable: {e}") from e
+
+
+def _loads(data: bytes, limit: int) -> Plain:
+    if len(data) > limit:
+        raise Malformed(f"{len(data)} bytes where at most {limit} are allowed")
+    try:
+        return cbor2.loads(data)  # ignores trailing bytes: the callers' comparison does not
+    # cbor2 lets TypeError, OverflowError, MemoryError and more escape on hostile input.
+    except (Exception, RecursionError) as e:
+        raise Malformed(f"not CBOR: {type(e).__name__}") from e
+
+
+def decode(data: bytes, *, limit: int = BYTES_MAX) -> Plain:
+    """The plain value of canonical bytes; `Malformed` for any other byte string."""
+    value = _loads(data, limit)
+    if encode(value) != data:
+        raise Malformed("not the canonical encoding")
+    return value
+
+
+# --- typed values -------------------------------------------------------------------------------------
+
+_Convert = Callable[[Any], Any]
+
+
+_Codec = tuple[Callable[[Any], dict[str, Plain]], Callable[[Plain], Any]]
+_codecs: dict[type, _Codec] = {}
+
+
+def _codec(cls: type) -> _Codec:
+    """(to plain, from plain) of a frozen dataclass, compiled once."""
+    codec = _codecs.get(cls)
+    if codec is None:
+        codec = _codecs[cls] = _compile(cls)
+    return codec
+
+
+def _compile(cls: Any) -> _Codec:
+    hints = get_type_hints(cls, include_extras=True)
+    # Canonical order of text keys: shorter first, then bytewise.
+    names = sorted((f.name for f in fields(cls)), key=lambda n: (len(n), n))
+    out = [(n, *_converters(hints[n], f"{cls.__name__}.{n}")) for n in names]
+    count = len(out)
+
+    def to_plain(obj: Any) -> dict[str, Plain]:
+        return {name: enc(getattr(obj, name)) for name, enc, _ in out}
+
+    def from_plain(value: Plain) -> Any:
+        if type(value) is not dict or len(value) != count:
+            raise Malformed(f"{cls.__name__}: wrong fields")
+        try:
+            return cls(**{name: dec(value[name]) for name, _, dec in out})
+        except KeyError as e:
+            raise Malformed(f"{cls.__name__}: no field {e}") from e
+
+    return to_plain, from_plain
+
+
+def _converters(hint: Any, where: str) -> tuple[_Convert, _Convert]:
+    bounds: list[Any] = []
+    if get_origin(hint) is Annotated:
+        hint, *bounds = get_args(hint)
+    size = next((b for b in bounds if isinstance(b, Size)), None)
+    span = next((b for b in bounds if isinstance(b, Range)), None)
+    origin = get_origin(hint)
+
+    if hint is int:
+        low, high = (span.low, span.high) if span else (0, INT_MAX)
+        return _same(lambda v: type(v) is int and low <= v <= high, where, f"integer {low}..{high}")
+    if hint is bool:
+        return _same(lambda v: type(v) is bool, where, "boolean")
+    if hint is bytes:
+        low, high = (size.low, size.high) if size else (0, BYTES_MAX)
+        return _same(lambda v: type(v) is bytes and low <= len(v) <= high, where, f"bytes of {low}..{high}")
+    if hint is str:
+        low, high = (size.low, size.high) if size else (0, 4096)
+        return _same(
+            lambda v: type(v) is str and low <= _utf8_length(v) <= high, where, f"text of {low}..{high}"
+        )
+    if hint is Any:
+        return _plain, _plain
+    if origin in (Union, types.UnionType):
+        inner = [a for a in get_args(hint) if a is not type(None)]
+        if len(inner) != 1:
+            raise TypeError(f"{where}: only 'X | None' unions can be encoded")
+        enc, dec = _converters(inner[0], where)
+        return (lambda v: None if v is None else enc(v)), (lambda v: None if v is None else dec(v))
+    if origin is tuple:
+        args = get_args(hint)
+        return _tuple_converters(args, size, where)
+    if is_dataclass(hint):
+        cls = cast(type, hint)
+
+        # Looked up when first used, so that a class may hold its own kind.
+        def enc_obj(v: Any) -> Any:
+            if type(v) is not cls:
+                raise Malformed(f"{where}: expected {cls.__name__}")
+            return _codec(cls)[0](v)
+
+        return enc_obj, lambda v: _codec(cls)[1](v)
+    raise TypeError(f"{where}: {hint!r} cannot be encoded")
+
+
+def _tuple_converters(args: tuple[Any, ...], size: Size | None, where: str) -> tuple[_Convert, _Convert]:
+    if len(args) == 2 and args[1] is Ellipsis:
+        low, high = (size.low, size.high) if size else (0, 65536)
+        enc, dec = _converters(args[0], where)
+
+        def checked(v: Any, kinds: tuple[type, ...]) -> Any:
+            if type(v) not in kinds or not low <= len(v) <= high:
+                raise Malformed(f"{where}: expected a list of {low}..{high}")
+            return v
+
+        return (
+            lambda v: [enc(item) for item in checked(v, (tuple,))],
+            lambda v: tuple([dec(item) for item in checked(v, (list,))]),
+        )
+    pairs = [_converters(a, f"{where}[{i}]") for i, a in enumerate(args)]
+
+    def fixed(v: Any, kind: type) -> Any:
+        if type(v) is not kind or len(v) != len(pairs):
+            raise Malformed(f"{where}: expected {len(pairs)} items")
+        return v
+
+    return (
+        lambda v: [p[0](item) for p, item in zip(pairs, fixed(v, tuple), strict=True)],
+        lambda v: tuple([p[1](item) for p, item in zip(pairs, fixed(v, list), strict=True)]),
+    )
+
+
+def _same(ok: Callable[[Any], bool], where: str, what: str) -> tuple[_Convert, _Convert]:
+    def convert(v: Any) -> Any:
+        if not ok(v):
+            raise Malformed(f"{where}: expected {what}")
+        return v
+
+    return convert, convert
+
+
+def _plain(v: Any) -> Any:
+    _check(v)
+    return _sorted(v)
+
+
+def _sorted(v: Any) -> Any:
+    """The value with every map in canonical order, so that a plain dump of it is canonical."""
+    if type(v) is dict:
+        return {k: _sorted(v[k]) for k in sorted(v, key=lambda n: (len(n.encode()), n.encode()))}
+    if type(v) is tuple or type(v) is list:
+        return [_sorted(item) for item in v]
+    return v
+
+
+def _utf8_length(v: str) -> int:
+    if v.isascii():
+        return len(v)
+    try:
+        return len(v.encode())
+    except UnicodeEncodeError:
+        return -1
+
+
+def pack(obj: Any) -> bytes:
+    """The canonical bytes of a frozen dataclass. `Malformed` if a field breaks its annotation."""
+    return cbor2.dumps(_codec(type(obj))[0](obj))
+
+
+def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX) -> T:
+    """The dataclass of canonical bytes; `Malformed` for any byte string that `pack` would not write."""
+    obj = cast(T, _codec(cls)[1](_loads(data, limit)))
+    if pack(obj) != data:
+        raise Malformed(f"{cls.__name__}: not the canonical encoding")
+    return obj
+
+
+def to_plain(obj: Any) -> dict[str, Plain]:
+    """A dataclass as the plain map that `pack` writes."""
+    return _codec(type(obj))[0](obj)
+
+
+def from_plain(cls: type[T], value: Plain) -> T:
+    """The dataclass of a plain map, each field checked."""
+    return cast(T, _codec(cls)[1](value))
