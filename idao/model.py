@@ -244,10 +244,10 @@ class Header:
     state_root: Hash
     log_size: int
     log_root: Hash
-    faults_root: Hash
     validators: Hash
     next_validators: Hash
     charter: Hash
+    """Hash of the rules that govern the quorum, in force after this block."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,9 +182,10 @@ def _tuple_converters(args: tuple[Any, ...], size: Size | None, where: str) -> t
             lambda v: tuple([dec(item) for item in checked(v, (list,))]),
         )
     pairs = [_converters(a, f"{where}[{i}]") for i, a in enumerate(args)]
+    count = len(pairs)
 
-    def fixed(v: Any, kind: type) -> Any:
-        if type(v) is not kind or len(v) != len(pairs):
+    def fixed(v: Any, kind: Any) -> Any:
+        if type(v) is not kind or len(v) != count:
             raise Malformed(f"{where}: expected {len(pairs)} items")
         return v
 

@@ -1,0 +1,294 @@
+"""The state transition: a block's transactions applied to a state, and the header that commits to it.
+
+Everything here is a function of its arguments. Any engine that orders blocks can drive it: a quorum of
+one, the embedded agreement, or another engine beside the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from idao.crypto import canonical, merkle, statetree
+from idao.crypto.hashing import Kind, hash_of
+from idao.errors import Malformed, Refused
+from idao.ledger import governance
+from idao.ledger.idao import Charter, Identity
+from idao.ledger.registry import KINDS
+from idao.ledger.state import Base, State, encode_key, table_of
+from idao.ledger.tx import Changed, Context, Receipt, Tx, TxKind, parse_tx, receipt_leaf
+from idao.model import BLOCK_BYTES_MAX, BLOCK_TX_MAX, Block, Certificate, Header, ValidatorSet
+
+NO_HASH = bytes(32)
+TX_TREE = merkle.tree(Kind.TX_LEAF, Kind.TX_BRANCH)
+HEADER_VERSION = 1
+DUE_MAX = 100
+"""Due actions a block runs; the rest wait for the next, so that a block's work is bounded."""
+
+
+class InvalidBlock(Malformed):
+    """A block that no correct validator would propose, with the rule it breaks."""
+
+    code = "invalid-block"
+
+
+class Layer(MutableMapping[str, list[statetree.Child]]):
+    """Branches of the state tree written over others, so that an execution can be dropped."""
+
+    __slots__ = ("_below", "writes")
+
+    def __init__(self, below: Mapping[str, list[statetree.Child]]) -> None:
+        self._below = below
+        self.writes: dict[str, list[statetree.Child] | None] = {}
+
+    def __getitem__(self, prefix: str) -> list[statetree.Child]:
+        if prefix in self.writes:
+            found = self.writes[prefix]
+            if found is None:
+                raise KeyError(prefix)
+            return found
+        return self._below[prefix]
+
+    def __setitem__(self, prefix: str, children: list[statetree.Child]) -> None:
+        self.writes[prefix] = children
+
+    def __delitem__(self, prefix: str) -> None:
+        self.writes[prefix] = None
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("branches are looked up, never listed")
+
+    def __len__(self) -> int:
+        raise NotImplementedError("branches are looked up, never counted")
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What stays the same from block to block of one ledger."""
+
+    quorum: bytes
+    governor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tip:
+    """Where the ledger stands: what the next block builds on. Height 0 is genesis."""
+
+    height: int
+    header: bytes
+    time_ms: int
+    frontier: merkle.Frontier
+    """The log including the block leaf of this height."""
+    base: Base
+    branches: Mapping[str, list[statetree.Child]]
+    certificate: Certificate | None
+    """The finalization of this height; none at genesis."""
+
+
+@dataclass(slots=True)
+class Executed:
+    """What a block did, not yet kept."""
+
+    receipts: list[Receipt]
+    leaves: list[bytes]
+    state: State
+    branches: Layer
+    state_root: bytes
+    frontier: merkle.Frontier
+    """The log after the receipts, before the block leaf."""
+    nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Perfect subtrees of the log that the receipts completed: (height, index, hash)."""
+    charter: bytes = NO_HASH
+
+
+def admissible(state: State, chain: Chain, tx: Tx, time_ms: int) -> str | None:
+    """Why a tx may not be in a block at all, or None. Its signature is checked elsewhere.
+
+    Such a tx leaves no receipt: wrong quorum, used sequence number, expired, or not by the actor's key.
+    """
+    e = tx.envelope
+    if e.quorum != chain.quorum:
+        return "it is for another quorum"
+    if time_ms > e.valid_until:
+        return "it has expired"
+    kind = KINDS.get(e.kind)
+    if kind is not None and kind.authority is not None:
+        try:
+            body: Any = canonical.unpack(kind.body, e.body)
+        except Malformed as error:
+            return error.message
+        if not kind.authority(state, e, body):
+            return "its own proof of authority does not hold"
+        actor = state.get(Identity, e.idao)
+    else:
+        actor = state.get(Identity, e.idao)
+        if actor is None:
+            return "its iDAO is not registered on this ledger"
+        if actor.key != e.key or actor.key_seq != e.key_seq:
+            return "it is not signed by the current key of its iDAO"
+    if actor is not None and e.seq <= actor.seq:
+        return f"sequence number {e.seq} is used"
+    return None
+
+
+def _apply_tx(state: State, ctx: Context, tx: Tx) -> tuple[State, str, str]:
+    """The overlay of the tx's effects, and (code, reason) when it was refused."""
+    kind: TxKind | None = KINDS.get(tx.envelope.kind)
+    child = state.child()
+    try:
+        if kind is None or kind.version != tx.envelope.kind_version:
+            raise Refused(f"kind '{tx.envelope.kind}' is not known here", code="unknown-kind")
+        kind.apply(replace(ctx, state=child), canonical.unpack(kind.body, tx.envelope.body))
+    except Malformed as e:
+        return state.child(), "malformed", e.message
+    except Refused as e:
+        return state.child(), e.code, e.message
+    return child, "", ""
+
+
+def _use_seq(state: State, tx: Tx) -> None:
+    actor = state.get(Identity, tx.envelope.idao)
+    if actor is not None:
+        state.put(replace(actor, seq=tx.envelope.seq))
+
+
+def _changed(child: State) -> tuple[Changed, ...]:
+    """Every record an overlay wrote, in order of table name and key."""
+    out = []
+    for cls, rows in child.changes.items():
+        name = table_of(cls).name
+        for key, rec in rows.items():
+            value = None if rec is None else statetree.value_hash(canonical.pack(rec))
+            out.append(Changed(name, encode_key(key), value))
+    return tuple(sorted(out, key=lambda c: (c.table, c.key)))
+
+
+def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs: Sequence[Tx]) -> Executed:
+    """Runs the due actions, then the txs in order. `InvalidBlock` if one may not be in a block.
+
+    Signatures are the caller's business: it has checked them, once.
+    """
+    height = tip.height + 1
+    block_state = State(tip.base)
+    frontier = tip.frontier.copy()
+    executed = Executed([], [], block_state, Layer(tip.branches), NO_HASH, frontier)
+    ids = tuple(v.idao for v in validators.validators)
+
+    def context(actor: bytes, tx: bytes) -> Context:
+        return Context(block_state, chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor)
+
+    def conclude(child: State, tx: bytes, origin: str, kind: str, actor: bytes, code: str, why: str) -> None:
+        receipt = Receipt(
+            1, height, len(executed.receipts), tx, origin, kind, actor, not code, code, why[:500],
+            _changed(child),
+        )  # fmt: skip
+        block_state.merge(child)
+        leaf = receipt_leaf(receipt)
+        executed.receipts.append(receipt)
+        executed.leaves.append(leaf)
+        executed.nodes += frontier.append(merkle.LOG.leaf(leaf))
+
+    for proposal in governance.due(block_state, time_ms)[:DUE_MAX]:
+        child = block_state.child()
+        idao, code, why = governance.run_due(replace(context(NO_HASH, proposal), state=child), proposal)
+        conclude(child, proposal, "due", "gov.due", idao, code, why)
+    for tx in txs:
+        if reason := admissible(block_state, chain, tx, time_ms):
+            raise InvalidBlock(f"transaction {tx.id.hex()[:16]} may not be in this block: {reason}")
+        child, code, why = _apply_tx(block_state, context(tx.envelope.idao, tx.id), tx)
+        _use_seq(child, tx)
+        conclude(child, tx.id, "tx", tx.envelope.kind, tx.envelope.idao, code, why)
+
+    executed.state_root = statetree.update(executed.branches, _tree_changes(block_state))
+    governing = block_state.get(Charter, chain.governor)
+    executed.charter = governing.hash if governing else NO_HASH
+    return executed
+
+
+def _tree_changes(state: State) -> dict[bytes, bytes | None]:
+    out = {}
+    for cls, rows in state.changes.items():
+        name = table_of(cls).name
+        for key, rec in rows.items():
+            value = None if rec is None else statetree.value_hash(canonical.pack(rec))
+            out[statetree.record_path(name, key)] = value
+    return out
+
+
+def tx_root(raws: Iterable[bytes]) -> bytes:
+    """Root over the signed txs of a block, in order."""
+    return merkle.root(TX_TREE, [TX_TREE.leaf(raw) for raw in raws])
+
+
+def header_hash(header: Header) -> bytes:
+    return hash_of(Kind.HEADER, header)
+
+
+def build(
+    tip: Tip,
+    chain: Chain,
+    validators: ValidatorSet,
+    *,
+    proposer: bytes,
+    view: int,
+    time_ms: int,
+    txs: Sequence[Tx],
+) -> tuple[Block, Executed]:
+    """The next block over `txs`, each of which must be admissible and authentic."""
+    executed = execute(tip, chain, validators, time_ms, txs)
+    certificate = hash_of(Kind.CERTIFICATE, tip.certificate) if tip.certificate else NO_HASH
+    set_hash = hash_of(Kind.VALIDATORS, validators)
+    header = Header(
+        v=HEADER_VERSION,
+        quorum=chain.quorum,
+        height=tip.height + 1,
+        view=view,
+        proposer=proposer,
+        parent=tip.header,
+        parent_certificate=certificate,
+        time_ms=time_ms,
+        tx_root=tx_root(tx.raw for tx in txs),
+        state_root=executed.state_root,
+        log_size=executed.frontier.size,
+        log_root=executed.frontier.root(),
+        validators=set_hash,
+        next_validators=set_hash,
+        charter=executed.charter,
+    )
+    return Block(header, tip.certificate, tuple(tx.raw for tx in txs)), executed
+
+
+def check(
+    tip: Tip,
+    chain: Chain,
+    validators: ValidatorSet,
+    block: Block,
+    authentic: Callable[[Tx], bool] = Tx.authentic,
+) -> Executed:
+    """Executes a proposed block and compares every root. `InvalidBlock` names the first difference.
+
+    `authentic` lets a caller that has verified a tx before answer from memory.
+    """
+    if len(block.txs) > BLOCK_TX_MAX or sum(map(len, block.txs)) > BLOCK_BYTES_MAX:
+        raise InvalidBlock("the block is too large")
+    if block.header.time_ms <= tip.time_ms:
+        raise InvalidBlock("the block's time is not later than its parent's")
+    txs = [parse_tx(raw) for raw in block.txs]
+    for tx in txs:
+        if not authentic(tx):
+            raise InvalidBlock(f"transaction {tx.id.hex()[:16]} has a bad signature")
+    if block.parent_certificate != tip.certificate:
+        raise InvalidBlock("the block carries another certificate of its parent")
+    expected, executed = build(
+        tip, chain, validators,
+        proposer=block.header.proposer, view=block.header.view, time_ms=block.header.time_ms, txs=txs,
+    )  # fmt: skip
+    if expected.header != block.header:
+        different = next(n for n in Header.__slots__ if _differs(n, expected.header, block.header))
+        raise InvalidBlock(f"the header's {different} is not what the block leads to")
+    return executed
+
+
+def _differs(name: str, a: Any, b: Any) -> bool:
+    return bool(getattr(a, name) != getattr(b, name))

@@ -1,0 +1,251 @@
+"""Identities, charters and members: who an iDAO is, by which rules it lives, who belongs to it.
+
+An iDAO is an identity with a charter. Its first member is itself, in the role `owner`. Other people join
+as members with iDAOs (hence keys) of their own, registered on the ledger by `idao.register`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from idao import identity
+from idao.crypto import canonical
+from idao.crypto.hashing import Kind, digest
+from idao.errors import VerificationFailed
+from idao.ledger import charter
+from idao.ledger.state import State, record
+from idao.ledger.tx import Context, Envelope, TxKind, refuse
+from idao.model import Hash, Id, Inception, PublicKey, SignedKeyEvent, Size, Word
+
+KEY_EVENTS_MAX = 64
+"""Rotations carried in one registration; a longer history is registered in steps."""
+ROLES = ("owner", "member", "observer")
+MEMBERS_MAX = 1000
+"""People of one iDAO; a tally reads them all."""
+
+
+@record("identity", key=("idao",))
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who may sign for an iDAO.
+
+    idao: the iDAO's id
+    key: its current public key
+    key_seq: number of that key; the inception's is 0
+    recovery: hash of the recovery key that may rotate it
+    head: hash of the last key event, or of the inception record
+    seq: highest sequence number used by its transactions
+    since: height at which it was registered
+    """
+
+    idao: Id
+    key: PublicKey
+    key_seq: int
+    recovery: Hash
+    head: Hash
+    seq: int
+    since: int
+
+
+@record("charter", key=("idao",))
+@dataclass(frozen=True, slots=True)
+class Charter:
+    """The rules of an iDAO in force.
+
+    idao: whose rules
+    version: counts the changes, from 1
+    hash: hash of the rules
+    rules: canonical map of rule to value
+    """
+
+    idao: Id
+    version: int
+    hash: Hash
+    rules: Annotated[bytes, Size(1, 16384)]
+
+
+@record("member", key=("idao", "member"))
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One person of an iDAO.
+
+    idao: the iDAO
+    member: the person's own iDAO id
+    role: owner, member or observer
+    weight: votes in the weighted method
+    since: height of joining
+    """
+
+    idao: Id
+    member: Id
+    role: Word
+    weight: int
+    since: int
+
+
+def charter_hash(rules: bytes) -> bytes:
+    return digest(Kind.CHARTER, rules)
+
+
+def found(state: State, inception: Inception, events: tuple[SignedKeyEvent, ...], rules: bytes) -> bytes:
+    """Genesis: writes an iDAO with its charter and itself as owner. Returns its id."""
+    idao = _register(state, inception, events, 0)
+    parsed = charter.parse(rules)
+    state.put(Charter(idao, 1, charter_hash(rules), charter.encode(parsed)))
+    state.put(Member(idao, idao, "owner", 1, 0))
+    return idao
+
+
+def _register(state: State, inception: Inception, events: tuple[SignedKeyEvent, ...], height: int) -> bytes:
+    now = identity.key_at(inception, events)
+    state.put(Identity(now.idao, now.key, now.key_seq, now.recovery, now.head, 0, height))
+    return now.idao
+
+
+def rules_of(state: State, idao: bytes) -> dict[str, Any]:
+    """The rules in force of an iDAO: every key present, defaults filled in."""
+    found_charter = state.get(Charter, idao)
+    return charter.parse(found_charter.rules) if found_charter else charter.defaults()
+
+
+def role_of(state: State, idao: bytes, member: bytes) -> str | None:
+    found_member = state.get(Member, idao, member)
+    return found_member.role if found_member else None
+
+
+def require(ctx: Context, idao: bytes, act: str) -> None:
+    """Refuses unless the actor may do `act` (propose, vote, contribute, mint, …) for `idao`."""
+    role = role_of(ctx.state, idao, ctx.actor)
+    if role is None:
+        refuse("not-a-member", "the signer is not a member of the iDAO")
+    if role != "owner" and rules_of(ctx.state, idao).get(f"role.{role}.{act}") != "allow":
+        refuse("role", f"the role '{role}' may not {act}")
+
+
+# --- idao.register --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Brings an identity onto this ledger with its key history and the default charter of one."""
+
+    inception: Inception
+    events: Annotated[tuple[SignedKeyEvent, ...], Size(0, KEY_EVENTS_MAX)]
+
+
+def _register_authority(state: State, envelope: Envelope, body: Register) -> bool:
+    """The key that the presented history leads to signs its own registration."""
+    try:
+        now = identity.key_at(body.inception, body.events)
+    except VerificationFailed:
+        return False
+    return (envelope.idao, envelope.key, envelope.key_seq) == (now.idao, now.key, now.key_seq) and state.get(
+        Identity, envelope.idao
+    ) is None
+
+
+def _apply_register(ctx: Context, body: Register) -> None:
+    idao = _register(ctx.state, body.inception, body.events, ctx.height)
+    rules = charter.encode(charter.defaults())
+    ctx.state.put(Charter(idao, 1, charter_hash(rules), rules))
+    ctx.state.put(Member(idao, idao, "owner", 1, ctx.height))
+
+
+# --- idao.rotate ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """A new key. The envelope is signed by the new key; the event carries its own authority."""
+
+    event: SignedKeyEvent
+
+
+def _rotate_authority(state: State, envelope: Envelope, body: Rotate) -> bool:
+    now = state.get(Identity, envelope.idao)
+    if now is None:
+        return False
+    try:
+        after = identity.advance(_key_state(now), body.event)
+    except VerificationFailed:
+        return False
+    return (envelope.key, envelope.key_seq) == (after.key, after.key_seq)
+
+
+def _key_state(rec: Identity) -> identity.KeyState:
+    return identity.KeyState(rec.idao, rec.key, rec.key_seq, rec.head, rec.recovery)
+
+
+def _apply_rotate(ctx: Context, body: Rotate) -> None:
+    now = ctx.state.need(Identity, ctx.actor)
+    after = identity.advance(_key_state(now), body.event)
+    ctx.state.put(
+        replace(now, key=after.key, key_seq=after.key_seq, recovery=after.recovery, head=after.head)
+    )
+
+
+# --- members and charter, as actions of governance --------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AddMember:
+    member: Id
+    role: Word
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMember:
+    member: Id
+
+
+@dataclass(frozen=True, slots=True)
+class SetRule:
+    """One rule of the charter; `value` is canonical CBOR of an integer or a text."""
+
+    rule: Word
+    value: Annotated[bytes, Size(1, 512)]
+
+
+def add_member(ctx: Context, idao: bytes, body: AddMember) -> None:
+    if body.role not in ROLES:
+        refuse("unknown-role", f"'{body.role}' is not a role")
+    if ctx.state.get(Identity, body.member) is None:
+        refuse("unknown-idao", "the new member is not registered on this ledger")
+    if ctx.state.get(Member, idao, body.member) is not None:
+        refuse("already-member", "already a member")
+    if sum(1 for _ in ctx.state.scan(Member, idao)) >= MEMBERS_MAX:
+        refuse("too-many-members", f"an iDAO has at most {MEMBERS_MAX} members")
+    ctx.state.put(Member(idao, body.member, body.role, body.weight, ctx.height))
+
+
+def remove_member(ctx: Context, idao: bytes, body: RemoveMember) -> None:
+    gone = ctx.state.get(Member, idao, body.member)
+    if gone is None:
+        refuse("not-a-member", "not a member")
+    owners = [m for m in ctx.state.scan(Member, idao) if m.role == "owner"]
+    if gone.role == "owner" and len(owners) == 1:
+        refuse("last-owner", "an iDAO keeps at least one owner")
+    ctx.state.delete(Member, idao, body.member)
+
+
+def set_rule(ctx: Context, idao: bytes, body: SetRule) -> None:
+    now = ctx.state.need(Charter, idao)
+    rules = charter.parse(now.rules)
+    charter.check_rule(body.rule, value := canonical.decode(body.value))
+    rules[body.rule] = value
+    encoded = charter.encode(rules)
+    ctx.state.put(Charter(idao, now.version + 1, charter_hash(encoded), encoded))
+
+
+ACTIONS = {
+    "charter.set": (SetRule, set_rule),
+    "member.add": (AddMember, add_member),
+    "member.remove": (RemoveMember, remove_member),
+}
+RECORDS = (Identity, Charter, Member)
+KINDS = (
+    TxKind("idao.register", Register, _apply_register, authority=_register_authority),
+    TxKind("idao.rotate", Rotate, _apply_rotate, authority=_rotate_authority),
+)

@@ -1,0 +1,18 @@
+"""The families of transactions, one line each. A new kind is written in its own file and named here."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+from idao.ledger import accounts, assets, dats, governance, idao, reviews
+from idao.ledger.tx import TxKind
+
+FAMILIES: tuple[ModuleType, ...] = (idao, assets, reviews, accounts, dats, governance)
+
+KINDS: dict[str, TxKind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
+RECORDS: tuple[type, ...] = tuple(rec for family in FAMILIES for rec in family.RECORDS)
+ACTIONS: dict[str, tuple[type, Any]] = {
+    name: action for family in FAMILIES for name, action in getattr(family, "ACTIONS", {}).items()
+}
+"""What a passed proposal may do: name -> (body, function(context, iDAO, body))."""

@@ -1,0 +1,200 @@
+"""Reviews: a validator's verdict on an asset version, sealed first and opened later.
+
+In a quorum of one the owner's node reviews at once and the record says so: `independent` stays 0. In a
+larger quorum a reviewer first submits the commitment, and opens it in a later block, so that nobody
+can copy another's verdict: the commitment binds quorum, asset, version, reviewer, epoch and a salt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+from idao.crypto import canonical
+from idao.crypto.hashing import Kind, digest
+from idao.ledger.assets import AssetVersion
+from idao.ledger.idao import rules_of
+from idao.ledger.state import record
+from idao.ledger.tx import Context, TxKind, refuse
+from idao.model import BasisPoints, Hash, Id, Salt, Size, Word
+
+COMPARED_MAX = 512
+"""Assets one review may name as compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a reviewer states. `report` is the salted commitment of the full score card."""
+
+    asset: Id
+    version: int
+    root: Hash
+    assessor: Word
+    """Name and version, e.g. 'tabular@1'."""
+    code: Hash
+    """Hash of the assessor's source."""
+    mode: Word
+    """'exact': all must find the same; 'median': private holdouts, the median counts."""
+    holdout: Annotated[bytes, Size(0, 32)]
+    as_of: int
+    """Height whose assets were compared with."""
+    compared: Annotated[tuple[tuple[Id, int], ...], Size(0, COMPARED_MAX)]
+    epoch: int
+    reviewer: Id
+    grant: Annotated[bytes, Size(0, 32)]
+    """The grant by which a reviewer who is not the owner read the contents; empty for the owner."""
+    report: Hash
+    score: BasisPoints
+    """Headline in hundreds, so that it tells little."""
+    passed: bool
+    """Whether every gate of the assessor held."""
+
+
+@record("review", key=("asset", "version", "reviewer"))
+@dataclass(frozen=True, slots=True)
+class ReviewRecord:
+    """An opened review.
+
+    asset: the asset reviewed
+    version: its version
+    reviewer: the validator's iDAO
+    height: when it was opened
+    assessor: name and version of the assessor
+    code: hash of the assessor's source
+    mode: exact or median
+    holdout: id of the private holdout, or empty
+    as_of: height whose assets were compared with
+    epoch: epoch of the validator set
+    grant: grant by which the contents were read; empty for the owner
+    report: salted commitment of the score card
+    score: headline score, basis points in hundreds
+    passed: whether every gate held
+    independent: whether the reviewer is not the owner
+    """
+
+    asset: Id
+    version: int
+    reviewer: Id
+    height: int
+    assessor: Word
+    code: Hash
+    mode: Word
+    holdout: Annotated[bytes, Size(0, 32)]
+    as_of: int
+    epoch: int
+    grant: Annotated[bytes, Size(0, 32)]
+    report: Hash
+    score: BasisPoints
+    passed: bool
+    independent: bool
+
+
+@record("review_seal", key=("asset", "version", "reviewer"))
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """A sealed review that waits to be opened.
+
+    asset: the asset reviewed
+    version: its version
+    reviewer: the validator's iDAO
+    height: when it was sealed
+    commitment: hash that the opened review must match
+    """
+
+    asset: Id
+    version: int
+    reviewer: Id
+    height: int
+    commitment: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    asset: Id
+    version: int
+    commitment: Hash
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    review: Review
+    salt: Salt
+
+
+def review_commitment(quorum: bytes, review: Review, salt: bytes) -> bytes:
+    """H(quorum, asset, version, reviewer, epoch, salt, report root): nobody can submit another's."""
+    parts = [quorum, review.asset, review.version, review.reviewer, review.epoch, salt, review.report]
+    return digest(Kind.REVIEW_COMMITMENT, canonical.encode(parts))
+
+
+def _apply_commit(ctx: Context, body: Commit) -> None:
+    if ctx.actor not in ctx.reviewers:
+        refuse("not-a-validator", "only validators review")
+    if ctx.state.get(AssetVersion, body.asset, body.version) is None:
+        refuse("unknown-asset", "no such asset version on this ledger")
+    if ctx.state.get(Seal, body.asset, body.version, ctx.actor) is not None:
+        refuse("already-sealed", "this reviewer has sealed a review already")
+    if ctx.state.get(ReviewRecord, body.asset, body.version, ctx.actor) is not None:
+        refuse("already-reviewed", "this reviewer has reviewed it already")
+    ctx.state.put(Seal(body.asset, body.version, ctx.actor, ctx.height, body.commitment))
+
+
+def _apply_open(ctx: Context, body: Open) -> None:
+    review = body.review
+    if review.reviewer != ctx.actor or ctx.actor not in ctx.reviewers:
+        refuse("not-a-validator", "only validators review, each for itself")
+    found = ctx.state.get(AssetVersion, review.asset, review.version)
+    if found is None:
+        refuse("unknown-asset", "no such asset version on this ledger")
+    if review.root != found.root:
+        refuse("root-mismatch", "the review is of other contents")
+    if review.score % 100:
+        refuse("score-not-rounded", "the headline score is given in hundreds of basis points")
+    if review.as_of > ctx.height:
+        refuse("as-of", "the review compares with a height that is not there yet")
+    if ctx.state.get(ReviewRecord, review.asset, review.version, ctx.actor) is not None:
+        refuse("already-reviewed", "this reviewer has reviewed it already")
+    if ctx.validators > 1:
+        _check_seal(ctx, body)
+    independent = found.owner != ctx.actor
+    ctx.state.put(
+        ReviewRecord(
+            review.asset, review.version, ctx.actor, ctx.height, review.assessor, review.code, review.mode,
+            review.holdout, review.as_of, review.epoch, review.grant, review.report, review.score,
+            review.passed, independent,
+        )
+    )  # fmt: skip
+    _conclude(ctx, found)
+
+
+def _check_seal(ctx: Context, body: Open) -> None:
+    key = (body.review.asset, body.review.version, ctx.actor)
+    seal = ctx.state.get(Seal, *key)
+    if seal is None or seal.height >= ctx.height:
+        refuse("not-sealed", "a review is sealed in an earlier block than it is opened in")
+    if seal.commitment != review_commitment(ctx.quorum, body.review, body.salt):
+        refuse("seal-mismatch", "the review is not the one that was sealed")
+    ctx.state.delete(Seal, *key)
+
+
+def _conclude(ctx: Context, version: AssetVersion) -> None:
+    """Counts the reviews: enough good ones by others, or the owner's own in a quorum of one, verify."""
+    reviews = list(ctx.state.scan(ReviewRecord, version.asset, version.version))
+    scores = sorted(r.score for r in reviews)
+    rules = rules_of(ctx.state, ctx.governor)
+    good = [r for r in reviews if r.passed and r.score >= rules["review.score-min"]]
+    independent = sum(1 for r in good if r.independent)
+    needed = 0 if ctx.validators == 1 else rules["review.independent"]
+    ctx.state.put(
+        replace(
+            version,
+            # The lower median is an integer that a reviewer really gave.
+            score=scores[(len(scores) - 1) // 2],
+            independent=sum(1 for r in reviews if r.independent),
+            verified=version.verified or (bool(good) and independent >= needed),
+        )
+    )
+
+
+RECORDS = (ReviewRecord, Seal)
+KINDS = (TxKind("review.commit", Commit, _apply_commit), TxKind("review.open", Open, _apply_open))

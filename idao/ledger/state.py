@@ -1,0 +1,173 @@
+"""Records and state: typed rows under composite keys, and a write overlay over a dict or over SQLite.
+
+A record is a frozen dataclass. Its docstring lists its columns as `name: meaning` lines; the store makes
+a plain SQLite table of it (comments included), and the state tree commits to its canonical bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, TypeVar, cast, get_type_hints
+
+from idao.crypto import canonical, statetree
+
+R = TypeVar("R")
+Key = tuple[Any, ...]
+"""Values of a record's key columns: int, bytes or str, in order."""
+
+_COLUMN_LINE = re.compile(r"^\s*(\w+): (.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What the store and the state tree need to know of a record class."""
+
+    name: str
+    cls: type
+    key: tuple[str, ...]
+    columns: tuple[str, ...]
+    meanings: dict[str, str]
+    doc: str
+
+
+_tables: dict[type, Table] = {}
+
+
+def record(name: str, *, key: tuple[str, ...]) -> Callable[[type[R]], type[R]]:
+    """Class decorator: the frozen dataclass below is a record of table `name`."""
+
+    def declare(cls: type[R]) -> type[R]:
+        columns = tuple(f.name for f in fields(cast(Any, cls)))
+        doc = cls.__doc__ or ""
+        meanings = dict(_COLUMN_LINE.findall(doc))
+        if columns[: len(key)] != key:
+            raise TypeError(f"{cls.__name__}: key columns come first")
+        if missing := [c for c in columns if c not in meanings]:
+            raise TypeError(f"{cls.__name__}: docstring does not explain {missing}")
+        _tables[cls] = Table(name, cls, key, columns, meanings, doc.strip().partition("\n")[0])
+        return cls
+
+    return declare
+
+
+def table_of(cls: type) -> Table:
+    return _tables[cls]
+
+
+def column_types(cls: type) -> dict[str, Any]:
+    """Column -> annotation, for the store."""
+    return get_type_hints(cls, include_extras=True)
+
+
+def key_of(rec: Any) -> Key:
+    return tuple(getattr(rec, k) for k in _tables[type(rec)].key)
+
+
+def encode_key(key: Key) -> bytes:
+    return canonical.encode(list(key))
+
+
+class Base(Protocol):
+    """What a state rests on: a dict, a SQLite file, or another state."""
+
+    def get(self, cls: type[R], key: Key) -> R | None: ...
+
+    def scan(self, cls: type[R], prefix: Key) -> Iterator[R]: ...
+
+
+class DictBase:
+    """Records in memory; what audit and tests rest on."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows: dict[type, dict[Key, Any]] = {}
+
+    def get(self, cls: type[R], key: Key) -> R | None:
+        return cast("R | None", self._rows.get(cls, {}).get(key))
+
+    def scan(self, cls: type[R], prefix: Key) -> Iterator[R]:
+        rows = self._rows.get(cls, {})
+        for key in sorted(k for k in rows if k[: len(prefix)] == prefix):
+            yield rows[key]
+
+    def write(self, changes: dict[type, dict[Key, Any]]) -> None:
+        for cls, rows in changes.items():
+            mine = self._rows.setdefault(cls, {})
+            for key, rec in rows.items():
+                if rec is None:
+                    mine.pop(key, None)
+                else:
+                    mine[key] = rec
+
+    def tables(self) -> dict[type, dict[Key, Any]]:
+        return self._rows
+
+
+class State:
+    """A write overlay. Nothing reaches the base until its owner writes `changes` there."""
+
+    __slots__ = ("_base", "changes")
+
+    def __init__(self, base: Base) -> None:
+        self._base = base
+        self.changes: dict[type, dict[Key, Any]] = {}
+        """Class -> key -> the record, or None where it is deleted."""
+
+    def get(self, cls: type[R], *key: Any) -> R | None:
+        rows = self.changes.get(cls)
+        if rows is not None and key in rows:
+            return cast("R | None", rows[key])
+        if isinstance(self._base, State):
+            return self._base.get(cls, *key)
+        return self._base.get(cls, key)
+
+    def need(self, cls: type[R], *key: Any) -> R:
+        """The record, which the caller knows to exist; its absence is a bug."""
+        rec = self.get(cls, *key)
+        if rec is None:
+            raise LookupError(f"{cls.__name__} {key!r}")
+        return rec
+
+    def scan(self, cls: type[R], *prefix: Any) -> Iterator[R]:
+        """Records whose key starts with `prefix`, in key order."""
+        mine = {k: r for k, r in self.changes.get(cls, {}).items() if k[: len(prefix)] == prefix}
+        below = (
+            self._base.scan(cls, *prefix) if isinstance(self._base, State) else self._base.scan(cls, prefix)
+        )
+        waiting = sorted(mine)
+        for rec in below:
+            key = key_of(rec)
+            while waiting and waiting[0] < key:
+                if (new := mine[waiting.pop(0)]) is not None:
+                    yield new
+            if waiting and waiting[0] == key:
+                if (new := mine[waiting.pop(0)]) is not None:
+                    yield new
+            else:
+                yield rec
+        for key in waiting:
+            if (new := mine[key]) is not None:
+                yield new
+
+    def put(self, rec: Any) -> None:
+        self.changes.setdefault(type(rec), {})[key_of(rec)] = rec
+
+    def delete(self, cls: type, *key: Any) -> None:
+        self.changes.setdefault(cls, {})[key] = None
+
+    def child(self) -> State:
+        """An overlay of its own, so that a refused tx can be dropped whole."""
+        return State(cast(Any, self))
+
+    def merge(self, child: State) -> None:
+        for cls, rows in child.changes.items():
+            self.changes.setdefault(cls, {}).update(rows)
+
+
+def tree_change(cls: type, key: Key, rec: Any) -> tuple[bytes, bytes | None]:
+    """(path, value hash or None) of one changed record in the state tree."""
+    path = statetree.record_path(_tables[cls].name, key)
+    return path, None if rec is None else statetree.value_hash(canonical.pack(rec))
