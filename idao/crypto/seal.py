@@ -101,7 +101,7 @@ def make_lock(kek: bytes, passphrase: str | None, random: bytes, cost: Cost = DE
     salt, nonce = random[:SALT_BYTES], random[SALT_BYTES:]
     kind, kept = (NO_PASSPHRASE, None) if passphrase is None else (PASSPHRASE, cost)
     wrapping = _wrapping_key(kept, salt, passphrase)
-    box = crypto_aead_xchacha20poly1305_ietf_encrypt(kek, _lock_context(kind), nonce, wrapping)
+    box = crypto_aead_xchacha20poly1305_ietf_encrypt(kek, _LOCK_TAG, nonce, wrapping)
     return canonical.pack(Lock(1, kind, kept, salt, nonce, box))
 
 
@@ -119,11 +119,7 @@ def open_lock(data: bytes, passphrase: str | None) -> bytes:
         )
     wrapping = _wrapping_key(lock.cost, lock.salt, passphrase)
     try:
-        return bytes(
-            crypto_aead_xchacha20poly1305_ietf_decrypt(
-                lock.box, _lock_context(lock.kind), lock.nonce, wrapping
-            )
-        )
+        return bytes(crypto_aead_xchacha20poly1305_ietf_decrypt(lock.box, _LOCK_TAG, lock.nonce, wrapping))
     except CryptoError as e:
         if lock.kind == NO_PASSPHRASE:
             raise Malformed("the lock file is damaged", hint="restore it from a backup") from e
@@ -139,12 +135,8 @@ def _read_lock(data: bytes) -> Lock:
     return canonical.unpack(Lock, data, limit=FILE_BYTES_MAX)
 
 
-def _lock_context(kind: str) -> bytes:
-    # The kind is bound, so a lock cannot be relabelled to make a program skip the prompt.
-    return _LOCK_TAG + b"\0" + kind.encode()
-
-
 def _wrapping_key(cost: Cost | None, salt: bytes, passphrase: str | None) -> bytes:
+    # Cost, salt and kind all enter the key, so a lock cannot be relabelled to make a program skip the prompt.
     if cost is None or passphrase is None:
         return derive_secret(_OPEN_CONTEXT, salt)
     try:
