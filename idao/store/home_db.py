@@ -1,0 +1,154 @@
+"""`home.db`: what one home knows besides its ledgers. Opening, schema, version.
+
+SQLite in WAL mode with synchronous FULL: a commit that returned survives a power cut. Times are
+milliseconds UTC. What is secret in it is wrapped under the home's data key (`store.seal`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from idao.errors import IdaoError
+
+APPLICATION_ID = 0x6964616F
+"""'idao': `file` and we ourselves can tell a home.db from any other SQLite file."""
+USER_VERSION = 1
+BUSY_SECONDS = 30
+"""How long a statement waits for another process's short transaction."""
+
+SCHEMA = """
+-- Packs: files under packs/, each a run of sealed chunks, written once and flushed before its row exists.
+create table pack(
+  name text primary key,            -- file name without the suffix
+  size integer not null             -- bytes
+) without rowid, strict;
+
+-- The chunk index: where each sealed chunk lies.
+create table chunk(
+  id blob primary key,              -- keyed hash of the content, 32 bytes
+  pack text not null references pack(name),
+  offset integer not null,          -- bytes from the start of the pack
+  stored integer not null,          -- bytes sealed
+  size integer not null,            -- bytes of content
+  form integer not null,            -- how it is sealed: manifest.AEGIS ...
+  sealed blob not null,             -- hash of the sealed bytes, 32 bytes
+  key blob not null                 -- the chunk's own key, wrapped, 72 bytes
+) without rowid, strict;
+
+-- Space of forgotten chunks that is still to be given back to the file system.
+create table freed(
+  pack text not null,
+  offset integer not null,
+  size integer not null,            -- bytes
+  primary key(pack, offset)
+) without rowid, strict;
+
+-- Versions taken in. An asset of a ledger names one by its manifest commitment.
+create table version(
+  ref blob primary key,             -- manifest commitment, 32 bytes
+  manifest blob not null,           -- the head, sealed under the asset key
+  source blob,                      -- keyed hash of the paths it was taken from
+  taken_ms integer not null
+) without rowid, strict;
+create index version_source on version(source, taken_ms);
+
+-- Key ring: the random key of each version, wrapped. Deleting the row forgets the version.
+create table asset_key(
+  ref blob primary key,             -- manifest commitment, 32 bytes
+  key blob not null                 -- wrapped, 72 bytes
+) without rowid, strict;
+
+-- Stat cache: what the file system said of each entry when the version was taken, sealed, in pages that
+-- follow the order of the manifest.
+create table scan(
+  ref blob not null,
+  page integer not null,
+  entries blob not null,
+  primary key(ref, page)
+) strict;
+
+-- Intakes begun and not ended: their packs without a row are leftovers of a crash.
+create table intake(
+  prefix text primary key,          -- packs of this intake are named prefix-worker-number
+  begun_ms integer not null
+) without rowid, strict;
+
+-- Signed transactions on their way into a ledger.
+create table outbox(
+  tx_id blob primary key,           -- 32 bytes
+  quorum blob not null,             -- 32 bytes
+  envelope blob not null,           -- canonical bytes
+  signatures blob not null,         -- canonical list of signatures
+  valid_until integer not null,     -- block time in ms after which it may not be ordered
+  state text not null,              -- queued, sent, final, refused, expired
+  added_ms integer not null
+) without rowid, strict;
+create index outbox_state on outbox(state, added_ms);
+
+-- Local names for ids: the only names that resolve for recipients, members and trust.
+create table petname(
+  name text primary key,
+  kind text not null,               -- idao, quorum, asset, ...
+  id blob not null                  -- 32 bytes
+) without rowid, strict;
+
+-- Work begun and not yet signed.
+create table draft(
+  name text primary key,
+  kind text not null,
+  body blob not null,
+  changed_ms integer not null
+) without rowid, strict;
+"""
+
+
+def open_home_db(path: Path | str) -> sqlite3.Connection:
+    """Opens or creates a home.db (`:memory:` in tests). Autocommit: writers say `begin immediate`.
+
+    `IdaoError` with code `foreign`, `newer` or `damaged` when it is none of ours, of a later idao, or broken.
+    """
+    try:
+        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        db.execute("pragma journal_mode=wal")
+        db.execute("pragma synchronous=full")
+        db.execute("pragma secure_delete=on")  # a destroyed key must not linger in a free page
+        version = db.execute("pragma user_version").fetchone()[0]
+        if version == 0:
+            version = _create(db, path)
+        owner = db.execute("pragma application_id").fetchone()[0]
+    except sqlite3.DatabaseError as e:
+        raise damaged(path, e) from e
+    if owner != APPLICATION_ID:
+        raise IdaoError(f"not a home.db of idao: {path}", code="foreign")
+    if version > USER_VERSION:
+        raise IdaoError(
+            f"{path} was written by a newer idao (format {version}, this one reads {USER_VERSION})",
+            hint="update idao",
+            code="newer",
+        )
+    return db
+
+
+def _create(db: sqlite3.Connection, path: Path | str) -> int:
+    db.execute("begin immediate")
+    # Another process may have created it between our look and our lock.
+    if (version := int(db.execute("pragma user_version").fetchone()[0])) == 0:
+        if db.execute("select count(*) from sqlite_master").fetchone()[0]:
+            db.execute("rollback")
+            raise IdaoError(f"not a home.db of idao: {path}", code="foreign")
+        for statement in SCHEMA.split(";\n"):
+            if statement.strip():
+                db.execute(statement)
+        db.execute(f"pragma application_id={APPLICATION_ID}")
+        db.execute(f"pragma user_version={USER_VERSION}")
+        version = USER_VERSION
+    db.execute("commit")
+    return version
+
+
+def damaged(path: Path | str, error: Exception) -> IdaoError:
+    """The refusal for a broken database file."""
+    return IdaoError(
+        f"{path} cannot be read: {error}", hint="restore it: idao backup restore", code="damaged"
+    )
