@@ -200,13 +200,14 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
         _use_seq(child, tx)
         conclude(child, tx.id, "tx", tx.envelope.kind, tx.envelope.idao, code, why)
 
-    executed.state_root = statetree.update(executed.branches, _tree_changes(block_state))
+    executed.state_root = statetree.update(executed.branches, tree_changes(block_state))
     governing = block_state.get(Charter, chain.governor)
     executed.charter = governing.hash if governing else NO_HASH
     return executed
 
 
-def _tree_changes(state: State) -> dict[bytes, bytes | None]:
+def tree_changes(state: State) -> dict[bytes, bytes | None]:
+    """Path -> value hash, or None, of every record an overlay wrote."""
     out = {}
     for cls, rows in state.changes.items():
         name = table_of(cls).name

@@ -1,0 +1,310 @@
+"""The home: one folder of one user on one machine. Also the only door to clock, entropy, environment.
+
+    config.toml          names and defaults, hand-editable
+    keys/lock            what a passphrase opens (or says that there is none)
+    keys/identity.key    signs transactions and ballots      } sealed under the lock
+    keys/validator.key   signs blocks and checkpoints        }
+    keys/data.key        wraps asset keys, keys chunk ids    }
+    keys/history         inception record and key events: public, so reading needs no key
+    keys/members/NAME.*  identities of other people kept in this home
+    home.db              outbox, key ring, chunk index, drafts
+    ledgers/QUORUM.db    one file a ledger
+    packs/               sealed contents
+    lock                 pid of the process that drives this home
+
+Every file is written aside, flushed, and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from idao.crypto import canonical, seal
+from idao.crypto.keys import Signer
+from idao.errors import Busy, Locked, Malformed, NoHome, NotFound, UsageError
+from idao.ledger.idao import KEY_EVENTS_MAX
+from idao.model import Inception, SignedKeyEvent, Size
+
+CONFIG_BYTES_MAX = 64 * 1024
+PASSPHRASE_BYTES_MAX = 4096
+"""A passphrase file that is longer is a mistake."""
+LOCK_POLL_S = 0.05
+"""How often a waiting process looks at the lock again."""
+RING = ("identity", "validator", "data")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Who an identity is: its inception record and every key event since."""
+
+    inception: Inception
+    events: Annotated[tuple[SignedKeyEvent, ...], Size(0, KEY_EVENTS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The opened keys of a home."""
+
+    identity: Signer
+    validator: Signer
+    data: bytes
+    kek: bytes
+
+
+def now_ms() -> int:
+    """The clock: milliseconds UTC."""
+    return time.time_ns() // 1_000_000
+
+
+def entropy(size: int) -> bytes:
+    return os.urandom(size)
+
+
+def locate(flag: str | None = None) -> Path:
+    """Flag, then IDAO_HOME, then the user's data folder (as platformdirs names it)."""
+    if chosen := flag or os.environ.get("IDAO_HOME"):
+        return Path(chosen).expanduser()
+    if sys.platform in ("linux", "freebsd"):  # platformdirs' answer, without 24 ms of its import
+        data = os.environ.get("XDG_DATA_HOME", "")
+        return Path(data if os.path.isabs(data) else os.path.expanduser("~/.local/share")) / "idao"
+    from platformdirs import user_data_path
+
+    return user_data_path("idao")
+
+
+def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Atomically and durably."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    try:
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(aside)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Home:
+    """An existing home. Opening one reads its configuration only."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = _read_config(path)
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """`NoHome` when there is none (or only an unfinished one)."""
+        if not (path / "config.toml").is_file():
+            raise NoHome(f"no iDAO here: '{path}'", hint="create one with 'idao init'")
+        return cls(path)
+
+    @property
+    def keys_folder(self) -> Path:
+        return self.path / "keys"
+
+    @property
+    def ledgers_folder(self) -> Path:
+        return self.path / "ledgers"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "home.db"
+
+    # --- configuration
+
+    def get(self, section: str, key: str, default: Any = None) -> Any:
+        value = self.config.get(section, {})
+        return value.get(key, default) if isinstance(value, dict) else default
+
+    def save_config(self) -> None:
+        lines = ["# idao configuration; see 'idao config show --origin'"]
+        for section, values in self.config.items():
+            lines.append(f"\n[{section}]")
+            lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+        write_file(self.path / "config.toml", ("\n".join(lines) + "\n").encode())
+
+    # --- who
+
+    def history(self, name: str | None = None) -> History:
+        """The owner's key history, or that of a member kept here."""
+        path = self.keys_folder / "history" if name is None else self._member(name, "history")
+        try:
+            return canonical.unpack(History, path.read_bytes())
+        except FileNotFoundError:
+            if name is not None:
+                raise NotFound(f"no member '{name}' in this home") from None
+            raise Malformed("the home has no key history", hint="restore a backup") from None
+
+    def _member(self, name: str, suffix: str) -> Path:
+        if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
+            raise UsageError(f"a member's name here has letters, digits, - and _: '{name}'")
+        return self.keys_folder / "members" / f"{name}.{suffix}"
+
+    def members(self) -> list[str]:
+        folder = self.keys_folder / "members"
+        return sorted(p.stem for p in folder.glob("*.history")) if folder.is_dir() else []
+
+    def add_member(self, name: str, history: History, seed: bytes, kek: bytes) -> None:
+        key = self._member(name, "key")
+        if key.exists():
+            raise UsageError(f"this home has a member '{name}' already")
+        write_file(key, seal.seal(kek, f"member {name}", seed, entropy(seal.NONCE_BYTES)))
+        write_file(self._member(name, "history"), canonical.pack(history))
+
+    def member_signer(self, name: str, kek: bytes) -> Signer:
+        path = self._member(name, "key")
+        if not path.is_file():
+            raise NotFound(f"no key of member '{name}' in this home")
+        return Signer(seal.unseal(kek, f"member {name}", path.read_bytes()))
+
+    # --- keys
+
+    def needs_passphrase(self) -> bool:
+        return seal.needs_passphrase(self._key_bytes("lock"))
+
+    def _key_bytes(self, name: str) -> bytes:
+        path = self.keys_folder / name
+        try:
+            return path.read_bytes()
+        except OSError as e:
+            raise Malformed(f"key file 'keys/{name}' cannot be read: {e.strerror}") from e
+
+    def unlock(self, passphrase_file: str | None = None) -> Keys:
+        """`Locked` without the right passphrase."""
+        lock = self._key_bytes("lock")
+        passphrase = None
+        if seal.needs_passphrase(lock):
+            passphrase = read_passphrase(passphrase_file, "passphrase of this home: ")
+        kek = seal.open_lock(lock, passphrase)
+        secrets = [seal.unseal(kek, name, self._key_bytes(f"{name}.key")) for name in RING]
+        return Keys(Signer(secrets[0]), Signer(secrets[1]), secrets[2], kek)
+
+    def write_key(self, name: str, secret: bytes, kek: bytes) -> None:
+        sealed = seal.seal(kek, name, secret, entropy(seal.NONCE_BYTES))
+        write_file(self.keys_folder / f"{name}.key", sealed)
+
+    # --- one process at a time
+
+    @contextmanager
+    def exclusive(self, wait_s: float) -> Iterator[None]:
+        """The lock of this home; `Busy` with the holder's pid after `wait_s` seconds."""
+        with file_lock(self.path / "lock", wait_s):
+            yield
+
+
+@contextmanager
+def file_lock(path: Path, wait_s: float) -> Iterator[None]:
+    """An exclusive advisory lock whose file holds the pid of its owner; gone when the process dies."""
+    import fcntl
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline:
+                    holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
+                    raise Busy(
+                        f"another process drives this home (pid {holder})",
+                        hint="wait for it, or give '--wait SECONDS'",
+                    ) from None
+                time.sleep(LOCK_POLL_S)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def read_passphrase(flag: str | None, prompt: str, *, confirm: bool = False) -> str:
+    """From --passphrase-file, IDAO_PASSPHRASE_FILE, IDAO_PASSPHRASE_COMMAND, or a prompt on a terminal."""
+    if path := flag or os.environ.get("IDAO_PASSPHRASE_FILE"):
+        try:
+            with open(path, "rb") as f:
+                return _first_line(f.read(PASSPHRASE_BYTES_MAX + 1), f"'{path}'")
+        except OSError as e:
+            raise Locked(f"passphrase file '{path}' cannot be read: {e.strerror}") from e
+    if command := os.environ.get("IDAO_PASSPHRASE_COMMAND"):
+        # A shell, as restic and borg do it: the command is the user's own configuration.
+        done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise Locked(f"IDAO_PASSPHRASE_COMMAND ended with {done.returncode}")
+        return _first_line(done.stdout, "IDAO_PASSPHRASE_COMMAND")
+    if os.environ.get("IDAO_NO_INPUT") or not sys.stdin.isatty():
+        raise Locked(
+            "the keys of this home need a passphrase",
+            hint="set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND, or run this on a terminal",
+        )
+    import getpass
+
+    typed = getpass.getpass(prompt, stream=sys.stderr)
+    if confirm and getpass.getpass("once more: ", stream=sys.stderr) != typed:
+        raise UsageError("the two passphrases differ")
+    return typed
+
+
+def _first_line(data: bytes, where: str) -> str:
+    if len(data) > PASSPHRASE_BYTES_MAX:
+        raise Locked(f"{where} is too long for a passphrase")
+    try:
+        line = data.decode().split("\n")[0].rstrip("\r")
+    except UnicodeDecodeError:
+        raise Locked(f"{where} is not text") from None
+    if not line:
+        raise Locked(f"{where} gave an empty passphrase")
+    return line
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    file = path / "config.toml"
+    try:
+        data = file.read_bytes() if file.exists() else b""
+        if len(data) > CONFIG_BYTES_MAX:
+            raise Malformed("config.toml is too large")
+        config = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise UsageError(f"config.toml cannot be read: {e}", hint=f"mend '{file}'", code="config") from e
+    except OSError as e:
+        raise UsageError(f"config.toml cannot be read: {e.strerror}", code="config") from e
+    for section, values in config.items():
+        if not isinstance(values, dict):
+            raise UsageError(f"config.toml: '{section}' stands outside a section", code="config")
+    return config
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    text = str(value)
+    escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in text)
+    return f'"{escaped}"'

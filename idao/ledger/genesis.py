@@ -1,0 +1,170 @@
+"""The beginning of a ledger: the signed genesis, the state it gives, and the epochs that follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from idao import identity
+from idao.crypto import canonical, keys, merkle, statetree
+from idao.crypto.hashing import Kind, hash_of
+from idao.errors import VerificationFailed
+from idao.ledger import accounts, charter, idao
+from idao.ledger.block import Chain, Executed, Layer, tree_changes
+from idao.ledger.state import DictBase, State, record
+from idao.model import (
+    VALIDATORS_MAX,
+    Genesis,
+    Hash,
+    Inception,
+    Parent,
+    Signature,
+    SignedKeyEvent,
+    Size,
+    Validator,
+    ValidatorSet,
+)
+
+FORMATS = 1
+"""Version of all formats of a ledger; a later one comes with a rule at which height it begins."""
+PERSON, GROUP = "person", "quorum"
+
+
+@dataclass(frozen=True, slots=True)
+class Founder:
+    """One iDAO that stands behind a genesis: its key history and its signature on the genesis."""
+
+    inception: Inception
+    events: Annotated[tuple[SignedKeyEvent, ...], Size(0, idao.KEY_EVENTS_MAX)]
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """The genesis with all that a stranger needs to check it. It is stored, and travels in every proof."""
+
+    genesis: Genesis
+    charter: Annotated[bytes, Size(1, 16384)]
+    founders: Annotated[tuple[Founder, ...], Size(1, VALIDATORS_MAX)]
+    recovery: Signature | None
+    """By a recovery key of the parent's genesis, when this continues another quorum."""
+
+
+@record("epoch", key=("epoch",))
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """A stretch of heights with one validator set.
+
+    epoch: counts from 0
+    start: first height it decides
+    hash: hash of the set
+    members: canonical bytes of the set
+    """
+
+    epoch: int
+    start: int
+    hash: Hash
+    members: Annotated[bytes, Size(1, 16384)]
+
+
+RECORDS = (Epoch,)
+KINDS = ()
+
+
+def quorum_id(genesis: Genesis) -> bytes:
+    """The hash of the genesis: quorum id and chain id in one."""
+    return hash_of(Kind.GENESIS, genesis)
+
+
+def chain_of(genesis: Genesis) -> Chain:
+    quorum = quorum_id(genesis)
+    return Chain(quorum, genesis.validators.validators[0].idao if genesis.kind == PERSON else quorum)
+
+
+def personal(
+    *,
+    name: str,
+    nonce: bytes,
+    time_ms: int,
+    validator_key: bytes,
+    stake: int,
+    rules: bytes,
+    recovery_key: bytes,
+    owner: tuple[Inception, tuple[SignedKeyEvent, ...]],
+    signer: keys.Signer,
+    parent: Parent | None = None,
+    recovery: keys.Signer | None = None,
+) -> Bundle:
+    """The genesis of a quorum of one, signed by its owner (and by the recovery key if it has a parent)."""
+    owner_id = identity.idao_id(owner[0])
+    genesis = Genesis(
+        v=1,
+        kind=PERSON,
+        nonce=nonce,
+        formats=FORMATS,
+        time_ms=time_ms,
+        name=name,
+        validators=ValidatorSet((Validator(owner_id, validator_key, 1),)),
+        stake=((owner_id, stake),),
+        charter=idao.charter_hash(rules),
+        recovery_threshold=1,
+        recovery_keys=(recovery_key,),
+        parent=parent,
+    )
+    return Bundle(
+        genesis,
+        rules,
+        (Founder(*owner, signer.sign_genesis(genesis)),),
+        recovery.sign_genesis(genesis) if recovery else None,
+    )
+
+
+def check_bundle(bundle: Bundle) -> None:
+    """`VerificationFailed` unless every founder signed this genesis and its charter and members agree."""
+    genesis = bundle.genesis
+    if genesis.formats != FORMATS:
+        raise VerificationFailed(f"a ledger of format {genesis.formats}; this program knows {FORMATS}")
+    if idao.charter_hash(bundle.charter) != genesis.charter:
+        raise VerificationFailed("the charter is not the one the genesis names")
+    charter.parse(bundle.charter)
+    founders = []
+    for founder in bundle.founders:
+        now = identity.key_at(founder.inception, founder.events)
+        if not keys.verify_genesis(now.key, founder.signature, genesis):
+            raise VerificationFailed("a founder's signature on the genesis does not hold")
+        founders.append(now.idao)
+    if founders != [v.idao for v in genesis.validators.validators]:
+        raise VerificationFailed("the founders are not the first validators")
+    if genesis.kind not in (PERSON, GROUP) or (genesis.kind == PERSON and len(founders) != 1):
+        raise VerificationFailed("a quorum of one has one founder")
+
+
+def first_state(bundle: Bundle) -> State:
+    """The records at height 0, over an empty base."""
+    genesis = bundle.genesis
+    state = State(DictBase())
+    for founder in bundle.founders:
+        rules = bundle.charter if genesis.kind == PERSON else charter.encode(charter.defaults())
+        idao.found(state, founder.inception, founder.events, rules)
+    if genesis.kind == GROUP:
+        own = quorum_id(genesis)
+        state.put(idao.Charter(own, 1, genesis.charter, bundle.charter))
+        for v in genesis.validators.validators:
+            state.put(idao.Member(own, v.idao, "owner", 1, 0))
+    accounts.endow(state, quorum_id(genesis), genesis.stake)
+    set_hash = hash_of(Kind.VALIDATORS, genesis.validators)
+    state.put(Epoch(0, 1, set_hash, canonical.pack(genesis.validators)))
+    return state
+
+
+def height_zero(state: State) -> Executed:
+    """Genesis as an execution without receipts: what the store keeps at height 0."""
+    branches = Layer({})
+    root = statetree.update(branches, tree_changes(state))
+    return Executed([], [], state, branches, root, merkle.Frontier(merkle.LOG))
+
+
+def epoch_at(state: State, height: int) -> tuple[Epoch, ValidatorSet]:
+    """The epoch that decides `height`, and its validators."""
+    current = [e for e in state.scan(Epoch) if e.start <= height][-1]
+    return current, canonical.unpack(ValidatorSet, current.members)

@@ -1,0 +1,349 @@
+"""One ledger in one SQLite file: blocks, receipts, the log, the state tree, records, the sign journal.
+
+WAL with synchronous FULL: a transaction that has committed survives power loss. All writes of one
+protocol step happen in one transaction, so a step is there whole or not at all.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from idao.crypto import canonical, merkle, statetree
+from idao.errors import IdaoError, NotFound, VerificationFailed
+from idao.ledger import genesis as genesis_rules
+from idao.ledger.block import Chain, Executed, Tip, header_hash
+from idao.ledger.registry import RECORDS
+from idao.ledger.state import State
+from idao.ledger.tx import Receipt
+from idao.model import Block, Certificate, Header, ValidatorSet
+from idao.store.tables import SqlBase, SqlBranches, check_application, sql_of
+
+APPLICATION_ID = 0x6964616F
+"""'idao' in ASCII, so that `file` and we ourselves know the file."""
+VERSION = 1
+BUSY_MS = 5000
+"""How long a reader waits for a writer's commit; commits take milliseconds."""
+
+FIXED_DDL = (
+    """create table meta ( -- facts of this file
+  "key" text not null, -- what
+  "value" blob not null, -- its bytes
+  primary key ("key")
+) strict, without rowid""",
+    """create table block ( -- decided blocks
+  "height" integer primary key, -- counts from 1
+  "hash" blob not null, -- hash of the header
+  "header" blob not null, -- canonical header
+  "certificate" blob not null, -- canonical finalization of this block
+  "leaf" integer not null -- position of the block's own leaf in the log
+) strict""",
+    "create unique index block_leaf on block (leaf)",
+    """create table tx ( -- signed transactions, in order
+  "height" integer not null, -- block
+  "place" integer not null, -- place among the block's transactions
+  "id" blob not null, -- hash of the envelope
+  "raw" blob not null, -- canonical signed transaction
+  primary key ("height", "place")
+) strict, without rowid""",
+    "create unique index tx_id on tx (id)",
+    """create table receipt ( -- what transactions and due actions did
+  "position" integer primary key, -- position of its leaf in the log
+  "height" integer not null, -- block
+  "tx" blob not null, -- transaction, or proposal of a due action
+  "kind" text not null, -- kind of transaction
+  "ok" integer not null, -- 1 applied, 0 refused
+  "leaf" blob not null -- canonical receipt
+) strict""",
+    "create index receipt_tx on receipt (tx)",
+    """create table log_node ( -- perfect subtrees of the log above its leaves
+  "level" integer not null, -- height of the subtree
+  "place" integer not null, -- index among those of its height
+  "hash" blob not null, -- RFC 6962 hash
+  primary key ("level", "place")
+) strict, without rowid""",
+    """create table state_branch ( -- branches of the state tree
+  "prefix" text not null, -- hexadecimal digits from the root
+  "children" blob not null, -- canonical list of its children
+  primary key ("prefix")
+) strict, without rowid""",
+    """create table checkpoint ( -- signed heads of the log
+  "height" integer primary key, -- block
+  "size" integer not null, -- leaves
+  "note" text not null -- C2SP checkpoint with log signatures and cosignatures
+) strict""",
+    """create table sign ( -- the journal: what this validator has signed, one row a slot, for ever
+  "height" integer not null,
+  "view" integer not null,
+  "slot" text not null, -- P propose, N notarize, T finalize or nullify
+  "kind" integer not null, -- kind of vote
+  "digest" blob not null, -- block hash, empty for nullify
+  "signature" blob not null,
+  primary key ("height", "view", "slot")
+) strict, without rowid""",
+    """create table cert ( -- certificates held for the current height
+  "height" integer not null,
+  "kind" integer not null,
+  "view" integer not null,
+  "digest" blob not null,
+  "certificate" blob not null,
+  primary key ("height", "kind", "view", "digest")
+) strict, without rowid""",
+)
+
+
+def record_ddl() -> list[str]:
+    return [sql_of(cls).ddl for cls in (*RECORDS, *genesis_rules.RECORDS)]
+
+
+def schema() -> list[str]:
+    """Every statement that a fresh ledger file is made of."""
+    return [*FIXED_DDL, *record_ddl()]
+
+
+class LedgerStore:
+    """A ledger file. Reading never writes; writing happens inside `transaction`."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self.path, self.db = path, db
+        self.base = SqlBase(db)
+        self.branches = SqlBranches(db)
+        bundle = self._meta("bundle")
+        self.bundle = canonical.unpack(genesis_rules.Bundle, bundle)
+        self.chain: Chain = genesis_rules.chain_of(self.bundle.genesis)
+
+    # --- opening
+
+    @classmethod
+    def create(cls, path: Path, bundle: genesis_rules.Bundle) -> LedgerStore:
+        """A new file at height 0. The file appears whole: it is made aside and renamed."""
+        genesis_rules.check_bundle(bundle)
+        aside = path.with_suffix(".new")
+        for stale in aside.parent.glob(aside.name + "*"):
+            stale.unlink()
+        db = _connect(f"file:{aside}?mode=rwc")
+        db.execute(f"pragma application_id = {APPLICATION_ID}")
+        db.execute(f"pragma user_version = {VERSION}")
+        with _atomic(db):
+            for statement in schema():
+                db.execute(statement)
+            db.execute("insert into meta values ('bundle', ?)", (canonical.pack(bundle),))
+            store = cls(path, db)
+            state = genesis_rules.first_state(bundle)
+            executed = genesis_rules.height_zero(state)
+            store.base.write(state.changes)
+            store._write_branches(executed)
+        db.execute("pragma wal_checkpoint(truncate)")
+        db.close()
+        aside.rename(path)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool = False) -> LedgerStore:
+        if not path.exists():
+            raise NotFound(f"no ledger file '{path.name}'")
+        db = _connect(f"file:{path}?mode={'ro' if readonly else 'rw'}")
+        check_application(db, f"ledger '{path.name}'", APPLICATION_ID, VERSION)
+        try:
+            return cls(path, db)
+        except sqlite3.DatabaseError as e:
+            raise damaged(path, e) from e
+
+    def close(self) -> None:
+        self.db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One atomic, durable step."""
+        with _atomic(self.db):
+            yield
+
+    # --- reading
+
+    def _meta(self, key: str) -> bytes:
+        row = self.db.execute("select value from meta where key = ?", (key,)).fetchone()
+        if row is None:
+            raise VerificationFailed(f"ledger '{self.path.name}' has no {key}", code="damaged")
+        return bytes(row[0])
+
+    def get_meta(self, key: str) -> bytes | None:
+        row = self.db.execute("select value from meta where key = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def set_meta(self, key: str, value: bytes) -> None:
+        self.db.execute("insert or replace into meta values (?, ?)", (key, value))
+
+    @property
+    def height(self) -> int:
+        return int(self.db.execute("select coalesce(max(height), 0) from block").fetchone()[0])
+
+    def state(self) -> State:
+        return State(self.base)
+
+    def validators(self, height: int) -> tuple[genesis_rules.Epoch, ValidatorSet]:
+        return genesis_rules.epoch_at(self.state(), height)
+
+    def tip(self) -> Tip:
+        row = self.db.execute(
+            "select height, hash, header, certificate, leaf from block order by height desc limit 1"
+        ).fetchone()
+        if row is None:
+            genesis = self.bundle.genesis
+            frontier = merkle.Frontier(merkle.LOG)
+            return Tip(0, self.chain.quorum, genesis.time_ms, frontier, self.base, self.branches, None)
+        header = canonical.unpack(Header, row[2])
+        certificate = canonical.unpack(Certificate, row[3])
+        return Tip(
+            row[0], row[1], header.time_ms, self.frontier(row[4] + 1), self.base, self.branches, certificate
+        )
+
+    def frontier(self, size: int) -> merkle.Frontier:
+        stack = [(h, self.subtree(h, i)) for h, i in merkle.perfect_subtrees(0, size)]
+        return merkle.Frontier(merkle.LOG, size, stack)
+
+    def subtree(self, level: int, place: int) -> bytes:
+        """Hash of a perfect subtree of the log."""
+        if level == 0:
+            return merkle.LOG.leaf(self.leaf(place))
+        row = self.db.execute("select hash from log_node where level = ? and place = ?", (level, place))
+        found = row.fetchone()
+        if found is None:
+            raise VerificationFailed(f"the log lacks subtree {level}/{place}", code="damaged")
+        return bytes(found[0])
+
+    def leaf(self, position: int) -> bytes:
+        """The bytes of a log leaf: a receipt, or a block's header hash."""
+        row = self.db.execute("select leaf from receipt where position = ?", (position,)).fetchone()
+        if row is None:
+            row = self.db.execute("select hash from block where leaf = ?", (position,)).fetchone()
+        if row is None:
+            raise NotFound(f"the log has no leaf {position}")
+        return bytes(row[0])
+
+    def header(self, height: int) -> Header:
+        row = self.db.execute("select header from block where height = ?", (height,)).fetchone()
+        if row is None:
+            raise NotFound(f"no block at height {height}")
+        return canonical.unpack(Header, row[0])
+
+    def block(self, height: int) -> tuple[Block, Certificate]:
+        """The block as it was agreed on, and its finalization."""
+        row = self.db.execute("select header, certificate from block where height = ?", (height,)).fetchone()
+        if row is None:
+            raise NotFound(f"no block at height {height}")
+        before = self.db.execute("select certificate from block where height = ?", (height - 1,)).fetchone()
+        parent = canonical.unpack(Certificate, before[0]) if before else None
+        raws = self.db.execute("select raw from tx where height = ? order by place", (height,))
+        txs = tuple(bytes(r[0]) for r in raws)
+        return Block(canonical.unpack(Header, row[0]), parent, txs), canonical.unpack(Certificate, row[1])
+
+    def tx(self, tx: bytes) -> bytes | None:
+        row = self.db.execute("select raw from tx where id = ?", (tx,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def receipt_of(self, tx: bytes) -> tuple[int, Receipt] | None:
+        """(log position, receipt) of a transaction."""
+        row = self.db.execute(
+            "select position, leaf from receipt where tx = ? order by position limit 1", (tx,)
+        ).fetchone()
+        return None if row is None else (row[0], canonical.unpack(Receipt, row[1]))
+
+    def receipts(
+        self, first: int = 0, last: int = 2**62, *, limit: int = -1
+    ) -> Iterator[tuple[int, Receipt]]:
+        """(position, receipt) of blocks first..last."""
+        rows = self.db.execute(
+            "select position, leaf from receipt where height between ? and ? order by position limit ?",
+            (first, last, limit),
+        )
+        for position, leaf in rows:
+            yield position, canonical.unpack(Receipt, leaf)
+
+    def checkpoint(self, height: int | None = None) -> tuple[int, str] | None:
+        """(height, note) of the newest checkpoint, or of the one at `height`."""
+        row = self.db.execute(
+            "select height, note from checkpoint"
+            " where ?1 is null or height = ?1 order by height desc limit 1",
+            (height,),
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    # --- writing, inside a transaction
+
+    def append(self, block: Block, certificate: Certificate, executed: Executed) -> None:
+        """A decided block with everything it leads to, except its checkpoint."""
+        header = block.header
+        block_hash = header_hash(header)
+        frontier = executed.frontier.copy()
+        nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
+        start = header.log_size - len(executed.leaves)
+        self.db.execute(
+            "insert into block values (?, ?, ?, ?, ?)",
+            (header.height, block_hash, canonical.pack(header), canonical.pack(certificate), header.log_size),
+        )
+        ids = [r.tx for r in executed.receipts if r.origin == "tx"]
+        self.db.executemany(
+            "insert into tx values (?, ?, ?, ?)",
+            [(header.height, i, tx, raw) for i, (tx, raw) in enumerate(zip(ids, block.txs, strict=True))],
+        )
+        self.db.executemany(
+            "insert into receipt values (?, ?, ?, ?, ?, ?)",
+            [
+                (start + i, r.height, r.tx, r.kind, int(r.ok), leaf)
+                for i, (r, leaf) in enumerate(zip(executed.receipts, executed.leaves, strict=True))
+            ],
+        )
+        self.db.executemany("insert into log_node values (?, ?, ?)", [n for n in nodes if n[0]])
+        self.base.write(executed.state.changes)
+        self._write_branches(executed)
+
+    def _write_branches(self, executed: Executed) -> None:
+        writes = executed.branches.writes
+        self.db.executemany(
+            "insert or replace into state_branch values (?, ?)",
+            [(p, statetree.branch_to_bytes(c)) for p, c in writes.items() if c is not None],
+        )
+        self.db.executemany(
+            "delete from state_branch where prefix = ?", [(p,) for p, c in writes.items() if c is None]
+        )
+
+    def put_checkpoint(self, height: int, size: int, note: str) -> None:
+        self.db.execute("insert or replace into checkpoint values (?, ?, ?)", (height, size, note))
+
+    def log_path(self, position: int, size: int) -> list[bytes]:
+        return merkle.stored_path(merkle.LOG, self.subtree, position, size)
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    try:
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000)
+        if "mode=ro" not in uri:
+            db.execute("pragma journal_mode = wal")
+            db.execute("pragma synchronous = full")
+        return db
+    except sqlite3.Error as e:
+        raise VerificationFailed(f"not a readable database: {e}", code="damaged") from e
+
+
+@contextmanager
+def _atomic(db: sqlite3.Connection) -> Iterator[None]:
+    try:
+        db.execute("begin immediate")
+        yield
+        db.execute("commit")
+    except BaseException as e:
+        if db.in_transaction:
+            db.execute("rollback")
+        if isinstance(e, sqlite3.OperationalError):
+            raise IdaoError(f"the ledger could not be written: {e}", hint="see 'idao doctor'") from e
+        raise
+
+
+def damaged(path: Path, error: Exception) -> VerificationFailed:
+    return VerificationFailed(
+        f"ledger '{path.name}' is damaged: {error}",
+        code="damaged",
+        hint="see 'idao audit', then restore a backup",
+    )

@@ -1,0 +1,171 @@
+"""Records as plain SQLite tables: DDL with documented columns, rows both ways.
+
+Integers, text and bytes are themselves, booleans 0 or 1; lists and nested values are canonical CBOR.
+Any SQL tool can read such a table; only this package writes one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+
+from idao.crypto import canonical, statetree
+from idao.errors import VerificationFailed
+from idao.ledger.state import Key, column_types, table_of
+
+R = TypeVar("R")
+
+
+class Sql(NamedTuple):
+    """Statements and column kinds of one record class."""
+
+    ddl: str
+    select: str
+    by_key: str
+    put: str
+    delete: str
+    nested: tuple[bool, ...]
+    booleans: tuple[bool, ...]
+    keys: int
+
+
+def _bare(hint: Any) -> tuple[Any, bool]:
+    """(type without Annotated and None, whether None is allowed)."""
+    if get_origin(hint) is Annotated:
+        return _bare(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        inner = [a for a in get_args(hint) if a is not type(None)]
+        return _bare(inner[0])[0], True
+    return hint, False
+
+
+_statements: dict[type, Sql] = {}
+
+
+def sql_of(cls: type) -> Sql:
+    """Made once for each record class."""
+    if cls not in _statements:
+        _statements[cls] = _sql(cls)
+    return _statements[cls]
+
+
+def _sql(cls: type) -> Sql:
+    table = table_of(cls)
+    hints = column_types(cls)
+    lines, nested, booleans = [], [], []
+    for column in table.columns:
+        bare, optional = _bare(hints[column])
+        kind = {int: "integer", bool: "integer", str: "text"}.get(bare, "blob")
+        nested.append(get_origin(bare) is tuple or is_dataclass(bare))
+        booleans.append(bare is bool)
+        null = "" if optional else " not null"
+        lines.append(f'  "{column}" {kind}{null}, -- {table.meanings[column]}')
+    key = ", ".join(f'"{k}"' for k in table.key)
+    body = "\n".join(lines)
+    names = ", ".join(f'"{c}"' for c in table.columns)
+    where = " and ".join(f'"{k}" = ?' for k in table.key)
+    head = f'create table "{table.name}" ( -- {table.doc}'
+    return Sql(
+        f"{head}\n{body}\n  primary key ({key})\n) strict, without rowid",
+        f'select {names} from "{table.name}"',
+        f'select {names} from "{table.name}" where {where}',
+        f'insert or replace into "{table.name}" ({names}) values ({", ".join("?" * len(table.columns))})',
+        f'delete from "{table.name}" where {where}',
+        tuple(nested),
+        tuple(booleans),
+        len(table.key),
+    )
+
+
+def to_row(rec: Any) -> list[Any]:
+    sql = sql_of(type(rec))
+    plain = canonical.to_plain(rec)
+    return [
+        canonical.encode(plain[c]) if nested and plain[c] is not None else plain[c]
+        for c, nested in zip(table_of(type(rec)).columns, sql.nested, strict=True)
+    ]
+
+
+def from_row(cls: type[R], row: tuple[Any, ...]) -> R:
+    """The record of a row. `Malformed` when a column holds what its type does not allow."""
+    sql = sql_of(cls)
+    plain: dict[str, Any] = {}
+    for column, value, nested, boolean in zip(
+        table_of(cls).columns, row, sql.nested, sql.booleans, strict=True
+    ):
+        if value is not None and nested:
+            value = canonical.decode(value)
+        elif boolean and value in (0, 1):
+            value = bool(value)
+        plain[column] = value
+    return canonical.from_plain(cls, plain)
+
+
+class SqlBase:
+    """Records read from a ledger file: a `Base` for `State`."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def get(self, cls: type[R], key: Key) -> R | None:
+        row = self._db.execute(sql_of(cls).by_key, key).fetchone()
+        return None if row is None else from_row(cls, row)
+
+    def scan(self, cls: type[R], prefix: Key) -> Iterator[R]:
+        table = table_of(cls)
+        where = " and ".join(f'"{k}" = ?' for k in table.key[: len(prefix)])
+        order = ", ".join(f'"{k}"' for k in table.key)
+        text = f"{sql_of(cls).select}{' where ' + where if where else ''} order by {order}"
+        for row in self._db.execute(text, prefix):
+            yield from_row(cls, row)
+
+    def write(self, changes: Mapping[type, Mapping[Key, Any]]) -> None:
+        """Inside the caller's transaction."""
+        for cls, rows in changes.items():
+            sql = sql_of(cls)
+            self._db.executemany(sql.put, [to_row(r) for r in rows.values() if r is not None])
+            self._db.executemany(sql.delete, [k for k, r in rows.items() if r is None])
+
+
+class SqlBranches(Mapping[str, list[statetree.Child]]):
+    """Branches of the state tree as stored, read one by one."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __getitem__(self, prefix: str) -> list[statetree.Child]:
+        row = self._db.execute("select children from state_branch where prefix = ?", (prefix,)).fetchone()
+        if row is None:
+            raise KeyError(prefix)
+        return statetree.branch_from_bytes(row[0])
+
+    def __iter__(self) -> Iterator[str]:
+        for (prefix,) in self._db.execute("select prefix from state_branch order by prefix"):
+            yield prefix
+
+    def __len__(self) -> int:
+        return int(self._db.execute("select count(*) from state_branch").fetchone()[0])
+
+
+def check_application(db: sqlite3.Connection, what: str, application_id: int, version: int) -> None:
+    """Refuses a file of another program or of a newer version of this one, naming it."""
+    try:
+        found = db.execute("pragma application_id").fetchone()[0]
+        found_version = db.execute("pragma user_version").fetchone()[0]
+    except sqlite3.DatabaseError as e:
+        raise VerificationFailed(f"{what} is not a readable database: {e}", code="damaged") from e
+    if found != application_id:
+        raise VerificationFailed(f"{what} is not a file of idao", code="foreign")
+    if found_version > version:
+        raise VerificationFailed(
+            f"{what} is of version {found_version}; this idao reads up to {version}",
+            code="newer-version",
+            hint="use the newer idao that wrote it",
+        )
