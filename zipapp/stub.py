@@ -1,0 +1,179 @@
+"""First code of the one-file build: `zipapp/build` fills in BAKED and puts this in as `__main__.py`.
+
+Native modules cannot be loaded from a zip. The first run unpacks the payload for this Python into a
+private folder, named by the payload's hash; later runs only look whether the folder is whole.
+It must also parse under old Pythons, to tell them in one line that they are too old: no f-strings here.
+"""
+
+import os
+import sys
+
+BAKED = {}
+"""version, payload (hash), needs (for people), tags: cache folder name -> entries of this file."""
+UNPACKED_TIME = 315619200
+"""Every unpacked file gets this time (1980-01-02): a file that was written to later shows it."""
+MARK = "whole"
+"""Written last into a cache folder: a line `size path` for each file, then `end`."""
+
+
+class Stop(Exception):
+    """A refusal: (exit code, message, hint)."""
+
+
+def tag():
+    """Which native modules this Python can load: `cpython-311-x86_64-linux-gnu`, or its like."""
+    from importlib.machinery import EXTENSION_SUFFIXES
+
+    name = EXTENSION_SUFFIXES[0].split(".")[1]
+    return name if sys.platform != "darwin" else name + "-" + os.uname()[4]
+
+
+def check_private(folder):
+    """Whoever can write here can run code as this user."""
+    s = os.lstat(folder)
+    if s.st_uid != os.geteuid() or s.st_mode & 0o170022 != 0o040000:
+        raise Stop(
+            1,
+            "others can write to the cache folder '" + folder + "', or it is not yours",
+            "chmod 700 '" + folder + "', or name another place in XDG_CACHE_HOME",
+        )
+
+
+def cache():
+    """The private cache folder of this user, made if need be."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.join(os.path.expanduser("~"), ".cache")
+    try:
+        folder = os.path.join(base, "idao")
+        if not os.path.isdir(folder):
+            os.makedirs(base, mode=0o700, exist_ok=True)
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise OSError
+    except OSError:  # no home, or one that cannot be written to
+        import tempfile
+
+        folder = os.path.join(tempfile.gettempdir(), "idao-cache-" + str(os.geteuid()))
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError:
+            pass  # there already; `check_private` judges whose it is
+    check_private(folder)
+    return folder
+
+
+def is_whole(folder):
+    """Is every unpacked file there, of its size, and never written to since?"""
+    try:
+        with open(os.path.join(folder, MARK)) as f:
+            lines = f.read().split("\n")
+        for line in lines[:-1]:
+            size, name = line.split(" ", 1)
+            s = os.stat(os.path.join(folder, name))
+            if s.st_size != int(size) or s.st_mtime != UNPACKED_TIME:
+                return False
+    except (OSError, ValueError):
+        return False
+    check_private(folder)
+    return lines[-1] == "end"
+
+
+def unpack(archive, entries, folder):
+    """Write the payload's entries into a new folder: `lib-….zip` stays a zip, others are taken apart."""
+    import io
+    import zipfile
+
+    with zipfile.ZipFile(archive) as outer:
+        for name in entries:
+            data = outer.read(name)
+            if name.startswith("lib-"):
+                with open(os.path.join(folder, "lib.zip"), "wb") as f:
+                    f.write(data)
+            else:
+                with zipfile.ZipFile(io.BytesIO(data)) as inner:
+                    inner.extractall(os.path.join(folder, "native"))
+    lines = []
+    for at, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(at, name)
+            os.utime(path, (UNPACKED_TIME, UNPACKED_TIME))
+            lines.append("%d %s\n" % (os.path.getsize(path), os.path.relpath(path, folder)))
+    with open(os.path.join(folder, MARK), "w") as f:
+        f.write("".join(sorted(lines)) + "end")
+
+
+def unpacked(archive, name, entries):
+    """The folder with this payload's modules, unpacked by us or by an earlier run."""
+    root = cache()
+    folder = os.path.join(root, BAKED["payload"] + "-" + name)
+    if is_whole(folder):
+        return folder
+    import fcntl
+    import shutil
+    import tempfile
+
+    with open(os.path.join(root, "lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: the rename below is still all or nothing
+        if is_whole(folder):
+            return folder
+        for left in os.listdir(root):
+            if left.startswith("new-"):  # of a run that was killed
+                shutil.rmtree(os.path.join(root, left), ignore_errors=True)
+        new = tempfile.mkdtemp(prefix="new-", dir=root)
+        try:
+            unpack(archive, entries, new)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(new, folder)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def start():
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        sys.stdout.write("idao " + BAKED["version"] + "\n")
+        return 0
+    if sys.version_info < (3, 11) or tag() not in BAKED["tags"]:
+        # 7: something is missing on this machine
+        raise Stop(
+            7,
+            "this file runs on " + BAKED["needs"] + "; this is Python %d.%d" % sys.version_info[:2]
+            + " on " + " ".join((os.uname()[4], sys.platform)),
+            "run it with such a Python, or build it on this machine: python3 zipapp/build",
+        )
+    name = tag()
+    import zipfile  # also what unpacking a damaged file raises
+
+    try:
+        folder = unpacked(sys.path[0], name, BAKED["tags"][name])
+    except zipfile.BadZipFile:
+        raise Stop(1, "this file is damaged: '" + sys.path[0] + "'", "get it again")
+    except OSError as e:
+        raise Stop(1, "cannot unpack: " + str(e), "name a folder with room in XDG_CACHE_HOME")
+    sys.path[0:1] = [os.path.join(folder, "native"), os.path.join(folder, "lib.zip")]
+    from idao.__main__ import main
+
+    return main()
+
+
+def run():
+    try:
+        return start()
+    except Stop as e:
+        code, message, hint = e.args
+        if "--json" in sys.argv:
+            import json
+
+            error = {"code": "missing" if code == 7 else "failed", "message": message, "hint": hint}
+            sys.stderr.write(json.dumps({"error": error}) + "\n")
+        else:
+            sys.stderr.write("idao: error: " + message + "\nidao: hint: " + hint + "\n")
+        return code
+
+
+if __name__ == "__main__":
+    sys.exit(run())
