@@ -2,7 +2,7 @@
 
 A class belongs to one asset version; a DAT is a token of a class, with a quota (`value`), a weight in the
 class's revenue (`share_ratio`) and perhaps an end (`expire_at`, ms UTC, still valid at that moment).
-Use, revenue and claims are in `usage.py`.
+What a DAT is used for and what it earns is in `usage.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import islice, takewhile
 from typing import Annotated
 
 from idao.crypto.hashing import Kind, hash_of
-from idao.ledger.accounts import Positive, require_known
+from idao.ledger.accounts import require_known
 from idao.ledger.assets import Asset, AssetVersion, verified_version
 from idao.ledger.idao import require, role_of, rules_of
 from idao.ledger.state import State, record
@@ -389,7 +389,7 @@ def active_share(state: State, of: Class, time_ms: int) -> int:
     return of.total_share - sum(e.share for e in state.scan(Expiry, of.id) if e.expire_at < time_ms)
 
 
-# --- dat.transfer, dat.transfer-value, class.approve ------------------------------------------------
+# --- dat.transfer, class.approve --------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,37 +405,6 @@ def _apply_transfer(ctx: Context, body: Transfer) -> None:
     require(ctx, dat.owner, "transfer")
     require_known(ctx, body.to)
     ctx.state.put(replace(dat, owner=body.to))
-
-
-@dataclass(frozen=True, slots=True)
-class TransferValue:
-    """ERC-8028 `transferValue`: quota from one DAT to another of the same class."""
-
-    source: Id
-    target: Id
-    value: Positive
-
-
-def _apply_transfer_value(ctx: Context, body: TransferValue) -> None:
-    source, target = need_dat(ctx.state, body.source), need_dat(ctx.state, body.target)
-    require_operator(ctx, source, "transfer")
-    if source.class_id != target.class_id:
-        refuse("class-mismatch", "the DATs are of different classes")
-    require_valid(ctx, source)
-    require_valid(ctx, target)
-    spend(ctx, source, body.value)
-    # Read again: source and target may be one.
-    target = need_dat(ctx.state, body.target)
-    if target.value + body.value > INT_MAX:
-        refuse("overflow", "the quota cannot be counted that far")
-    ctx.state.put(replace(target, value=target.value + body.value))
-
-
-def spend(ctx: Context, dat: Dat, value: int, uses: int = 0) -> None:
-    """Takes `value` off the quota, which never goes below zero."""
-    if dat.value < value:
-        refuse("quota", f"{value} are needed where {dat.value} are left")
-    ctx.state.put(replace(dat, value=dat.value - value, uses=dat.uses + uses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,6 +474,5 @@ KINDS = (
     TxKind("dat.mint", Mint, _apply_mint),
     TxKind("class.expire", Expire, _apply_expire),
     TxKind("dat.transfer", Transfer, _apply_transfer),
-    TxKind("dat.transfer-value", TransferValue, _apply_transfer_value),
     TxKind("class.approve", Approve, _apply_approve),
 )

@@ -21,13 +21,12 @@ from idao.ledger.dats import (
     need_dat,
     require_operator,
     require_valid,
-    spend,
     sweep,
 )
 from idao.ledger.idao import require
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
-from idao.model import Amount, Hash, Id, Range, Size, Word, show_id
+from idao.model import INT_MAX, Amount, Hash, Id, Range, Size, Word, show_id
 
 SCALE = 10**18
 """ERC-8028 §3: accRevenuePerShare is scaled by 1e18."""
@@ -126,7 +125,38 @@ class Claimed:
     closed: bool
 
 
-# --- dat.use --------------------------------------------------------------------------------------
+# --- dat.transfer-value, dat.use ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TransferValue:
+    """ERC-8028 `transferValue`: quota from one DAT to another of the same class."""
+
+    source: Id
+    target: Id
+    value: Positive
+
+
+def _apply_transfer_value(ctx: Context, body: TransferValue) -> None:
+    source, target = need_dat(ctx.state, body.source), need_dat(ctx.state, body.target)
+    require_operator(ctx, source, "transfer")
+    if source.class_id != target.class_id:
+        refuse("class-mismatch", "the DATs are of different classes")
+    require_valid(ctx, source)
+    require_valid(ctx, target)
+    _spend(ctx, source, body.value)
+    # Read again: source and target may be one.
+    target = need_dat(ctx.state, body.target)
+    if target.value + body.value > INT_MAX:
+        refuse("overflow", "the quota cannot be counted that far")
+    ctx.state.put(replace(target, value=target.value + body.value))
+
+
+def _spend(ctx: Context, dat: Dat, value: int, uses: int = 0) -> None:
+    """Takes `value` off the quota, which never goes below zero."""
+    if dat.value < value:
+        refuse("quota", f"{value} are needed where {dat.value} are left")
+    ctx.state.put(replace(dat, value=dat.value - value, uses=dat.uses + uses))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +173,7 @@ def _apply_use(ctx: Context, body: Use) -> None:
     dat = need_dat(ctx.state, body.dat)
     require_operator(ctx, dat, "use")
     require_valid(ctx, dat)
-    spend(ctx, dat, body.amount, uses=1)
+    _spend(ctx, dat, body.amount, uses=1)
     ctx.state.put(Usage(dat.id, dat.uses + 1, body.metric, body.amount, ctx.actor, body.usage, ctx.height))
 
 
@@ -306,6 +336,7 @@ def _reward_debt(state: State, dat: Dat, unit: bytes) -> int:
 
 RECORDS = (Usage, Revenue, Settlement, Claimed)
 KINDS = (
+    TxKind("dat.transfer-value", TransferValue, _apply_transfer_value),
     TxKind("dat.use", Use, _apply_use),
     TxKind("class.settle", Settle, _apply_settle),
     TxKind("dat.claim", Claim, _apply_claim),
