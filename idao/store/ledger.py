@@ -18,7 +18,7 @@ from idao.ledger.block import Chain, Executed, Tip, header_hash
 from idao.ledger.registry import RECORDS
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt
-from idao.model import Block, Certificate, Header, ValidatorSet
+from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote
 from idao.store.tables import SqlBase, SqlBranches, check_application, sql_of
 
 APPLICATION_ID = 0x6964616F
@@ -82,6 +82,12 @@ FIXED_DDL = (
   "digest" blob not null, -- block hash, empty for nullify
   "signature" blob not null,
   primary key ("height", "view", "slot")
+) strict, without rowid""",
+    """create table proposed ( -- block bodies held for the current height
+  "height" integer not null,
+  "hash" blob not null,
+  "block" blob not null,
+  primary key ("height", "hash")
 ) strict, without rowid""",
     """create table cert ( -- certificates held for the current height
   "height" integer not null,
@@ -311,6 +317,48 @@ class LedgerStore:
 
     def put_checkpoint(self, height: int, size: int, note: str) -> None:
         self.db.execute("insert or replace into checkpoint values (?, ?, ?)", (height, size, note))
+
+    # --- the journal: contract in quorum/events.py
+
+    def signs(self, height: int, signer: int) -> Iterator[SignedVote]:
+        rows = self.db.execute(
+            "select kind, view, digest, signature from sign where height = ? order by view, slot", (height,)
+        )
+        for kind, view, digest, signature in rows:
+            yield SignedVote(Vote(kind, self.chain.quorum, height, view, digest), signer, signature)
+
+    def put_sign(self, vote: Vote, slot: str, signature: bytes) -> None:
+        """Insert only: a filled slot makes SQLite refuse, which is the last line of defence."""
+        self.db.execute(
+            "insert into sign values (?, ?, ?, ?, ?, ?)",
+            (vote.height, vote.view, slot, vote.kind, vote.digest, signature),
+        )
+
+    def certificates(self, height: int) -> Iterator[Certificate]:
+        for (data,) in self.db.execute("select certificate from cert where height = ?", (height,)):
+            yield canonical.unpack(Certificate, data)
+
+    def put_certificate(self, certificate: Certificate) -> None:
+        vote = certificate.vote
+        self.db.execute(
+            "insert or ignore into cert values (?, ?, ?, ?, ?)",
+            (vote.height, vote.kind, vote.view, vote.digest, canonical.pack(certificate)),
+        )
+
+    def proposed(self, height: int) -> Iterator[tuple[bytes, bytes]]:
+        yield from self.db.execute("select hash, block from proposed where height = ?", (height,))
+
+    def put_proposed(self, height: int, block_hash: bytes, block: bytes) -> None:
+        self.db.execute("insert or ignore into proposed values (?, ?, ?)", (height, block_hash, block))
+
+    def prune_journal(self, height: int) -> None:
+        """After `height` is decided. Certificates of heights that used a view above 0 stay: they are proof."""
+        self.db.execute("delete from sign where height < ?", (height - 1,))
+        self.db.execute("delete from proposed where height <= ?", (height,))
+        self.db.execute(
+            "delete from cert where height <= ? and height not in (select height from cert where view > 0)",
+            (height,),
+        )
 
     def log_path(self, position: int, size: int) -> list[bytes]:
         return merkle.stored_path(merkle.LOG, self.subtree, position, size)

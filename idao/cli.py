@@ -1,0 +1,244 @@
+"""The door: finds the command, reads the global options, turns refusals into exit codes.
+
+A command family is one module in `commands/`; only the one that was asked for is imported, so that a
+command starts in tens of milliseconds. `FAMILIES` is the list of all commands, in help order.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from typing import Any, NamedTuple
+
+from idao import __version__
+from idao.errors import EXIT_CODES, IdaoError, UsageError
+
+
+class Family(NamedTuple):
+    module: str
+    app: str
+    help: str
+
+
+def _family(module: str, app: str, text: str) -> Family:
+    return Family(f"idao.commands.{module}", app, text)
+
+
+FAMILIES: dict[str, Family] = {
+    "init": _family("init", "init", "Create your iDAO: key, charter, quorum of one"),
+    "status": _family("init", "status", "Who am I, which ledgers, what needs me"),
+    "contribute": _family("assets", "contribute", "Take in files or folders as a signed asset"),
+    "asset": _family("assets", "asset", "Read, restore, verify and delete assets"),
+    "mint": _family("tokens", "mint", "Mint a Data Anchoring Token on a verified asset"),
+    "class": _family("tokens", "class_app", "DAT classes: terms, shares, revenue"),
+    "dat": _family("tokens", "dat", "Data Anchoring Tokens: show, transfer, use, claim"),
+    "account": _family("tokens", "account", "The double-entry book: balances, credits, transfers"),
+    "propose": _family("governance", "propose", "Propose a change of charter, members, policy or class"),
+    "vote": _family("governance", "vote", "Cast or change your ballot"),
+    "proposal": _family("governance", "proposal", "Proposals and their tallies"),
+    "member": _family("people", "member", "People of an iDAO"),
+    "trust": _family("people", "trust", "Which quorums this iDAO trusts, and for what"),
+    "name": _family("people", "name", "Local petnames for ids"),
+    "proof": _family("proofs", "proof", "Make a portable proof"),
+    "verify": _family("proofs", "verify", "Check a proof, offline, without home or key"),
+    "audit": _family("ledger", "audit", "Re-derive the whole ledger and compare"),
+    "log": _family("ledger", "log", "The transparency log and its checkpoints"),
+    "events": _family("ledger", "events", "What happened, as a stream"),
+    "key": _family("keys", "key", "Show, rotate and recover the identity key"),
+    "config": _family("keeping", "config", "Settings and where they come from"),
+    "doctor": _family("keeping", "doctor", "Check disk, clock, keys, locks and versions"),
+    "schema": _family("keeping", "schema", "The JSON Schema of a command's output"),
+    "completion": _family("keeping", "completion", "Shell completion for bash, zsh and fish"),
+    "demo": _family("demo", "demo", "The whole story in a temporary home"),
+}
+
+GLOBAL_FLAGS = {
+    "--json": ("json", "one JSON object on stdout"),
+    "-q": ("quiet", "ids only"),
+    "--quiet": ("quiet", "ids only"),
+    "-v": ("verbose", "say more on stderr"),
+    "--verbose": ("verbose", "say more on stderr"),
+    "--yes": ("yes", "do not ask before destructive acts"),
+    "--no-input": ("no_input", "never ask anything"),
+    "--no-color": ("no_color", "no colour (also NO_COLOR)"),
+    "--dry-run": ("dry_run", "show what would be done; change nothing"),
+}
+GLOBAL_VALUES = {
+    "--home": ("home", "DIR", "the home (IDAO_HOME)"),
+    "--quorum": ("quorum", "NAME|ID", "the quorum meant (IDAO_QUORUM)"),
+    "--wait": ("wait", "SECONDS", "how long to wait for finality or a lock; default 30, 0 = do not"),
+    "--passphrase-file": ("passphrase_file", "FILE", "file whose first line opens the keys"),
+}
+
+
+def read_globals(args: list[str]) -> tuple[dict[str, Any], list[str]]:
+    """Takes the global options out of `args`, wherever they stand before `--`."""
+    found: dict[str, Any] = {}
+    rest: list[str] = []
+    items = iter(args)
+    for arg in items:
+        name, equals, value = arg.partition("=")
+        if arg == "--":
+            rest += [arg, *items]
+        elif arg in GLOBAL_FLAGS:
+            field = GLOBAL_FLAGS[arg][0]
+            found[field] = found.get(field, 0) + 1 if field == "verbose" else True
+        elif name in GLOBAL_VALUES:
+            if not equals:
+                value = next(items, "")
+            if not value:
+                raise UsageError(f"{name} needs a value", hint="see 'idao help'")
+            found[GLOBAL_VALUES[name][0]] = value
+        else:
+            rest.append(arg)
+    if "wait" in found:
+        found["wait"] = _seconds(found["wait"])
+    return found, rest
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 10**9:
+        raise UsageError(f"--wait takes a number of seconds, not '{text}'")
+    return value
+
+
+def help_text() -> str:
+    width = max(map(len, FAMILIES))
+    lines = [
+        "Usage: idao [GLOBAL] COMMAND …",
+        "",
+        "Own data, models and agents as signed assets, mint Data Anchoring Tokens, govern by vote,",
+        "and prove it all offline.",
+        "",
+        "Commands:",
+        *(f"  {name.ljust(width)}  {family.help}" for name, family in FAMILIES.items()),
+        "",
+        "Global options (before or after the command):",
+        *(f"  {flag:<24}  {text}" for flag, (_, text) in GLOBAL_FLAGS.items() if len(flag) > 2),
+        *(f"  {f'{flag} {what}':<24}  {text}" for flag, (_, what, text) in GLOBAL_VALUES.items()),
+        "",
+        "'idao help COMMAND' tells more; 'idao help exit-codes' lists the exit codes.",
+        "Start with 'idao init', or see the whole story with 'idao demo'.",
+    ]
+    return "\n".join(lines)
+
+
+def exit_codes_text() -> str:
+    return "\n".join(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+def command_of(word: str) -> Any:
+    """The command of a family as Typer builds it."""
+    from typer.main import get_command
+
+    family = FAMILIES[word]
+    return get_command(getattr(importlib.import_module(family.module), family.app))
+
+
+def _unknown(word: str) -> UsageError:
+    near = difflib.get_close_matches(word, FAMILIES, n=3)
+    hint = f"did you mean '{near[0]}'?" if near else "see 'idao help'"
+    return UsageError(f"no command '{word}'", hint=hint)
+
+
+def _run(words: list[str]) -> int:
+    from idao import ui
+
+    if not words or words[0] in ("--help", "-h"):
+        ui.write_text(help_text())
+        return 0
+    if words[0] == "help":
+        return _help(words[1:])
+    if words[0] in ("--version", "-V"):
+        ui.write(f"idao {__version__}")
+        return 0
+    if words[0] not in FAMILIES:
+        raise _unknown(words[0])
+    return _invoke(words[0], words[1:])
+
+
+def _help(words: list[str]) -> int:
+    from idao import ui
+
+    if not words:
+        ui.write_text(help_text())
+        return 0
+    if words[0] == "exit-codes":
+        ui.write_text(exit_codes_text())
+        return 0
+    if words[0] not in FAMILIES:
+        raise _unknown(words[0])
+    return _invoke(words[0], [*words[1:], "--help"])
+
+
+def _invoke(word: str, args: list[str]) -> int:
+    import typer
+    from typer._click.exceptions import ClickException
+
+    try:
+        code = command_of(word).main(args, prog_name=f"idao {word}", standalone_mode=False)
+        return int(code or 0)
+    except typer.Exit as e:
+        return int(e.exit_code)
+    except typer.Abort as e:
+        raise KeyboardInterrupt from e
+    except ClickException as e:
+        raise UsageError(_lower(e.format_message()), hint=f"see 'idao {word} --help'") from e
+
+
+def _lower(message: str) -> str:
+    text = message.strip().rstrip(".").replace("\n", " ")
+    return text[:1].lower() + text[1:]
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    from idao import ui
+
+    raw = sys.argv[1:] if args is None else args
+    if os.environ.get("_IDAO_COMPLETE"):
+        from idao.completion import answer
+
+        return answer()
+    try:
+        ui.options.json = "--json" in raw  # so that a broken option is reported in the right form
+        found, words = read_globals(raw)
+        for field, value in found.items():
+            setattr(ui.options, field, value)
+        if ui.options.no_input:
+            os.environ["IDAO_NO_INPUT"] = "1"
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except IdaoError as e:
+        return ui.error(e)
+    except KeyboardInterrupt:
+        sys.stderr.write("idao: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader has what it wanted ('idao log tail | head'); this is not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        return _bug(e)
+
+
+def _bug(e: Exception) -> int:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="idao-bug-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as f:
+        f.write("".join(traceback.format_exception(e)))
+    from idao import ui
+
+    code = IdaoError(f"a bug in idao: {type(e).__name__}; details in {f.name}", code="bug")
+    ui.error(code)
+    return 70

@@ -1,0 +1,362 @@
+"""`Dao`: all that idao can do, as a Python API. Commands call this, and nothing below it.
+
+    dao = Dao.open(path)
+    dao.assets.contribute([folder], name="clinic 2026")
+    dao.tokens.mint(asset)
+
+A `Dao` holds a home and one of its ledgers. Reading never needs a key. `submit` signs, puts the
+transaction into the durable outbox, drives the ledger if this home is its only validator, and answers with
+the receipts once everything is on disk.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idao.crypto import canonical
+from idao.crypto.keys import Signer
+from idao.errors import Malformed, NotFound, Pending, Refused, UsageError
+from idao.home import Home, Keys, now_ms
+from idao.ledger.idao import Identity
+from idao.ledger.registry import KINDS
+from idao.ledger.state import State
+from idao.ledger.tx import Envelope, Receipt, SignedTx, parse_tx, sign_tx
+from idao.model import PREFIX_MIN, parse_id, show_id
+from idao.store.ledger import LedgerStore
+
+if TYPE_CHECKING:
+    from idao.hall.assets import Assets
+    from idao.hall.governance import Governance
+    from idao.hall.ledgers import Ledgers
+    from idao.hall.people import People
+    from idao.hall.proofs import Proofs
+    from idao.hall.tokens import Tokens
+
+VALID_MS = 7 * 24 * 3600 * 1000
+"""How long a signed transaction may wait for a block: a week of a laptop being closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A transaction that is in a block, and kept."""
+
+    tx: bytes
+    position: int
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who signs: the owner of the home, or a member whose key it keeps."""
+
+    idao: bytes
+    signer: Signer
+
+
+class Dao:
+    """One home and one of its ledgers."""
+
+    def __init__(
+        self,
+        home: Home,
+        *,
+        quorum: str | None = None,
+        wait_s: float = 30.0,
+        passphrase_file: str | None = None,
+    ) -> None:
+        self.home, self.wait_s, self._passphrase_file = home, wait_s, passphrase_file
+        self._quorum = quorum
+        self._keys: Keys | None = None
+
+    @classmethod
+    def open(cls, path: Path, **options: Any) -> Dao:
+        """`NoHome` (exit code 10) when there is no home at `path`."""
+        return cls(Home.open(path), **options)
+
+    # --- areas
+
+    @cached_property
+    def assets(self) -> Assets:
+        from idao.hall.assets import Assets
+
+        return Assets(self)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        from idao.hall.tokens import Tokens
+
+        return Tokens(self)
+
+    @cached_property
+    def governance(self) -> Governance:
+        from idao.hall.governance import Governance
+
+        return Governance(self)
+
+    @cached_property
+    def people(self) -> People:
+        from idao.hall.people import People
+
+        return People(self)
+
+    @cached_property
+    def proofs(self) -> Proofs:
+        from idao.hall.proofs import Proofs
+
+        return Proofs(self)
+
+    @cached_property
+    def ledgers(self) -> Ledgers:
+        from idao.hall.ledgers import Ledgers
+
+        return Ledgers(self)
+
+    # --- who and where
+
+    @cached_property
+    def me(self) -> bytes:
+        """This home's iDAO id; needs no key."""
+        from idao.identity import idao_id
+
+        return idao_id(self.home.history().inception)
+
+    def keys(self) -> Keys:
+        """The opened keys; asks for the passphrase once (exit code 9 without it)."""
+        if self._keys is None:
+            self._keys = self.home.unlock(self._passphrase_file)
+        return self._keys
+
+    @cached_property
+    def store(self) -> LedgerStore:
+        """The chosen ledger, for reading."""
+        return LedgerStore.open(self.ledger_path(), readonly=True)
+
+    @property
+    def quorum(self) -> bytes:
+        return self.store.chain.quorum
+
+    def state(self) -> State:
+        return self.store.state()
+
+    def ledger_path(self) -> Path:
+        """The ledger of --quorum (id, prefix or name), else the home's default."""
+        wanted = self._quorum or self.home.get("quorum", "default")
+        if not wanted:
+            raise NotFound("this home has no ledger", hint="create one with 'idao init'")
+        files = {p.stem: p for p in sorted(self.home.ledgers_folder.glob("*.db"))}
+        tail = str(wanted).removeprefix("quorum:")
+        names = self.home.config.get("ledgers", {})
+        matches = [
+            path
+            for stem, path in files.items()
+            if stem == tail
+            or (len(tail) >= PREFIX_MIN and stem.startswith(tail))
+            or names.get(stem) == wanted
+        ]
+        if len(matches) != 1:
+            what = "no" if not matches else "more than one"
+            raise NotFound(f"{what} ledger '{wanted}' in this home", hint="see 'idao status'")
+        return matches[0]
+
+    def home_db(self) -> sqlite3.Connection:
+        from idao.store.home_db import open_home_db
+
+        return open_home_db(self.home.database)
+
+    # --- ids
+
+    def resolve(self, kind: str, text: str, own: Callable[[], Sequence[tuple[bytes, str]]]) -> bytes:
+        """A full id, a unique prefix of one's own things, or a unique name among them.
+
+        `own` lists (id, name). `NotFound` when nothing or more than one thing answers.
+        """
+        head, colon, tail = text.partition(":")
+        if colon and head == kind and len(tail) == 52:
+            return parse_id(kind, text)
+        things = list(own())
+        if colon and head in (kind, ""):
+            matches = {i for i, _ in things if show_id(kind, i).startswith(f"{kind}:{tail}")}
+            if len(tail) < PREFIX_MIN:
+                raise UsageError(f"a prefix needs {PREFIX_MIN} characters or more: '{text}'")
+        else:
+            matches = {i for i, name in things if name == text}
+            if not matches and len(text) >= PREFIX_MIN:
+                matches = {i for i, _ in things if show_id(kind, i).startswith(f"{kind}:{text}")}
+        if len(matches) > 1:
+            raise NotFound(f"more than one {kind} answers to '{text}'", hint="give more of the id")
+        if not matches:
+            raise NotFound(f"no {kind} '{text}' here")
+        return matches.pop()
+
+    def resolve_person(self, text: str) -> bytes:
+        """A full iDAO id or a local petname: names on a ledger never resolve by themselves."""
+        if text.startswith("idao:"):
+            return parse_id("idao", text)
+        if text in ("me", "self"):
+            return self.me
+        with self.home_db() as db:
+            row = db.execute("select id from petname where name = ? and kind = 'idao'", (text,)).fetchone()
+        if row is None:
+            raise NotFound(
+                f"no petname '{text}'", hint="give the full id, or name it: 'idao name add NAME ID'"
+            )
+        return bytes(row[0])
+
+    def petname(self, idao: bytes) -> str | None:
+        if idao == self.me:
+            return str(self.home.get("idao", "name", "")) or None
+        with self.home_db() as db:
+            row = db.execute("select name from petname where id = ? and kind = 'idao'", (idao,)).fetchone()
+        return None if row is None else str(row[0])
+
+    # --- doing
+
+    def actor(self, member: str | None = None) -> Actor:
+        """The signer: the owner, or the member `member` whose key this home keeps."""
+        keys = self.keys()
+        if member is None:
+            return Actor(self.me, keys.identity)
+        from idao.identity import idao_id
+
+        history = self.home.history(member)
+        return Actor(idao_id(history.inception), self.home.member_signer(member, keys.kek))
+
+    def submit(self, bodies: Sequence[tuple[str, Any]], actor: Actor | None = None) -> list[Done]:
+        """Signs and submits transactions that belong together; waits until they are final.
+
+        Raises `Refused` with the ledger's code if one is refused (those before it stand), `Pending` when
+        others are needed and away, `Busy` when another process drives the ledger.
+        """
+        who = actor or self.actor()
+        with self.home.exclusive(self.wait_s):
+            store = LedgerStore.open(self.ledger_path())
+            try:
+                raws = self._sign(store, who, bodies)
+                with self.home_db() as db:
+                    self._queue(db, store.chain.quorum, raws)
+                    return self._drive(store, db, raws)
+            finally:
+                store.close()
+                self.__dict__.pop("store", None)
+
+    def settle(self) -> list[Done]:
+        """Runs what waits: queued transactions and due actions. For a crash, and for time that has passed."""
+        return self.submit([])
+
+    def _sign(self, store: LedgerStore, who: Actor, bodies: Sequence[tuple[str, Any]]) -> list[bytes]:
+        registered = store.state().get(Identity, who.idao)
+        seq = max(registered.seq if registered else 0, self._queued_seq(store.chain.quorum, who.idao))
+        key_seq = registered.key_seq if registered else 0
+        raws = []
+        for kind, body in bodies:
+            if kind in ("idao.register", "idao.rotate"):
+                key_seq = _key_seq(body)
+            seq += 1
+            raws.append(
+                sign_tx(
+                    who.signer,
+                    Envelope(
+                        v=1,
+                        quorum=store.chain.quorum,
+                        idao=who.idao,
+                        key=who.signer.public,
+                        key_seq=key_seq,
+                        seq=seq,
+                        valid_until=now_ms() + VALID_MS,
+                        kind=kind,
+                        kind_version=KINDS[kind].version,
+                        body=canonical.pack(body),
+                    ),
+                )
+            )
+        return raws
+
+    def _queued_seq(self, quorum: bytes, idao: bytes) -> int:
+        with self.home_db() as db:
+            rows = db.execute("select envelope from outbox where quorum = ? and state = 'queued'", (quorum,))
+            found = [canonical.unpack(Envelope, row[0]) for row in rows]
+        return max((e.seq for e in found if e.idao == idao), default=0)
+
+    def _queue(self, db: sqlite3.Connection, quorum: bytes, raws: Sequence[bytes]) -> None:
+        db.execute("begin immediate")
+        for raw in raws:
+            tx = parse_tx(raw)
+            signatures = canonical.encode([list(s) for s in tx.signed.signatures])
+            db.execute(
+                "insert or ignore into outbox values (?, ?, ?, ?, ?, 'queued', ?)",
+                (tx.id, quorum, tx.signed.envelope, signatures, tx.envelope.valid_until, now_ms()),
+            )
+        db.execute("commit")
+
+    def _drive(self, store: LedgerStore, db: sqlite3.Connection, raws: Sequence[bytes]) -> list[Done]:
+        """Everything queued for this ledger goes through the engine, ours and what a crash left."""
+        _, validators = store.validators(store.height + 1)
+        if len(validators.validators) > 1:
+            raise Pending(
+                "signed and kept; it is sent when the node runs", hint="run 'idao node run' or wait for peers"
+            )
+        from idao.node.engine import Engine
+
+        engine = Engine(store, self.keys().validator, now_ms)
+        inadmissible: dict[bytes, str] = {}
+        for tx, raw in self._queued(db, store.chain.quorum):
+            if store.receipt_of(tx) is None:
+                try:
+                    engine.submit(raw)
+                except (Refused, Malformed) as e:
+                    inadmissible[tx] = e.message
+        engine.run()
+        self._mark(db, store, inadmissible)
+        done = []
+        for raw in raws:
+            mine = parse_tx(raw).id
+            found = store.receipt_of(mine)
+            if found is None:
+                why = inadmissible.get(mine, "it could not be ordered")
+                raise Refused(f"the transaction was not taken: {why}", code="inadmissible")
+            position, receipt = found
+            if not receipt.ok:
+                raise Refused(receipt.reason, code=receipt.code)
+            done.append(Done(mine, position, receipt))
+        return done
+
+    def _queued(self, db: sqlite3.Connection, quorum: bytes) -> list[tuple[bytes, bytes]]:
+        rows = db.execute(
+            "select tx_id, envelope, signatures from outbox"
+            " where quorum = ? and state = 'queued' order by added_ms",
+            (quorum,),
+        ).fetchall()
+        out = []
+        for tx, envelope, signatures in rows:
+            pairs = tuple((k, s) for k, s in canonical.decode(signatures))
+            out.append((tx, canonical.pack(SignedTx(envelope, pairs))))
+        return out
+
+    def _mark(self, db: sqlite3.Connection, store: LedgerStore, inadmissible: dict[bytes, str]) -> None:
+        db.execute("begin immediate")
+        for tx, _ in self._queued(db, store.chain.quorum):
+            found = store.receipt_of(tx)
+            if found is not None:
+                db.execute("delete from outbox where tx_id = ?", (tx,))
+            elif tx in inadmissible:
+                db.execute("update outbox set state = 'expired' where tx_id = ?", (tx,))
+        db.execute("commit")
+
+    def pending(self) -> int:
+        """Transactions of this home that wait for a block of the chosen ledger."""
+        with self.home_db() as db:
+            row = db.execute(
+                "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')", (self.quorum,)
+            ).fetchone()
+        return int(row[0])
+
+
+def _key_seq(body: Any) -> int:
+    """The key number of a tx that brings its own proof of authority."""
+    events = body.events if hasattr(body, "events") else (body.event,)
+    return events[-1].event.key_seq if events else 0

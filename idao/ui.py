@@ -1,0 +1,222 @@
+"""How idao speaks: results on stdout, everything else on stderr, one JSON object with --json.
+
+The rest of the program never prints. Tables and progress bars (rich) are loaded only on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from idao.errors import IdaoError, UsageError
+
+WAIT_DEFAULT_S = 30.0
+Progress = Callable[[int, int, int, int], None]
+"""(bytes done, bytes in all, files done, files in all)."""
+
+
+@dataclass(slots=True)
+class Options:
+    """The global options, the same for every command."""
+
+    home: str | None = None
+    quorum: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: int = 0
+    yes: bool = False
+    no_input: bool = False
+    no_color: bool = False
+    wait: float | None = None
+    dry_run: bool = False
+    passphrase_file: str | None = None
+
+    @property
+    def wait_s(self) -> float:
+        return WAIT_DEFAULT_S if self.wait is None else self.wait
+
+
+options = Options()
+"""Of this process. Set once by `cli.main`, read by commands; the hall gets what it needs as arguments."""
+
+
+def result(data: dict[str, Any], lines: Iterable[str] = (), *, ids: str | Sequence[str] = ()) -> None:
+    """The answer of a command: `data` with --json, `ids` with -q, else `lines`, then `ids`.
+
+    A creating command gives its id in `ids`, so plain output ends with the id alone.
+    """
+    ids = [ids] if isinstance(ids, str) else list(ids)
+    if options.json:
+        write_text(dump(data))
+    elif options.quiet:
+        for one in ids:
+            write(one)
+    else:
+        for line in lines:
+            write(line)
+        for one in ids:
+            write(one)
+
+
+def stream(data: dict[str, Any], line: str) -> None:
+    """One item of a stream: a JSON line with --json, else a plain line; flushed at once."""
+    write(dump(data, compact=True) if options.json else line)
+    sys.stdout.flush()
+
+
+def write(line: str) -> None:
+    """One line on stdout. Control characters and lone surrogates of names from elsewhere are escaped."""
+    safe = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    sys.stdout.write(safe.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def write_text(text: str) -> None:
+    """Several lines of our own."""
+    for line in text.split("\n"):
+        write(line)
+
+
+def dump(data: Any, *, compact: bool = False) -> str:
+    import json
+
+    return json.dumps(data, ensure_ascii=True, indent=None if compact else 2)
+
+
+def say(message: str) -> None:
+    """Talk on stderr; silent with -q."""
+    if not options.quiet:
+        _err(message)
+
+
+def warn(message: str) -> None:
+    _err(f"warning: {message}")
+
+
+def hint(message: str) -> None:
+    if not options.quiet and not options.json:
+        _err(f"hint: {message}")
+
+
+def detail(message: str) -> None:
+    """Only with -v."""
+    if options.verbose:
+        _err(message)
+
+
+def _err(message: str) -> None:
+    safe = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in message)
+    sys.stderr.write("idao: " + safe.encode("utf-8", "backslashreplace").decode() + "\n")
+
+
+def error(e: IdaoError) -> int:
+    """Prints a refusal in its one form; returns its exit code."""
+    if options.json:
+        body = {"code": e.code, "message": e.message, "hint": e.hint}
+        sys.stderr.write(dump({"error": body}, compact=True) + "\n")
+    else:
+        _err(f"error: {e.message}")
+        if e.hint:
+            _err(f"hint: {e.hint}")
+    return e.exit_code
+
+
+def interactive() -> bool:
+    """Whether a question may be asked."""
+    return not options.no_input and not options.json and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(what: str) -> None:
+    """Asks before a destructive act; refuses without a terminal unless --yes."""
+    if options.yes:
+        return
+    if not interactive():
+        raise UsageError(f"{what}: not done without your word", hint="add --yes to do it", code="confirm")
+    sys.stderr.write(f"idao: {what}. Go on? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise UsageError("not done", code="confirm")
+
+
+def read_ids(values: Sequence[str]) -> list[str]:
+    """Arguments, with `-` replaced by the lines of standard input."""
+    out: list[str] = []
+    for value in values:
+        if value == "-":
+            out += [line.strip() for line in sys.stdin if line.strip()]
+        else:
+            out.append(value)
+    return out
+
+
+def color() -> bool:
+    return (
+        sys.stdout.isatty()
+        and not options.no_color
+        and "NO_COLOR" not in os.environ
+        and os.environ.get("TERM") != "dumb"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Plain columns, never cut; two spaces between."""
+    cells = [list(map(str, head)), *[list(map(str, r)) for r in rows]]
+    widths = [max(len(r[i]) for r in cells) for i in range(len(head))]
+    return ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in cells]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Progress | None]:
+    """A bar with rate and time left on a terminal; None elsewhere."""
+    if options.json or options.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.progress import Progress as Bar
+
+    with Bar(
+        TextColumn("idao: {task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[files]}"),
+        console=Console(stderr=True, no_color=not color()),
+        transient=True,
+    ) as bar:
+        task = bar.add_task(what, total=None, files="")
+
+        def update(done: int, total: int, files: int, all_files: int) -> None:
+            bar.update(task, completed=done, total=total or None, files=f"{files}/{all_files} files")
+
+        yield update
+
+
+def when(ms: int) -> str:
+    """RFC 3339 UTC with milliseconds."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
+
+
+def size(n: int) -> str:
+    """Bytes for people."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if n >= 1 << power:
+            return f"{n * 10 // (1 << power) / 10:.1f} {unit}"
+    return f"{n} B"
+
+
+def bp(points: int) -> str:
+    """Basis points as a percentage for people."""
+    return f"{points // 100}.{points % 100:02d} %"
