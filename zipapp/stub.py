@@ -92,7 +92,7 @@ def unpack(archive, entries, folder):
                     f.write(data)
             else:
                 with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                    inner.extractall(os.path.join(folder, "native"))
+                    inner.extractall(os.path.join(folder, "modules"))
     lines = []
     for at, _, names in os.walk(folder):
         for name in names:
@@ -112,6 +112,8 @@ def unpacked(archive, name, entries):
     import fcntl
     import shutil
     import tempfile
+    import zipfile
+    import zlib
 
     with open(os.path.join(root, "lock"), "w") as lock:
         try:
@@ -125,7 +127,10 @@ def unpacked(archive, name, entries):
                 shutil.rmtree(os.path.join(root, left), ignore_errors=True)
         new = tempfile.mkdtemp(prefix="new-", dir=root)
         try:
-            unpack(archive, entries, new)
+            try:
+                unpack(archive, entries, new)
+            except (zipfile.BadZipFile, zlib.error, KeyError, EOFError):
+                raise Stop(1, "this file is damaged: '" + archive + "'", "get it again")  # noqa: B904 (Python 2)
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(new, folder)
         finally:
@@ -138,23 +143,21 @@ def start():
         sys.stdout.write("idao " + BAKED["version"] + "\n")
         return 0
     if sys.version_info < (3, 11) or tag() not in BAKED["tags"]:
+        import platform
+
         # 7: something is missing on this machine
         raise Stop(
             7,
             "this file runs on " + BAKED["needs"] + "; this is Python %d.%d" % sys.version_info[:2]
-            + " on " + " ".join((os.uname()[4], sys.platform)),
+            + " on " + platform.machine() + " " + platform.system(),
             "run it with such a Python, or build it on this machine: python3 zipapp/build",
         )
     name = tag()
-    import zipfile  # also what unpacking a damaged file raises
-
     try:
         folder = unpacked(sys.path[0], name, BAKED["tags"][name])
-    except zipfile.BadZipFile:
-        raise Stop(1, "this file is damaged: '" + sys.path[0] + "'", "get it again")
     except OSError as e:
         raise Stop(1, "cannot unpack: " + str(e), "name a folder with room in XDG_CACHE_HOME")
-    sys.path[0:1] = [os.path.join(folder, "native"), os.path.join(folder, "lib.zip")]
+    sys.path[0:1] = [os.path.join(folder, "modules"), os.path.join(folder, "lib.zip")]
     from idao.__main__ import main
 
     return main()

@@ -1,0 +1,33 @@
+"""The first step of every run: answers `--version` before anything heavy is imported, else opens the door."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from idao import __version__
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code (`errors.EXIT_CODES`)."""
+    try:
+        if sys.argv[1:] in (["--version"], ["-V"]):
+            sys.stdout.write(f"idao {__version__}\n")
+            code = 0
+        else:
+            from idao.cli import main as run
+
+            code = run()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        sys.stderr.write("idao: error: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        # The reader has what it wanted ('idao events | head'); Python must not flush into the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
