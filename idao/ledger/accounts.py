@@ -167,7 +167,7 @@ class Issue:
 def _apply_issue(ctx: Context, body: Issue) -> None:
     if body.unit == ctx.quorum:
         refuse("quorum-credit", "a quorum promises nothing; an iDAO issues credit in its own name")
-    require(ctx, body.unit, "issue")
+    require(ctx, body.unit, "spend")
     require_known(ctx, body.to)
     post(ctx, (ISSUANCE, body.unit), (IDAO, body.to), body.unit, body.amount, body.memo)
 
@@ -182,7 +182,7 @@ class Retire:
 
 
 def _apply_retire(ctx: Context, body: Retire) -> None:
-    require(ctx, body.unit, "issue")
+    require(ctx, body.unit, "spend")
     post(ctx, (IDAO, body.unit), (ISSUANCE, body.unit), body.unit, body.amount, body.memo)
 
 
@@ -199,7 +199,7 @@ class Transfer:
 
 
 def _apply_transfer(ctx: Context, body: Transfer) -> None:
-    require(ctx, body.source, "pay")
+    require(ctx, body.source, "spend")
     require_known(ctx, body.to)
     post(ctx, (IDAO, body.source), (IDAO, body.to), body.unit, body.amount, body.memo)
 

@@ -14,6 +14,7 @@ from typing import Annotated
 from idao.crypto.hashing import Kind, hash_of
 from idao.ledger.accounts import require_known
 from idao.ledger.assets import Asset, AssetVersion, verified_version
+from idao.ledger.charter import mint_value
 from idao.ledger.idao import require, role_of, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -186,13 +187,13 @@ def need_dat(state: State, dat: bytes) -> Dat:
     return state.get(Dat, dat) or refuse("unknown-dat", "no such DAT on this ledger")
 
 
-def require_operator(ctx: Context, dat: Dat, act: str) -> None:
-    """Refuses unless the actor may `act` for the DAT's owner, or is its operator for the class."""
+def require_operator(ctx: Context, dat: Dat) -> None:
+    """Refuses unless the actor may spend for the DAT's owner, or is its operator for the class."""
     if ctx.state.get(Approval, dat.owner, dat.class_id, ctx.actor) is not None:
         return
     if role_of(ctx.state, dat.owner, ctx.actor) is None:
         refuse("not-authorised", "the signer is neither the owner nor an operator approved for the class")
-    require(ctx, dat.owner, act)
+    require(ctx, dat.owner, "spend")
 
 
 def require_valid(ctx: Context, dat: Dat) -> None:
@@ -273,7 +274,8 @@ class Mint:
     """The class that is meant, if it matters; another than the asset version's is refused."""
     to: Id | None
     """Who gets the DAT; None divides value and shares among the contributors of the class, a DAT each."""
-    value: Amount
+    value: Amount | None
+    """Quota; None takes what the economic model of the owner's charter says."""
     share_ratio: Amount
     """Saturates at `SHARE_MAX`."""
     expire_at: int
@@ -293,8 +295,8 @@ def _apply_mint(ctx: Context, body: Mint) -> None:
     into = ctx.state.get(Class, own) or _create(
         ctx, version, Create(body.asset, body.version, "", 0, b"", ())
     )
-    for n, (to, value, share) in enumerate(_parts(ctx, into, body)):
-        into = _mint(ctx, into, n, to, value, min(share, SHARE_MAX), body.expire_at)
+    for n, (to, value, share) in enumerate(_parts(ctx, into, version, body)):
+        into = _mint(ctx, into, n, to, value, share, body.expire_at)
 
 
 def _check_reviewed(ctx: Context, version: AssetVersion) -> None:
@@ -304,14 +306,17 @@ def _check_reviewed(ctx: Context, version: AssetVersion) -> None:
         refuse("not-verified", f"{version.independent} of {needed} independent reviews are there")
 
 
-def _parts(ctx: Context, into: Class, body: Mint) -> list[tuple[bytes, int, int]]:
+def _parts(ctx: Context, into: Class, version: AssetVersion, body: Mint) -> list[tuple[bytes, int, int]]:
     """(receiver, value, share) of each DAT."""
     share = min(body.share_ratio, SHARE_MAX)
+    value = body.value
+    if value is None:
+        value = mint_value(rules_of(ctx.state, into.owner), version.score)
     if body.to is not None or not into.split:
         to = body.to if body.to is not None else into.owner
         require_known(ctx, to)
-        return [(to, body.value, share)]
-    values, shares = divide(body.value, into.split), divide(share, into.split)
+        return [(to, value, share)]
+    values, shares = divide(value, into.split), divide(share, into.split)
     return [(idao, values[i], shares[i]) for i, (idao, _) in enumerate(into.split)]
 
 
@@ -402,7 +407,7 @@ class Transfer:
 
 def _apply_transfer(ctx: Context, body: Transfer) -> None:
     dat = need_dat(ctx.state, body.dat)
-    require(ctx, dat.owner, "transfer")
+    require(ctx, dat.owner, "spend")
     require_known(ctx, body.to)
     ctx.state.put(replace(dat, owner=body.to))
 
@@ -418,7 +423,7 @@ class Approve:
 
 
 def _apply_approve(ctx: Context, body: Approve) -> None:
-    require(ctx, body.owner, "approve")
+    require(ctx, body.owner, "spend")
     need_class(ctx.state, body.class_id)
     require_known(ctx, body.operator)
     key = (body.owner, body.class_id, body.operator)

@@ -23,7 +23,7 @@ from idao.ledger.dats import (
     require_valid,
     sweep,
 )
-from idao.ledger.idao import require
+from idao.ledger.idao import require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
 from idao.model import INT_MAX, Amount, Hash, Id, Range, Size, Word, show_id
@@ -90,7 +90,8 @@ class Settlement:
     height: block
     tx: the transaction
     payer: the iDAO that paid
-    amount: units paid
+    amount: units divided among the shares
+    fee: units beside those that stayed with the iDAO of the class
     shares: sum of the share ratios it was divided among
     index: revenue per share after it, times 10^18; big-endian
     """
@@ -104,6 +105,7 @@ class Settlement:
     tx: Id
     payer: Id
     amount: Amount
+    fee: Amount
     shares: int
     index: Index
 
@@ -139,7 +141,7 @@ class TransferValue:
 
 def _apply_transfer_value(ctx: Context, body: TransferValue) -> None:
     source, target = need_dat(ctx.state, body.source), need_dat(ctx.state, body.target)
-    require_operator(ctx, source, "transfer")
+    require_operator(ctx, source)
     if source.class_id != target.class_id:
         refuse("class-mismatch", "the DATs are of different classes")
     require_valid(ctx, source)
@@ -171,7 +173,7 @@ class Use:
 
 def _apply_use(ctx: Context, body: Use) -> None:
     dat = need_dat(ctx.state, body.dat)
-    require_operator(ctx, dat, "use")
+    require_operator(ctx, dat)
     require_valid(ctx, dat)
     _spend(ctx, dat, body.amount, uses=1)
     ctx.state.put(Usage(dat.id, dat.uses + 1, body.metric, body.amount, ctx.actor, body.usage, ctx.height))
@@ -182,7 +184,10 @@ def _apply_use(ctx: Context, body: Use) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """ERC-8028 `settleRevenue`: `payer` pays the class, for whoever holds its shares now."""
+    """ERC-8028 `settleRevenue`: `payer` pays the class, for whoever holds its shares now.
+
+    The charter of the class's iDAO may keep a fee (`economy.fee`, rounded down); the rest is divided.
+    """
 
     class_id: Id
     payer: Id
@@ -191,22 +196,26 @@ class Settle:
 
 
 def _apply_settle(ctx: Context, body: Settle) -> None:
-    require(ctx, body.payer, "pay")
+    require(ctx, body.payer, "spend")
     paid, more = sweep(ctx, need_class(ctx.state, body.class_id))
     if more:
         refuse("expiry-backlog", "too many shares have ended at once: send class.expire first")
     if paid.total_share == 0:
         refuse("no-shares", "no DAT of this class shares in its revenue")
+    fee = body.amount * rules_of(ctx.state, paid.owner)["economy.fee"] // 10_000
+    amount = body.amount - fee
     post(ctx, (IDAO, body.payer), (REVENUE, paid.id), body.unit, body.amount, "settle")
+    if fee:
+        post(ctx, (REVENUE, paid.id), (IDAO, paid.owner), body.unit, fee, "fee")
     before = revenue_of(ctx.state, paid.id, body.unit)
-    growth, rest = divmod(body.amount * SCALE, paid.total_share)
+    growth, rest = divmod(amount * SCALE, paid.total_share)
     index = _to_index(int.from_bytes(before.index) + growth)
     paid = replace(paid, settlements=paid.settlements + 1)
     ctx.state.put(paid)
     ctx.state.put(
         Settlement(
             paid.id, body.unit, before.count + 1, paid.settlements, ctx.time_ms, ctx.height, ctx.tx,
-            body.payer, body.amount, paid.total_share, index,
+            body.payer, amount, fee, paid.total_share, index,
         )
     )  # fmt: skip
     _set_aside(ctx, replace(before, count=before.count + 1, index=index), rest)
@@ -245,7 +254,7 @@ class Claim:
 
 def _apply_claim(ctx: Context, body: Claim) -> None:
     dat = need_dat(ctx.state, body.dat)
-    require(ctx, dat.owner, "claim")
+    require(ctx, dat.owner, "spend")
     require_known(ctx, body.to)
     before = ctx.state.get(Claimed, dat.id, body.unit) or Claimed(dat.id, body.unit, 0, False)
     amount, fraction = _due(ctx.state, dat, before)
