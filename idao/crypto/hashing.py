@@ -50,6 +50,8 @@ class Kind(enum.Enum):
     CHUNK_LEAF = "idao 1 sealed chunk leaf"
     CHUNK_BRANCH = "idao 1 sealed chunk branch"
     ASSESSOR = "idao 1 assessor code"
+    ASSESSOR_SAMPLE = "idao 1 assessor sample"
+    ASSESSOR_UNIT = "idao 1 assessor unit"
     REPORT = "idao 1 assessor report"
     ATTESTATION = "idao 1 attestation"
     NODE_RECORD = "idao 1 node record"
