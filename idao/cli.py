@@ -205,7 +205,7 @@ def main(args: list[str] | None = None) -> int:
     if os.environ.get("_IDAO_COMPLETE"):
         from idao.completion import answer
 
-        return answer()
+        return int(answer())
     try:
         ui.options.json = "--json" in raw  # so that a broken option is reported in the right form
         found, words = read_globals(raw)

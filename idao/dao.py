@@ -70,7 +70,7 @@ class Dao:
         passphrase_file: str | None = None,
     ) -> None:
         self.home, self.wait_s, self._passphrase_file = home, wait_s, passphrase_file
-        self._quorum = quorum
+        self.named_quorum = quorum
         self._keys: Keys | None = None
 
     @classmethod
@@ -145,7 +145,7 @@ class Dao:
 
     def ledger_path(self) -> Path:
         """The ledger of --quorum (id, prefix or name), else the home's default."""
-        wanted = self._quorum or self.home.get("quorum", "default")
+        wanted = self.named_quorum or self.home.get("quorum", "default")
         if not wanted:
             raise NotFound("this home has no ledger", hint="create one with 'idao init'")
         files = {p.stem: p for p in sorted(self.home.ledgers_folder.glob("*.db"))}

@@ -65,6 +65,13 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def show_time(ms: int) -> str:
+    """RFC 3339 UTC with milliseconds."""
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
+
+
 def entropy(size: int) -> bytes:
     return os.urandom(size)
 

@@ -202,13 +202,6 @@ def progress(what: str) -> Iterator[Progress | None]:
         yield update
 
 
-def when(ms: int) -> str:
-    """RFC 3339 UTC with milliseconds."""
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
-
-
 def size(n: int) -> str:
     """Bytes for people."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):

@@ -112,3 +112,8 @@ def _seed(seed: bytes) -> bytes:
     if len(seed) != 64:
         raise ValueError("a BIP-39 seed has 64 bytes")
     return seed
+
+
+def authority_key(seed: bytes) -> bytes:
+    """32-byte Ed25519 seed of the key that may start a quorum's successor: named in its genesis."""
+    return derive_secret("idao 1 phrase quorum recovery key", _seed(seed))

@@ -106,7 +106,8 @@ def _register(state: State, inception: Inception, events: tuple[SignedKeyEvent, 
 def rules_of(state: State, idao: bytes) -> dict[str, Any]:
     """The rules in force of an iDAO: every key present, defaults filled in."""
     found_charter = state.get(Charter, idao)
-    return charter.parse(found_charter.rules) if found_charter else charter.defaults()
+    rules: dict[str, Any] = charter.parse(found_charter.rules) if found_charter else charter.defaults()
+    return rules
 
 
 def role_of(state: State, idao: bytes, member: bytes) -> str | None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from idao import anchor
-from idao.crypto import canonical, note
+from idao.crypto import canonical, merkle, note
 from idao.crypto.keys import Signer, verify_vote
 from idao.errors import Malformed, Refused
 from idao.ledger import block as rules
@@ -171,7 +171,7 @@ class Engine:
                 continue
             if len(picked) >= BLOCK_TX_MAX or size + len(tx.raw) > BLOCK_BYTES_MAX:
                 break
-            # A tx that changes who may sign is alone of its actor in a block: what follows is judged after it.
+            # A tx that changes who may sign ends its actor's part of the block: the rest is judged after.
             last[e.idao] = 2**63 if e.kind in ("idao.rotate", "idao.register") else e.seq
             picked.append(tx)
             size += len(tx.raw)
@@ -203,8 +203,8 @@ class Engine:
             self._inbox.append(self._start())
 
     def _forget(self, done: Iterable[bytes]) -> None:
-        for tx in done:
-            self._pool.pop(tx, None)
+        for one in done:
+            self._pool.pop(one, None)
         # What can be in no later block either must not keep the engine awake.
         state, now = self.store.state(), self._next_time()
         for tx_id, tx in list(self._pool.items()):
@@ -215,7 +215,7 @@ class Engine:
         """Signs the head that the header implies, as log and as witness: alone, that is the anchor."""
         header = built.header
         frontier = executed.frontier.copy()
-        frontier.append(rules.merkle.LOG.leaf(rules.header_hash(header)))
+        frontier.append(merkle.LOG.leaf(rules.header_hash(header)))
         text = anchor.checkpoint_of(header, frontier, self._epoch.epoch).text()
         signed = note.Note(
             text,

@@ -27,6 +27,9 @@ VERSION = 1
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
 
+META_KEYS = ("bundle", "place")
+"""The signed genesis; where the file stood when it was made (machine, device, inode), hashed."""
+
 FIXED_DDL = (
     """create table meta ( -- facts of this file
   "key" text not null, -- what
@@ -267,6 +270,10 @@ class LedgerStore:
         for position, leaf in rows:
             yield position, canonical.unpack(Receipt, leaf)
 
+    def receipt_count(self, height: int) -> int:
+        row = self.db.execute("select count(*) from receipt where height = ?", (height,)).fetchone()
+        return int(row[0])
+
     def checkpoint(self, height: int | None = None) -> tuple[int, str] | None:
         """(height, note) of the newest checkpoint, or of the one at `height`."""
         row = self.db.execute(
@@ -352,7 +359,7 @@ class LedgerStore:
         self.db.execute("insert or ignore into proposed values (?, ?, ?)", (height, block_hash, block))
 
     def prune_journal(self, height: int) -> None:
-        """After `height` is decided. Certificates of heights that used a view above 0 stay: they are proof."""
+        """After `height` is decided. Certificates of heights with views above 0 stay: they are proof."""
         self.db.execute("delete from sign where height < ?", (height - 1,))
         self.db.execute("delete from proposed where height <= ?", (height,))
         self.db.execute(

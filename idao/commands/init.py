@@ -1,0 +1,96 @@
+"""`idao init` and `idao status`."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Annotated, Any
+
+import typer
+
+from idao import home as homes
+from idao import ui
+
+init = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+status = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+
+
+@init.command()
+def _init(
+    name: Annotated[str, typer.Option(help="What you call your iDAO.")] = "",
+    domain: Annotated[str, typer.Option(help="Its field, as a default category: medical, text, …")] = "",
+    no_passphrase: Annotated[bool, typer.Option(help="Keep the keys without a passphrase.")] = False,
+) -> None:
+    """Create your iDAO: a key, a charter, and a quorum of one. Offline. Safe to run twice.
+
+    Example: idao init --name clinic
+    """
+    from idao.hall import founding
+    from idao.model import show_id
+
+    path = homes.locate(ui.options.home)
+    if (path / "config.toml").exists():
+        ui.say("there is an iDAO here already; nothing was changed")
+        founded = founding.describe(path)
+    else:
+        name = founding.check_name(name or getpass.getuser())
+        if ui.options.dry_run:
+            ui.result(
+                {"home": str(path), "name": name, "created": False}, [f"would create '{name}' in {path}"]
+            )
+            return
+        passphrase = None
+        if not no_passphrase:
+            passphrase = homes.read_passphrase(
+                ui.options.passphrase_file, "new passphrase for your keys: ", confirm=True
+            )
+        founded = founding.create(path, name=name, domain=domain or None, passphrase=passphrase)
+        _tell(founded, no_passphrase)
+    data = {
+        "idao": show_id("idao", founded.idao),
+        "quorum": show_id("quorum", founded.quorum),
+        "key": founded.key,
+        "home": str(founded.home),
+        "name": founded.name,
+        "created": founded.created,
+    }
+    lines = [f"quorum  {data['quorum']}", f"key     {data['key']}", f"home    {data['home']}"]
+    ui.result(data, lines, ids=str(data["idao"]))
+
+
+def _tell(founded: Any, no_passphrase: bool) -> None:
+    if no_passphrase:
+        ui.warn("the keys are kept without a passphrase: whoever reads the home is you")
+    ui.say("the recovery phrase restores your identity on a new machine, not your data: back that up too")
+    if ui.interactive():
+        ui.say("write these 24 words on paper, in this order:")
+        words = founded.words.split()
+        for start in range(0, 24, 6):
+            ui.say("    " + " ".join(f"{i + 1}.{w}" for i, w in enumerate(words[start : start + 6], start)))
+        ui.say("when they are written down: idao key phrase --done")
+    else:
+        ui.say("see it on a terminal and write it down: idao key phrase")
+    ui.say("next: idao contribute FOLDER; idao mint ASSET; idao status")
+
+
+@status.command()
+def _status() -> None:
+    """Show who you are, which ledgers you have, their heights, what is pending, and what needs you.
+
+    Example: idao status --json
+    """
+    from idao.dao import Dao
+
+    dao = Dao.open(homes.locate(ui.options.home))
+    data = dao.ledgers.status()
+    lines = [f"{data['name']}  {data['idao']}"]
+    lines += ui.table(
+        ("quorum", "name", "height", "anchored", "pending"),
+        [
+            (q["quorum"], q["name"], str(q["height"]), str(q["anchored"]), str(q["pending"]))
+            for q in data["quorums"]
+        ],
+    )
+    lines += [f"balance  {b['value']} {b['unit_name']}" for b in data["balances"]]
+    for need in data["needs"]:
+        ui.hint(need)
+    ui.result(data, lines, ids=[q["quorum"] for q in data["quorums"]])

@@ -1,0 +1,155 @@
+"""`idao audit`, `idao log …`, `idao events`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from idao import home as homes
+from idao import ui
+from idao.errors import VerificationFailed
+
+audit = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+events = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+log = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    help="The transparency log: blocks, receipts, checkpoints.",
+)
+
+
+def _dao() -> Any:
+    from idao.dao import Dao
+
+    return Dao.open(homes.locate(ui.options.home), quorum=ui.options.quorum)
+
+
+@audit.command()
+def _audit() -> None:
+    """Derive the whole ledger again from genesis and compare every row. Exit code 6 if anything differs.
+
+    Example: idao audit
+    """
+    with ui.progress("audit") as bar:
+        progress = None if bar is None else (lambda done, total: bar(0, 0, done, total))
+        reports = _dao().ledgers.audit(progress)
+    findings = [
+        {"quorum": quorum, "where": where, "what": what}
+        for quorum, report in reports.items()
+        for where, what in report.findings
+    ]
+    data = {
+        "ok": not findings,
+        "blocks": sum(r.blocks for r in reports.values()),
+        "receipts": sum(r.receipts for r in reports.values()),
+        "findings": findings,
+    }
+    lines = [f"{f['where']}: {f['what']}" for f in findings]
+    verdict = "everything follows from genesis" if not findings else f"{len(findings)} findings"
+    lines.append(f"{data['blocks']} blocks, {data['receipts']} receipts: {verdict}")
+    ui.result(data, lines)
+    if findings:
+        raise typer.Exit(VerificationFailed.exit_code)
+
+
+@events.command()
+def _events(
+    follow: Annotated[bool, typer.Option("--follow", help="Go on as blocks are decided.")] = False,
+    since: Annotated[int, typer.Option(min=1, help="First height to show.")] = 1,
+) -> None:
+    """Show what happened on the ledger, one line a transaction; JSON Lines with --json.
+
+    Example: idao events --follow --json
+    """
+    for event in _dao().ledgers.events(first=since, follow=follow):
+        verdict = "ok" if event["ok"] else f"refused ({event['code']}: {event['reason']})"
+        if ui.options.quiet and not ui.options.json:
+            ui.stream(event, event["tx"])
+        else:
+            ui.stream(event, f"{event['height']:>6}  {event['kind']:<18} {event['tx']}  {verdict}")
+
+
+@log.command("list")
+def _list(last: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 20) -> None:
+    """List the newest blocks.
+
+    Example: idao log list --last 5
+    """
+    blocks = _dao().ledgers.blocks(last=last)
+    rows = [(str(b["height"]), b["time"], str(b["receipts"]), str(b["tree_size"])) for b in blocks]
+    ui.result({"blocks": blocks}, ui.table(("height", "time", "receipts", "tree size"), rows))
+
+
+@log.command("show")
+def _show(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> None:
+    """Show the receipt of a transaction.
+
+    Example: idao log show tx:…
+    """
+    event = _dao().ledgers.receipt(tx)
+    lines = [
+        f"{name:<9} {event[name]}" for name in ("height", "position", "kind", "idao", "ok", "code", "reason")
+    ]
+    lines += [f"changed   {c['table']} {'/'.join(map(str, c['key']))}" for c in event["changed"]]
+    ui.result(event, lines)
+
+
+@log.command("tail")
+def _tail(last: Annotated[int, typer.Option(min=1, help="How many blocks back.")] = 10) -> None:
+    """Show the transactions of the newest blocks.
+
+    Example: idao log tail
+    """
+    dao = _dao()
+    first = max(1, dao.store.height - last + 1)
+    found = list(dao.ledgers.events(first=first))
+    rows = [(str(e["height"]), e["kind"], e["tx"], "ok" if e["ok"] else e["code"]) for e in found]
+    ui.result({"events": found}, ui.table(("height", "kind", "tx", "outcome"), rows))
+
+
+@log.command("checkpoint")
+def _checkpoint(
+    height: Annotated[int, typer.Option(help="Of this height instead of the newest.")] = 0,
+    vkeys: Annotated[bool, typer.Option("--vkeys", help="Print the verifier keys instead.")] = False,
+) -> None:
+    """Print the signed head of the log as a C2SP checkpoint, or the keys to verify it with other tools.
+
+    Example: idao log checkpoint > head.note
+    """
+    ledgers = _dao().ledgers
+    if vkeys:
+        keys = ledgers.vkeys()
+        ui.result(keys, [*keys["log"], *keys["cosigners"]])
+        return
+    data = ledgers.checkpoint(height or None)
+    if ui.options.json:
+        ui.result(data)
+    else:
+        sys.stdout.write(data["note"])
+
+
+@log.command("proof")
+def _proof(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> None:
+    """Print the C2SP tlog-proof of a transaction's receipt, for other tools.
+
+    Example: idao log proof tx:… > receipt.tlog-proof
+    """
+    text = _dao().ledgers.tlog_proof(tx)
+    if ui.options.json:
+        ui.result({"proof": text})
+    else:
+        sys.stdout.write(text)
+
+
+@log.command("leaf")
+def _leaf(position: Annotated[int, typer.Argument(min=0, help="Position in the log.")]) -> None:
+    """Print the bytes of a log leaf in hexadecimal: a receipt, or a block's header hash.
+
+    Example: idao log leaf 0
+    """
+    data = _dao().ledgers.leaf(position).hex()
+    ui.result({"position": position, "leaf": data}, [data])

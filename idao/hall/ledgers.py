@@ -1,0 +1,198 @@
+"""Reading the ledgers of a home: status, log, checkpoints, events, audit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idao import anchor
+from idao.crypto import canonical, note
+from idao.errors import NotFound
+from idao.home import show_time
+from idao.ledger import accounts
+from idao.ledger.tx import Receipt
+from idao.model import parse_id, show_id
+from idao.store.audit import Progress, Report, audit
+from idao.store.ledger import LedgerStore
+
+if TYPE_CHECKING:
+    from idao.dao import Dao
+
+EVENTS_POLL_S = 0.2
+"""How often `events --follow` looks for new blocks: well below what a person notices."""
+
+
+class Ledgers:
+    def __init__(self, dao: Dao) -> None:
+        self._dao = dao
+
+    def status(self) -> dict[str, Any]:
+        """Who, which ledgers, balances, and what needs the user. Needs no key and writes nothing."""
+        dao = self._dao
+        names = dao.home.config.get("ledgers", {})
+        quorums, balances = [], []
+        for path in sorted(dao.home.ledgers_folder.glob("*.db")):
+            store = LedgerStore.open(path, readonly=True)
+            quorums.append(self._quorum_row(store, str(names.get(path.stem, ""))))
+            balances += self._balances(store)
+            store.close()
+        return {
+            "idao": show_id("idao", dao.me),
+            "name": str(dao.home.get("idao", "name", "")),
+            "home": str(dao.home.path),
+            "quorums": quorums,
+            "balances": balances,
+            "needs": self._needs(quorums),
+        }
+
+    def _quorum_row(self, store: LedgerStore, name: str) -> dict[str, Any]:
+        anchored = store.checkpoint()
+        with self._dao.home_db() as db:
+            pending = db.execute(
+                "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')",
+                (store.chain.quorum,),
+            ).fetchone()[0]
+        _, validators = store.validators(store.height + 1)
+        return {
+            "quorum": show_id("quorum", store.chain.quorum),
+            "name": name,
+            "height": store.height,
+            "anchored": anchored[0] if anchored else 0,
+            "pending": pending,
+            "validators": len(validators.validators),
+        }
+
+    def _balances(self, store: LedgerStore) -> list[dict[str, str]]:
+        out = []
+        for account in store.state().scan(accounts.Account, accounts.IDAO, self._dao.me):
+            stake = account.unit == accounts.STAKE
+            out.append(
+                {
+                    "quorum": show_id("quorum", store.chain.quorum),
+                    "unit": "stake" if stake else show_id("idao", account.unit),
+                    "unit_name": "stake" if stake else f"credit of {show_id('idao', account.unit)}",
+                    "value": str(account.balance),
+                }
+            )
+        return out
+
+    def _needs(self, quorums: list[dict[str, Any]]) -> list[str]:
+        needs = []
+        if (self._dao.home.keys_folder / "phrase.key").exists():
+            needs.append("write down the recovery phrase: idao key phrase")
+        needs += [f"{q['pending']} transactions wait in {q['name']}" for q in quorums if q["pending"]]
+        return needs
+
+    # --- log
+
+    def blocks(self, *, last: int) -> list[dict[str, Any]]:
+        """The newest `last` blocks, oldest first."""
+        store = self._dao.store
+        top = store.height
+        out = []
+        for height in range(max(1, top - last + 1), top + 1):
+            header = store.header(height)
+            out.append(
+                {
+                    "height": height,
+                    "time": show_time(header.time_ms),
+                    "receipts": store.receipt_count(height),
+                    "tree_size": header.log_size + 1,
+                    "state_root": header.state_root.hex(),
+                }
+            )
+        return out
+
+    def checkpoint(self, height: int | None = None) -> dict[str, Any]:
+        """A signed head of the log as its C2SP note."""
+        found = self._dao.store.checkpoint(height)
+        if found is None:
+            raise NotFound("nothing is anchored yet", hint="the first contribution makes the first block")
+        parsed = note.parse_checkpoint(note.parse_note(found[1]).text)
+        return {
+            "quorum": show_id("quorum", parsed.quorum),
+            "height": parsed.height,
+            "tree_size": parsed.size,
+            "root": parsed.root.hex(),
+            "state_root": parsed.state_root.hex(),
+            "note": found[1],
+        }
+
+    def vkeys(self) -> dict[str, Any]:
+        """Verifier keys for tools of other makers."""
+        store = self._dao.store
+        _, validators = store.validators(store.height + 1)
+        pairs = anchor.vkeys(store.chain.quorum, validators)
+        return {"log": [p[0] for p in pairs], "cosigners": [p[1] for p in pairs]}
+
+    def tlog_proof(self, tx: str) -> str:
+        """The C2SP tlog-proof of a transaction's receipt against the newest checkpoint."""
+        store = self._dao.store
+        found = store.receipt_of(parse_id("tx", tx))
+        head = store.checkpoint()
+        if found is None or head is None:
+            raise NotFound(f"no receipt of '{tx}' here")
+        signed = note.parse_note(head[1])
+        size = note.parse_checkpoint(signed.text).size
+        return str(note.TlogProof(found[0], tuple(store.log_path(found[0], size)), signed))
+
+    def leaf(self, position: int) -> bytes:
+        return self._dao.store.leaf(position)
+
+    # --- events
+
+    def events(self, *, first: int = 1, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """What happened, one item a receipt; with `follow` it never ends."""
+        height = first - 1
+        while True:
+            store = LedgerStore.open(self._dao.ledger_path(), readonly=True)
+            try:
+                top = store.height
+                for position, receipt in store.receipts(height + 1, top):
+                    yield show_receipt(position, receipt)
+                height = max(height, top)
+            finally:
+                store.close()
+            if not follow:
+                return
+            time.sleep(EVENTS_POLL_S)
+
+    def receipt(self, tx: str) -> dict[str, Any]:
+        found = self._dao.store.receipt_of(parse_id("tx", tx))
+        if found is None:
+            raise NotFound(f"no transaction '{tx}' on this ledger")
+        return show_receipt(*found)
+
+    # --- audit
+
+    def audit(self, progress: Progress | None = None) -> dict[str, Report]:
+        """Audits the chosen ledger, or all of this home's. Quorum id -> report."""
+        dao = self._dao
+        paths: list[Path] = sorted(dao.home.ledgers_folder.glob("*.db"))
+        if dao.named_quorum:
+            paths = [dao.ledger_path()]
+        return {f"quorum:{path.stem}": audit(path, progress) for path in paths}
+
+
+def show_receipt(position: int, receipt: Receipt) -> dict[str, Any]:
+    """A receipt as JSON."""
+    return {
+        "height": receipt.height,
+        "position": position,
+        "tx": show_id("tx" if receipt.origin == "tx" else "proposal", receipt.tx),
+        "kind": receipt.kind,
+        "idao": show_id("idao", receipt.idao),
+        "ok": receipt.ok,
+        "code": receipt.code,
+        "reason": receipt.reason,
+        "changed": [
+            {"table": c.table, "key": [_show(k) for k in canonical.decode(c.key)], "deleted": c.value is None}
+            for c in receipt.changed
+        ],
+    }
+
+
+def _show(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value

@@ -1,0 +1,329 @@
+"""The audit: everything a ledger file says is derived again from genesis and compared, row by row.
+
+Nothing stored is believed except the bytes that signatures cover. A flipped bit that changes a row, an
+index or the schema is found, and named by block and record where it has one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from idao import anchor
+from idao.crypto import canonical, merkle, note, statetree
+from idao.crypto.certificates import verify_certificate
+from idao.crypto.keys import verify_vote
+from idao.errors import IdaoError, Malformed
+from idao.ledger import block as rules
+from idao.ledger import genesis as genesis_rules
+from idao.ledger.registry import RECORDS
+from idao.ledger.state import DictBase, State, key_of, table_of
+from idao.ledger.tx import Receipt, Tx, parse_tx
+from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
+from idao.store import ledger as files
+from idao.store.tables import from_row, sql_of
+
+FINDINGS_MAX = 1000
+"""A file with more is past naming one by one."""
+Progress = Callable[[int, int], None]
+"""(blocks done, blocks in all)."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What an audit found. `findings` are (where, what)."""
+
+    blocks: int = 0
+    receipts: int = 0
+    findings: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def note(self, where: str, what: str) -> None:
+        if len(self.findings) < FINDINGS_MAX:
+            self.findings.append((where, what))
+
+
+def audit(path: Path, progress: Progress | None = None) -> Report:
+    """Audits one ledger file. Damage is a finding, never an exception; `NotFound` if there is no file."""
+    report = Report()
+    try:
+        store = files.LedgerStore.open(path, readonly=True)
+    except IdaoError as e:
+        if e.code == "not-found":
+            raise
+        report.note("file", e.message)
+        return report
+    try:
+        store.db.execute("begin")  # one snapshot, although a node may be writing
+        _Audit(store, report, progress).run()
+    except sqlite3.DatabaseError as e:
+        report.note("file", f"SQLite cannot read it: {e}")
+    except IdaoError as e:
+        report.note("file", e.message)
+    finally:
+        store.close()
+    return report
+
+
+class _Audit:
+    def __init__(self, store: files.LedgerStore, report: Report, progress: Progress | None) -> None:
+        self.store, self.db, self.report, self.progress = store, store.db, report, progress
+        self.base = DictBase()
+        self.branches: dict[str, list[statetree.Child]] = {}
+        self.nodes: dict[tuple[int, int], bytes] = {}
+        self.headers: dict[int, bytes] = {}
+
+    def run(self) -> None:
+        self._check_file()
+        self._check_schema()
+        tip = self._genesis()
+        last = self.db.execute("select max(height) from block").fetchone()[0] or 0
+        for height in range(1, last + 1):
+            try:
+                tip = self._block(tip, height)
+            except IdaoError as e:
+                self.report.note(f"block {height}", e.message)
+                self.report.note(f"block {height}", "what follows it could not be derived and compared")
+                return
+            self.report.blocks = height
+            if self.progress:
+                self.progress(height, last)
+        self._check_strays(last)
+        self._check_records()
+        self._check_branches()
+        self._check_log_nodes()
+        self._check_journal(last)
+
+    # --- the file
+
+    def _check_file(self) -> None:
+        for (line,) in self.db.execute("pragma integrity_check(100)"):
+            if line != "ok":
+                self.report.note("file", str(line))
+
+    def _check_schema(self) -> None:
+        expected = {_name_of(s): s for s in files.schema()}
+        rows = self.db.execute("select name, sql from sqlite_master where sql is not null")
+        found = {name: " ".join(sql.split()) for name, sql in rows}
+        for name, sql in expected.items():
+            if name not in found:
+                self.report.note(f"schema {name}", "missing")
+            elif found[name].lower() != " ".join(sql.split()).lower():
+                self.report.note(f"schema {name}", "differs from what this version makes")
+        for name in sorted(set(found) - set(expected)):
+            self.report.note(f"schema {name}", "not of this version")
+
+    def _genesis(self) -> rules.Tip:
+        bundle = self.store.bundle
+        genesis_rules.check_bundle(bundle)
+        quorum = self.store.chain.quorum
+        if self.store.path.stem != show_id("quorum", quorum).removeprefix("quorum:"):
+            self.report.note("genesis", "the file is named after another quorum")
+        for (key,) in self.db.execute("select key from meta"):
+            if key not in files.META_KEYS:
+                self.report.note(f"meta {key}", "not of this version")
+        first = genesis_rules.first_state(bundle)
+        executed = genesis_rules.height_zero(first)
+        self._keep(executed)
+        frontier = merkle.Frontier(merkle.LOG)
+        return rules.Tip(0, quorum, bundle.genesis.time_ms, frontier, self.base, self.branches, None)
+
+    def _keep(self, executed: rules.Executed) -> None:
+        self.base.write(executed.state.changes)
+        for prefix, children in executed.branches.writes.items():
+            if children is None:
+                self.branches.pop(prefix, None)
+            else:
+                self.branches[prefix] = children
+
+    # --- blocks
+
+    def _block(self, tip: rules.Tip, height: int) -> rules.Tip:
+        row = self.db.execute(
+            "select hash, header, certificate, leaf from block where height = ?", (height,)
+        ).fetchone()
+        if row is None:
+            raise Malformed("missing")
+        header = canonical.unpack(Header, row[1])
+        certificate = canonical.unpack(Certificate, row[2])
+        epoch, validators = genesis_rules.epoch_at(State(self.base), height)
+        txs = self._txs(height)
+        built = Block(header, tip.certificate, tuple(tx.raw for tx in txs))
+        executed = rules.check(tip, self.store.chain, validators, built)
+        block_hash = rules.header_hash(header)
+        if row[0] != block_hash:
+            self.report.note(f"block {height}", "the stored hash is not that of its header")
+        if row[3] != header.log_size:
+            self.report.note(f"block {height}", "its leaf is recorded at another position")
+        self._check_certificate(height, certificate, block_hash, validators)
+        self._check_receipts(height, executed)
+        self._keep(executed)
+        frontier = executed.frontier
+        nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
+        self.nodes.update({(level, place): h for level, place, h in nodes if level})
+        self.headers[height] = block_hash
+        self._check_checkpoint(header, frontier, epoch.epoch, validators)
+        return rules.Tip(height, block_hash, header.time_ms, frontier, self.base, self.branches, certificate)
+
+    def _txs(self, height: int) -> list[Tx]:
+        txs = []
+        rows = self.db.execute("select place, id, raw from tx where height = ? order by place", (height,))
+        for place, stored_id, raw in rows:
+            where = f"block {height}, transaction {place}"
+            try:
+                tx = parse_tx(raw)
+            except Malformed as e:
+                raise Malformed(f"transaction {place} ({show_id('tx', stored_id)}): {e.message}") from e
+            if tx.id != stored_id:
+                self.report.note(where, "the stored id is not that of its envelope")
+            txs.append(tx)
+        return txs
+
+    def _check_certificate(
+        self, height: int, certificate: Certificate, block_hash: bytes, validators: ValidatorSet
+    ) -> None:
+        vote = certificate.vote
+        if (vote.kind, vote.quorum, vote.height, vote.digest) != (
+            FINALIZE, self.store.chain.quorum, height, block_hash,
+        ):  # fmt: skip
+            self.report.note(f"block {height}", "its finalization is of another block")
+        elif not verify_certificate(certificate, validators):
+            self.report.note(f"block {height}", "its finalization does not verify")
+
+    def _check_receipts(self, height: int, executed: rules.Executed) -> None:
+        start = executed.frontier.size - len(executed.leaves)
+        expected = {
+            start + i: (r.tx, r.kind, int(r.ok), leaf)
+            for i, (r, leaf) in enumerate(zip(executed.receipts, executed.leaves, strict=True))
+        }
+        rows = self.db.execute(
+            "select position, tx, kind, ok, leaf from receipt where height = ?", (height,)
+        ).fetchall()
+        found = {position: tuple(rest) for position, *rest in rows}
+        for position, values in expected.items():
+            if found.pop(position, None) != values:
+                name = f"block {height}, receipt {position - start} ({show_id('tx', values[0])})"
+                self.report.note(name, "is not what the transaction leads to")
+        for position in found:
+            self.report.note(f"block {height}, receipt at {position}", "belongs to no transaction")
+        self.report.receipts += len(expected)
+
+    def _check_checkpoint(
+        self, header: Header, frontier: merkle.Frontier, epoch: int, validators: ValidatorSet
+    ) -> None:
+        where = f"block {header.height}, checkpoint"
+        row = self.db.execute(
+            "select size, note from checkpoint where height = ?", (header.height,)
+        ).fetchone()
+        if row is None:
+            self.report.note(where, "missing")
+            return
+        expected = anchor.checkpoint_of(header, frontier, epoch)
+        try:
+            signed = note.parse_note(row[1])
+            if signed.text != expected.text() or row[0] != expected.size:
+                self.report.note(where, "is not the one the header implies")
+            anchor.check_anchor(signed, validators)
+        except IdaoError as e:
+            self.report.note(where, e.message)
+
+    # --- tables as a whole
+
+    def _check_strays(self, last: int) -> None:
+        for table in ("tx", "receipt", "checkpoint"):
+            for (height,) in self.db.execute(
+                f"select distinct height from {table} where height < 1 or height > ?", (last,)
+            ):
+                self.report.note(f"{table} at height {height}", "belongs to no block")
+
+    def _check_records(self) -> None:
+        derived = self.base.tables()
+        for cls in (*RECORDS, *genesis_rules.RECORDS):
+            expected = dict(derived.get(cls, {}))
+            table = table_of(cls)
+            for row in self.db.execute(sql_of(cls).select):
+                try:
+                    rec: Any = from_row(cls, row)
+                except Malformed as e:
+                    self.report.note(f"{table.name} {_show_key(row[: len(table.key)])}", e.message)
+                    continue
+                key = key_of(rec)
+                if expected.pop(key, None) != rec:
+                    self.report.note(f"{table.name} {_show_key(key)}", self._blame(table.name, key))
+            for key in expected:
+                self.report.note(f"{table.name} {_show_key(key)}", f"missing; {self._blame(table.name, key)}")
+
+    def _blame(self, table: str, key: tuple[Any, ...]) -> str:
+        """Which block last wrote a record: what it should say is in that block's receipt."""
+        wanted = (table, canonical.encode(list(key)))
+        rows = self.db.execute("select height, leaf from receipt order by position desc")
+        for height, leaf in rows:
+            try:
+                receipt = canonical.unpack(Receipt, leaf)
+            except Malformed:
+                continue
+            if any((c.table, c.key) == wanted for c in receipt.changed):
+                return f"is not what block {height} made of it"
+        return "is not what genesis made of it"
+
+    def _check_branches(self) -> None:
+        expected = {p: statetree.branch_to_bytes(c) for p, c in self.branches.items()}
+        self._compare("state branch", expected, self.db.execute("select prefix, children from state_branch"))
+
+    def _check_log_nodes(self) -> None:
+        rows = self.db.execute("select level, place, hash from log_node")
+        self._compare("log subtree", self.nodes, (((level, place), h) for level, place, h in rows))
+
+    def _compare(
+        self, what: str, expected: Mapping[Any, bytes], rows: Iterator[Any] | sqlite3.Cursor
+    ) -> None:
+        left = dict(expected)
+        for key, value in rows:
+            if left.pop(key, None) != value:
+                self.report.note(f"{what} {key}", "is not what the blocks lead to")
+        for key in left:
+            self.report.note(f"{what} {key}", "missing")
+
+    def _check_journal(self, last: int) -> None:
+        """Own signatures of the last heights verify, fit their slot, and agree with what was decided."""
+        _, validators = genesis_rules.epoch_at(State(self.base), last + 1)
+        rows = self.db.execute("select height, view, slot, kind, digest, signature from sign")
+        for height, view, slot, kind, digest, signature in rows:
+            where = f"journal {height}/{view}/{slot}"
+            try:
+                vote = Vote(kind, self.store.chain.quorum, height, view, digest)
+                canonical.pack(vote)
+            except Malformed as e:
+                self.report.note(where, e.message)
+                continue
+            signed = any(verify_vote(v.key, signature, vote) for v in validators.validators)
+            if SLOT_OF[kind] != slot or not signed:
+                self.report.note(where, "is not a vote of this validator")
+        rows = self.db.execute("select height, kind, view, digest, certificate from cert")
+        for height, kind, view, digest, data in rows:
+            where = f"certificate {height}/{view}"
+            try:
+                certificate = canonical.unpack(Certificate, data)
+            except Malformed as e:
+                self.report.note(where, e.message)
+                continue
+            vote = certificate.vote
+            agrees = (vote.height, vote.kind, vote.view, vote.digest) == (height, kind, view, digest)
+            if not agrees or not verify_certificate(certificate, validators):
+                self.report.note(where, "does not verify")
+
+
+def _name_of(statement: str) -> str:
+    words = statement.split()
+    at = words.index("index") if words[1] in ("unique", "index") else words.index("table")
+    return words[at + 1].strip('"')
+
+
+def _show_key(key: tuple[Any, ...]) -> str:
+    return "/".join(k.hex()[:16] if isinstance(k, bytes) else str(k) for k in key)
