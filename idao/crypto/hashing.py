@@ -34,6 +34,7 @@ class Kind(enum.Enum):
     CLASS = "idao 1 dat class"
     DAT = "idao 1 dat"
     PROPOSAL = "idao 1 proposal"
+    PROPOSAL_CONTENT = "idao 1 proposal content"
     POLICY = "idao 1 policy"
     REVIEW = "idao 1 review"
     REVIEW_COMMITMENT = "idao 1 review commitment"

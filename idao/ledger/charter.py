@@ -13,6 +13,7 @@ from typing import NoReturn
 from idao.crypto import canonical
 from idao.errors import Malformed, Refused, UsageError
 from idao.model import INT_MAX
+from idao.policy import ACTIONS, SWITCHES
 
 Value = int | str
 Rules = dict[str, Value]
@@ -21,15 +22,6 @@ RULES_BYTES_MAX = 16 * 1024
 """All rules of today take about 1 KiB; the record's column has this bound."""
 PERIOD_MAX = 366 * 24 * 3600
 """Seconds; a vote or timelock beyond a year is a slip of the finger that nobody could undo in time."""
-ACTIONS = {
-    "read": "read an asset",
-    "use": "use an asset",
-    "derive": "derive an asset from ours",
-    "train": "train models on an asset",
-    "share": "pass an asset on",
-    "sell": "sell access to an asset",
-}
-"""What others may do with an iDAO's assets where an asset's own terms do not say more."""
 ROLES = ("member", "observer")
 """Roles that the charter limits. An owner may do everything, so no rule can lock an iDAO for ever."""
 ACTS = ("propose", "vote", "contribute", "mint", "spend")
@@ -86,8 +78,10 @@ RULES: dict[str, Rule] = {
         0, "a passed proposal waits this long before it is executed", high=PERIOD_MAX, unit="s"
     ),
     **{
-        f"policy.{action}": Rule("deny", f"may others {words}, where its own terms are silent", _YES_NO)
-        for action, words in ACTIONS.items()
+        f"policy.{action}": Rule(
+            "policy", f"may others {action} our assets; 'policy': as each one's terms say", SWITCHES
+        )
+        for action in ACTIONS
     },
     "review.independent": Rule(
         1, "in a quorum of several: good reviews by others before an asset is verified", high=64
@@ -114,7 +108,7 @@ RULES: dict[str, Rule] = {
 
 
 def defaults() -> Rules:
-    """The charter of one: a vote closes once decided, no timelock, nobody but the owner uses the assets."""
+    """The charter of one: a vote closes once decided, no timelock, each asset's own terms hold."""
     return {key: rule.default for key, rule in RULES.items()}
 
 
