@@ -6,10 +6,11 @@ milliseconds UTC. What is secret in it is wrapped under the home's data key (`st
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 
-from idao.errors import IdaoError
+from idao.errors import Busy, IdaoError
 
 APPLICATION_ID = 0x6964616F
 """'idao': `file` and we ourselves can tell a home.db from any other SQLite file."""
@@ -109,6 +110,11 @@ def open_home_db(path: Path | str) -> sqlite3.Connection:
     `IdaoError` with code `foreign`, `newer` or `damaged` when it is none of ours, of a later idao, or broken.
     """
     try:
+        if path != ":memory:":
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    except OSError as e:
+        raise IdaoError(f"cannot open {path}: {e.strerror}", code="disk") from e
+    try:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
         db.execute("pragma journal_mode=wal")
         db.execute("pragma synchronous=full")
@@ -148,7 +154,11 @@ def _create(db: sqlite3.Connection, path: Path | str) -> int:
 
 
 def damaged(path: Path | str, error: Exception) -> IdaoError:
-    """The refusal for a broken database file."""
-    return IdaoError(
-        f"{path} cannot be read: {error}", hint="restore it: idao backup restore", code="damaged"
-    )
+    """The refusal for what SQLite raised: busy, damaged, or in its own words (a full or read-only disk)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(f"{path} is in use by another process")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        hint = "restore it: idao backup restore"
+        return IdaoError(f"{path} is damaged: {error}", hint=hint, code="damaged")
+    return IdaoError(f"{path}: {error}", code="disk")

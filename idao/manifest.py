@@ -1,0 +1,325 @@
+"""What an asset version holds: its manifest, the commitments over it, and the disclosure of one file.
+
+Three trees, all of the RFC 6962 shape (`crypto.merkle`):
+
+- content root of a file: over its parts; part i is hidden by its own salt, derived from the file's secret;
+- asset root: over one leaf per file, in path order; this is what a ledger holds;
+- chunk root: over the hashes of the sealed chunks, so that a replica can check without reading.
+
+The manifest is a head (`Manifest`, sealed under the asset key) and pages of rows, which are sealed chunks
+like any other. Rows have a fixed binary layout instead of CBOR maps: a million of them are written and read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, NamedTuple
+
+from blake3 import blake3
+
+from idao.crypto import merkle
+from idao.crypto.hashing import Kind, digest
+from idao.errors import Malformed, NotFound, VerificationFailed
+from idao.model import Hash, Range, Salt, Size
+
+FILE, LINK, FOLDER = 1, 2, 3
+"""Kinds of entry. A folder is an entry only when it is empty; a link is stored as its target."""
+KIND_NAMES = {FILE: "file", LINK: "link", FOLDER: "empty folder"}
+
+HOLE, AEGIS, AEGIS_ZSTD, XCHACHA, XCHACHA_ZSTD = 0, 1, 2, 3, 4
+"""Forms of a chunk: how its bytes are sealed. A hole (zeros that a sparse file never stored) has none."""
+COMPRESSED = (AEGIS_ZSTD, XCHACHA_ZSTD)
+
+MODE_MASK = 0o777
+"""Permission bits are kept; set-user-id and its kin are not, as a restored file should carry no power."""
+PATH_MAX = 65535
+"""Bytes of a stored path or link target: what two bytes of length can say; Linux allows 4096."""
+PARTS_MAX = 2**24
+"""Parts of one disclosed file: about 10 TiB."""
+PAGE_BYTES = 512 * 1024
+"""A page of rows is closed at this size: one chunk, cheap to read for one row, small beside the buffers."""
+
+PARTS = merkle.tree(Kind.PART_LEAF, Kind.PART_BRANCH)
+FILES = merkle.tree(Kind.FILE_LEAF, Kind.FILE_BRANCH)
+CHUNKS = merkle.tree(Kind.CHUNK_LEAF, Kind.CHUNK_BRANCH)
+
+
+# --- rows -----------------------------------------------------------------------------------------------
+
+
+class ChunkRef(NamedTuple):
+    """One part of a file. A tuple, because its row is read and written millions of times."""
+
+    id: bytes
+    """32 bytes, keyed by the home: equal contents have equal ids here and nowhere else."""
+    key: bytes
+    """32 random bytes that seal this chunk alone."""
+    sealed: bytes
+    """Hash of the sealed bytes, a leaf of the chunk root."""
+    size: int
+    """Bytes of content."""
+    stored: int
+    """Bytes sealed."""
+    form: int
+
+
+_CHUNK = struct.Struct(">32s32s32sQIB")
+CHUNK_ROW = _CHUNK.size
+_ZERO = bytes(32)
+
+pack_chunk = _CHUNK.pack
+"""(id, key, sealed, size, stored, form) -> one row."""
+
+
+def hole_row(size: int) -> bytes:
+    return _CHUNK.pack(_ZERO, _ZERO, _ZERO, size, 0, HOLE)
+
+
+def chunk_rows(data: bytes) -> list[ChunkRef]:
+    """The rows of a chunk page. `Malformed` when they do not fill it."""
+    if len(data) % CHUNK_ROW:
+        raise Malformed("chunk page: a row is cut short")
+    out = [ChunkRef._make(row) for row in _CHUNK.iter_unpack(data)]
+    if any(r.form > XCHACHA_ZSTD for r in out):
+        raise Malformed("chunk page: unknown form of a chunk")
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file, link or empty folder of a version."""
+
+    path: bytes
+    """Relative, `/` between names, any bytes but NUL: file systems do not promise UTF-8. An empty folder's
+    ends with `/`. Entries are ordered by these bytes."""
+    kind: int
+    mode: int
+    size: int
+    mtime_ns: int
+    secret: bytes
+    """32 random bytes behind the salts of leaf and parts; kept while the file is unchanged."""
+    content_root: bytes
+    parts: int
+    """How many rows of the chunk pages belong to it, following those of the entry before."""
+    target: bytes
+
+    def leaf(self) -> bytes:
+        return file_leaf(leaf_salt(self.secret), self.path, self.size, self.content_root)
+
+
+_FILE = struct.Struct(">BHQqI32s32sHH")
+
+
+def pack_file(e: FileEntry) -> bytes:
+    head = _FILE.pack(
+        e.kind, e.mode, e.size, e.mtime_ns, e.parts, e.secret, e.content_root, len(e.path), len(e.target)
+    )
+    return head + e.path + e.target
+
+
+def file_rows(data: bytes) -> Iterator[FileEntry]:
+    """The rows of a file page. `Malformed` for a cut row, an unknown kind or an unsafe path."""
+    at, end = 0, len(data)
+    while at < end:
+        body = at + _FILE.size
+        if body > end:
+            raise Malformed("file page: a row is cut short")
+        kind, mode, size, mtime, parts, secret, content, n_path, n_target = _FILE.unpack_from(data, at)
+        at = body + n_path + n_target
+        path = data[body : body + n_path]
+        if at > end or kind not in KIND_NAMES or mode & ~MODE_MASK:
+            raise Malformed("file page: a row is damaged")
+        check_path(path[:-1] if kind == FOLDER and path.endswith(b"/") else path)
+        yield FileEntry(path, kind, mode, size, mtime, secret, content, parts, data[body + n_path : at])
+
+
+def check_path(path: bytes) -> None:
+    """`Malformed` unless the path stays inside the folder it is restored to."""
+    if not path or b"\0" in path or any(name in (b"", b".", b"..") for name in path.split(b"/")):
+        raise Malformed(f"unsafe path in a manifest: {show_path(path)}")
+
+
+def show_path(path: bytes) -> str:
+    """A path for people: quoted, with what is not printable escaped, so that no name can fake a line."""
+    text = path.decode("utf-8", "surrogateescape")
+    if text.isprintable():
+        return text
+    return repr(text)
+
+
+# --- the manifest ---------------------------------------------------------------------------------------
+
+_PAGE = struct.Struct(f">{CHUNK_ROW}sQ")
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The head of a version. Its hash (`manifest_hash`) is the version's name and the ledger's commitment.
+
+    It hides, because `nonce` is random. `file_pages` and `chunk_pages` are rows of `_PAGE`: the chunk that
+    holds a page, and its number of rows.
+    """
+
+    v: Annotated[int, Range(1, 1)]
+    nonce: Salt
+    root: Hash
+    """The asset root: over the leaves of all entries in path order."""
+    files: int
+    """Entries: files, links and empty folders."""
+    size: int
+    """Bytes of content, holes counted."""
+    chunk_root: Hash
+    chunks: int
+    """Rows of the chunk pages, holes counted."""
+    file_pages: bytes
+    chunk_pages: bytes
+
+
+def pack_page(row: bytes, count: int) -> bytes:
+    return _PAGE.pack(row, count)
+
+
+def pages(rows: bytes) -> list[tuple[ChunkRef, int]]:
+    """(chunk, number of rows) of each page."""
+    if len(rows) % _PAGE.size:
+        raise Malformed("manifest: a page row is cut short")
+    return [(chunk_rows(row)[0], count) for row, count in _PAGE.iter_unpack(rows)]
+
+
+def manifest_hash(packed: bytes) -> bytes:
+    """The commitment to a manifest, from its canonical bytes."""
+    return digest(Kind.MANIFEST, packed)
+
+
+# --- commitments ----------------------------------------------------------------------------------------
+
+
+def part_hash(content: bytes | bytearray | memoryview) -> bytes:
+    """Hash of a part's content, before its salt. Never leaves the home: it could be guessed at."""
+    return blake3(content, derive_key_context=Kind.PART_CONTENT.value).digest()
+
+
+def hole_hash(size: int) -> bytes:
+    """In place of `part_hash` for a hole: the zeros are not read. `size` in bytes."""
+    return digest(Kind.HOLE, size.to_bytes(8, "big"))
+
+
+def leaf_salt(secret: bytes) -> bytes:
+    return blake3(b"leaf", key=secret).digest()
+
+
+def part_salt(secret: bytes, index: int) -> bytes:
+    """Salt of one part. One salt tells nothing about the others or the secret."""
+    return blake3(index.to_bytes(8, "big"), key=secret).digest()
+
+
+def part_leaf(salt: bytes, content_hash: bytes) -> bytes:
+    return PARTS.leaf(salt + content_hash)
+
+
+def content_root(secret: bytes, hashes: Sequence[bytes]) -> bytes:
+    """Root over a file's salted parts, given their `part_hash` or `hole_hash` in order."""
+    return merkle.root(PARTS, [part_leaf(part_salt(secret, i), h) for i, h in enumerate(hashes)])
+
+
+def link_root(secret: bytes, target: bytes) -> bytes:
+    """A link's content root: a kind of hash of its own, so no file can stand for a link."""
+    return digest(Kind.LINK, part_salt(secret, 0) + target)
+
+
+FOLDER_ROOT = digest(Kind.FOLDER, b"")
+
+
+def file_leaf(salt: bytes, path: bytes, size: int, root: bytes) -> bytes:
+    """Leaf of the asset root: H(salt ‖ content root ‖ size in 8 bytes ‖ path)."""
+    return FILES.leaf(salt + root + size.to_bytes(8, "big") + path)
+
+
+# --- disclosure -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FileDisclosure:
+    """Shows that one file is in an asset, to whoever has the file and the asset root; of others, nothing."""
+
+    v: Annotated[int, Range(1, 1)]
+    kind: Annotated[int, Range(FILE, FOLDER)]
+    path: Annotated[bytes, Size(1, PATH_MAX)]
+    size: int
+    secret: Salt
+    sizes: Annotated[tuple[int, ...], Size(0, PARTS_MAX)]
+    """Bytes of each part in order: where to cut the file. Empty for a link or a folder."""
+    holes: Annotated[tuple[int, ...], Size(0, PARTS_MAX)]
+    """Indexes of the parts that are holes, ascending."""
+    index: int
+    """Position among the `files` leaves of the asset."""
+    files: Annotated[int, Range(1, 2**40)]
+    proof: Annotated[tuple[Hash, ...], Size(0, 64)]
+
+
+def disclose(entries: Iterable[FileEntry], path: bytes, parts: Sequence[ChunkRef]) -> FileDisclosure:
+    """The disclosure of `path`, given all entries in order and the path's own chunks. `NotFound`."""
+    leaves, index, found = [], -1, None
+    for i, entry in enumerate(entries):
+        leaves.append(entry.leaf())
+        if entry.path == path:
+            index, found = i, entry
+    if found is None:
+        raise NotFound(f"no such file in this version: {show_path(path)}")
+    return FileDisclosure(
+        v=1,
+        kind=found.kind,
+        path=path,
+        size=found.size,
+        secret=found.secret,
+        sizes=tuple(p.size for p in parts),
+        holes=tuple(i for i, p in enumerate(parts) if p.form == HOLE),
+        index=index,
+        files=len(leaves),
+        proof=tuple(merkle.path(FILES, leaves, index)),
+    )
+
+
+def check_disclosure(root: bytes, d: FileDisclosure, blocks: Iterable[bytes]) -> None:
+    """Checks a file against an asset root. `blocks` are the file's bytes in any portions (a link's target).
+
+    Raises `VerificationFailed` that says what differs.
+    """
+    if d.kind == FILE:
+        content = content_root(d.secret, list(_hash_parts(d, blocks)))
+    else:
+        data = b"".join(blocks)
+        if len(data) != d.size or d.sizes:
+            raise VerificationFailed(f"{show_path(d.path)}: not the {KIND_NAMES[d.kind]} that was disclosed")
+        content = link_root(d.secret, data) if d.kind == LINK else FOLDER_ROOT
+    leaf = file_leaf(leaf_salt(d.secret), d.path, d.size, content)
+    if merkle.root_from_path(FILES, leaf, d.index, d.files, d.proof) != root:
+        raise VerificationFailed(f"{show_path(d.path)}: its content is not what the asset commits to")
+
+
+def _hash_parts(d: FileDisclosure, blocks: Iterable[bytes]) -> Iterator[bytes]:
+    if sum(d.sizes) != d.size or 0 in d.sizes:
+        raise VerificationFailed(f"{show_path(d.path)}: the parts do not add up to the file")
+    holes, source, rest = set(d.holes), iter(blocks), memoryview(b"")
+    wrong_length = VerificationFailed(f"{show_path(d.path)}: the file does not have {d.size} bytes")
+    for i, size in enumerate(d.sizes):
+        hole = i in holes
+        h, left = blake3(derive_key_context=Kind.PART_CONTENT.value), size
+        while left:
+            while not rest:
+                rest = memoryview(next(source, b"") or _end(wrong_length))
+            piece, rest = rest[:left], rest[left:]
+            left -= len(piece)
+            if not hole:
+                h.update(piece)
+            elif bytes(piece).count(0) != len(piece):
+                raise VerificationFailed(f"{show_path(d.path)}: data where the asset has a hole")
+        yield hole_hash(size) if hole else h.digest()
+    if rest or any(source):
+        raise wrong_length
+
+
+def _end(error: VerificationFailed) -> bytes:
+    raise error

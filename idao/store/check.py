@@ -1,0 +1,129 @@
+"""Checking all that a home holds: every byte of every pack, every manifest, every commitment.
+
+Each thing that is wrong becomes a finding with its place; nothing stops the check.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from idao.errors import IdaoError
+from idao.manifest import (
+    CHUNKS,
+    FILE,
+    FILES,
+    FOLDER_ROOT,
+    HOLE,
+    LINK,
+    ChunkRef,
+    FileEntry,
+    content_root,
+    hole_hash,
+    link_root,
+    show_path,
+)
+from idao.store.home_db import damaged
+from idao.store.intake import WRAP_CHUNK
+from idao.store.packs import SUFFIX
+from idao.store.seal import unwrap
+from idao.store.version import Leaves
+
+if TYPE_CHECKING:
+    from idao.store.contents import Contents, Finding, Meter, Progress
+
+
+def check(contents: Contents, progress: Progress | None) -> list[Finding]:
+    """What is wrong with this home's contents; an empty list when nothing is."""
+    from idao.store.contents import Finding, Meter
+
+    try:
+        found = [Finding("index", row[0]) for row in contents.db.execute("pragma integrity_check(10)")]
+        out = [] if [f.what for f in found] == ["ok"] else found
+        count, size = contents.db.execute("select count(*), coalesce(sum(stored), 0) from chunk").fetchone()
+        meter = Meter(progress, count, size)
+        # Part hashes of the chunks that are sound: the content roots are recomputed from these.
+        contents.db.execute("create temp table part(id blob primary key, hash blob) without rowid")
+        try:
+            out += [Finding(where, what) for where, what in _packs(contents)]
+            out += [Finding(where, what) for where, what in _chunks(contents, meter)]
+            for ref in contents.versions():
+                out += [Finding(where, what) for where, what in _version(contents, ref)]
+        finally:
+            contents.db.execute("drop table part")
+    except sqlite3.Error as e:
+        out = [Finding("index", damaged(contents.home / "home.db", e).message)]
+    else:
+        meter.end()
+    return out
+
+
+def _packs(contents: Contents) -> Iterator[tuple[str, str]]:
+    known = dict(contents.db.execute("select name, size from pack"))
+    begun = {row[0] for row in contents.db.execute("select prefix from intake")}
+    for path in sorted(contents.folder.iterdir()):
+        name = path.name.removesuffix(SUFFIX)
+        size = known.pop(name, None)
+        if size is None and name.rsplit("-", 2)[0] not in begun:
+            yield f"packs/{path.name}", "is not in the index"
+        elif size is not None and path.stat().st_size != size:
+            yield f"packs/{path.name}", f"has {path.stat().st_size} bytes instead of {size}"
+    for name in known:
+        yield f"packs/{name}{SUFFIX}", "is missing"
+
+
+def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
+    query = "select pack, offset, id, key, sealed, size, stored, form from chunk order by pack, offset"
+    sound = []
+    for pack, offset, chunk_id, wrapped, sealed, size, stored, form in contents.db.execute(query):
+        try:
+            key = unwrap(contents.keys.wrapping, wrapped, WRAP_CHUNK + chunk_id)
+            _, h = contents.open_chunk(pack, offset, ChunkRef(chunk_id, key, sealed, size, stored, form))
+            sound.append((chunk_id, h))
+        except IdaoError as e:
+            yield f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", e.message
+        meter.file(stored)
+    contents.db.executemany("insert or ignore into part values(?, ?)", sound)
+
+
+def _version(contents: Contents, ref: bytes) -> Iterator[tuple[str, str]]:
+    where = f"version {ref.hex()[:12]}"
+    try:
+        version = contents.open_manifest(ref)
+        leaves, sealed, size = Leaves(FILES), Leaves(CHUNKS), 0
+        for entry, parts in version.files():
+            leaves.add(entry.leaf())
+            for part in parts:
+                if part.form != HOLE:
+                    sealed.add(part.sealed)
+            size += entry.size
+            if what := _entry(contents, entry, parts):
+                yield f"{where} file {show_path(entry.path)}", what
+        head = version.head
+        if (leaves.root(), sealed.root(), size) != (head.root, head.chunk_root, head.size):
+            yield where, "the entries do not lead to the roots of the manifest"
+    except IdaoError as e:
+        yield where, e.message
+
+
+def _entry(contents: Contents, entry: FileEntry, parts: list[ChunkRef]) -> str:
+    """What is wrong with one entry, or an empty string."""
+    if entry.kind == LINK:
+        good = entry.content_root == link_root(entry.secret, entry.target)
+        return "" if good else "the link is not what was committed to"
+    if entry.kind != FILE:
+        return "" if entry.content_root == FOLDER_ROOT else "the folder is not what was committed to"
+    hashes = []
+    for part in parts:
+        if part.form == HOLE:
+            hashes.append(hole_hash(part.size))
+            continue
+        row = contents.db.execute("select hash from part where id=?", (part.id,)).fetchone()
+        if row is None:
+            return "a chunk is missing or damaged"
+        hashes.append(row[0])
+    good = content_root(entry.secret, hashes) == entry.content_root and entry.size == sum(
+        p.size for p in parts
+    )
+    return "" if good else "the content is not what was committed to"

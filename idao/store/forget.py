@@ -1,0 +1,63 @@
+"""Forgetting a version: keys first, in one transaction; then the space, which may take its time.
+
+What no remaining version refers to goes: its wrapped keys are overwritten, so its sealed bytes mean nothing,
+and their place is noted in table `freed` until the file system has it back.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from idao.store.packs import SUFFIX, punch, sync_folder
+
+if TYPE_CHECKING:
+    from idao.store.contents import Contents
+
+
+def forget(contents: Contents, ref: bytes) -> int:
+    """Called under the writer's lock. Returns the bytes of sealed chunks freed."""
+    db = contents.db
+    db.execute("create temp table if not exists live(id blob primary key) without rowid")
+    db.execute("delete from live")
+    for other in contents.versions():
+        if other != ref:
+            _mark(contents, other)
+    with contents.transaction():
+        dead = "chunk where id not in (select id from live)"
+        freed = db.execute(f"select coalesce(sum(stored), 0) from {dead}").fetchone()[0]
+        db.execute(f"insert or ignore into freed select pack, offset, stored from {dead}")
+        db.execute(f"delete from {dead}")
+        for table in ("asset_key", "version", "scan"):
+            db.execute(f"delete from {table} where ref=?", (ref,))
+    # The write-ahead log still holds the keys: fold it into the database and cut it.
+    db.execute("pragma wal_checkpoint(truncate)")
+    db.execute("drop table live")
+    reclaim(contents)
+    return int(freed)
+
+
+def _mark(contents: Contents, ref: bytes) -> None:
+    """Notes every chunk that a version needs, the pages of its manifest included."""
+    version = contents.open_manifest(ref)
+    insert = "insert or ignore into live values(?)"
+    contents.db.executemany(insert, [(page.id,) for page in version.page_chunks()])
+    contents.db.executemany(insert, ((p.id,) for p in version.chunks(0, version.head.chunks)))
+
+
+def reclaim(contents: Contents) -> None:
+    """Gives the space of forgotten chunks back. Safe to repeat: pack space is never used twice."""
+    db = contents.db
+    empty = "select name from pack where not exists (select 1 from chunk where chunk.pack = pack.name)"
+    for (name,) in db.execute(empty).fetchall():
+        (contents.folder / (name + SUFFIX)).unlink(missing_ok=True)
+        with contents.transaction():
+            db.execute("delete from freed where pack=?", (name,))
+            db.execute("delete from pack where name=?", (name,))
+    for name, offset, size in db.execute("select pack, offset, size from freed").fetchall():
+        path = contents.folder / (name + SUFFIX)
+        if os.path.exists(path):
+            punch(path, offset, size)
+    sync_folder(contents.folder)
+    with contents.transaction():
+        db.execute("delete from freed")

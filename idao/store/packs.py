@@ -1,0 +1,266 @@
+"""Packs: files of sealed chunks, written once, flushed once, read at any place.
+
+A pack is filled in page-aligned buffers that one writer thread puts on disk past the page cache (O_DIRECT)
+while the next chunks are sealed; where the file system will not have that, through the cache. A pack is
+durable, its folder included, before anybody hears of it: index rows follow, they never lead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from idao.errors import IdaoError
+from idao.store.seal import CHUNK_BYTES_MAX
+
+PACK_BYTES = 64 * 1024 * 1024
+"""A pack is closed at this size: one flush for each, and the unit that is whole or absent after a crash."""
+BLOCK = 4096
+"""What O_DIRECT wants lengths and addresses to be multiples of, on every disk sold; also a memory page."""
+BUFFER_BYTES = CHUNK_BYTES_MAX + 2 * 1024 * 1024
+"""Holds the largest sealed chunk behind a left-over block, with room to write in large pieces."""
+BUFFERS = 3
+"""One being filled, one being written, one waiting: more never helped."""
+OPEN_PACKS = 16
+"""File descriptors kept for reading."""
+SUFFIX = ".pack"
+
+
+class IndexRow(NamedTuple):
+    """Where a sealed chunk lies: the row of table `chunk` but for the pack's name."""
+
+    id: bytes
+    offset: int
+    stored: int
+    size: int
+    form: int
+    sealed: bytes
+    key: bytes
+    """Wrapped."""
+
+
+@dataclass(slots=True)
+class Pack:
+    """One pack and what is in it."""
+
+    name: str
+    size: int = 0
+    rows: list[IndexRow] = field(default_factory=list)
+
+
+def disk_error(error: OSError, what: str) -> IdaoError:
+    """The refusal for a disk that will not: full, read-only, broken."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space and run the same command again: what is stored stays stored"
+        return IdaoError(f"no space left: {what}", hint=hint, code="disk-full")
+    return IdaoError(f"{what}: {error.strerror}", code="disk")
+
+
+class PackWriter:
+    """Fills packs `prefix-0`, `prefix-1`, … in one folder. Used by one thread; owns another."""
+
+    def __init__(self, folder: Path, prefix: str, ffi: Any, *, direct: bool = True) -> None:
+        self._folder, self._prefix, self._ffi, self._direct = folder, prefix, ffi, direct
+        self._count = 0
+        self._pack: Pack | None = None
+        self._fill = 0  # bytes in the current buffer
+        self._start = 0  # offset in the pack of the current buffer
+        self._buffer: mmap.mmap | None = None
+        self._base: Any = None
+        self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+        self._done: SimpleQueue[Pack] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
+
+    def reserve(self, size: int) -> Any:
+        """Address of `size` free bytes; what lies there counts once `commit` says so."""
+        if self._pack is None:
+            self._begin()
+        if self._fill + size > BUFFER_BYTES:
+            self._flush(self._fill - self._fill % BLOCK)
+        if self._error is not None:
+            raise disk_error(self._error, f"writing to {self._folder}")
+        return self._base + self._fill
+
+    def view(self, size: int) -> memoryview:
+        """The `size` bytes at the reserved address."""
+        assert self._buffer is not None
+        return memoryview(self._buffer)[self._fill : self._fill + size]
+
+    def commit(self, chunk_id: bytes, stored: int, size: int, form: int, sealed: bytes, key: bytes) -> None:
+        """Keeps the `stored` bytes at the reserved address as one sealed chunk; `key` is wrapped."""
+        assert self._pack is not None
+        offset = self._start + self._fill
+        self._pack.rows.append(IndexRow(chunk_id, offset, stored, size, form, sealed, key))
+        self._fill += stored
+        if offset + stored >= PACK_BYTES:
+            self._finish()
+
+    def finished(self) -> Iterator[Pack]:
+        """Packs that have become durable since the last call."""
+        while not self._done.empty():
+            yield self._done.get()
+
+    def close(self) -> Iterator[Pack]:
+        """Ends the last pack; yields all that became durable. The writer may be used again afterwards."""
+        if self._pack is not None:
+            self._finish()
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise disk_error(self._error, f"writing to {self._folder}")
+        yield from self.finished()
+
+    def _begin(self) -> None:
+        if self._thread is None:
+            if self._buffer is None:
+                for _ in range(BUFFERS):
+                    self._free.put(mmap.mmap(-1, BUFFER_BYTES))
+            self._thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
+            self._thread.start()
+        self._pack = Pack(f"{self._prefix}-{self._count}")
+        self._count += 1
+        self._start = self._fill = 0
+        if self._buffer is None:
+            self._take_buffer()
+        self._work.put(("open", self._pack.name))
+
+    def _take_buffer(self) -> None:
+        self._buffer = self._free.get()
+        self._base = self._ffi.from_buffer("unsigned char[]", self._buffer)
+
+    def _flush(self, size: int) -> None:
+        """Hands `size` bytes to the writer; what is left over moves to the next buffer."""
+        full = self._buffer
+        assert full is not None
+        rest = full[size : self._fill]
+        self._take_buffer()
+        assert self._buffer is not None
+        self._buffer[: len(rest)] = rest
+        self._work.put(("write", full, size))
+        self._start += size
+        self._fill = len(rest)
+
+    def _finish(self) -> None:
+        assert self._pack is not None
+        self._pack.size = self._start + self._fill
+        # Padding to whole blocks is cut off again by the writer, at the pack's true size.
+        self._fill += -self._fill % BLOCK
+        self._flush(self._fill)
+        self._work.put(("finish", self._pack))
+        self._pack = None
+
+    # --- the writer thread -------------------------------------------------------------------------------
+
+    def _write_all(self) -> None:
+        fd = -1
+        while (job := self._work.get()) is not None:
+            try:
+                if self._error is not None:
+                    pass  # drain: the filling side must never wait for a buffer in vain
+                elif job[0] == "open":
+                    fd = open_for_writing(self._folder / (job[1] + SUFFIX), direct=self._direct)
+                elif job[0] == "write":
+                    _write(fd, memoryview(job[1])[: job[2]])
+                else:
+                    os.ftruncate(fd, job[1].size)
+                    os.fdatasync(fd)
+                    os.close(fd)
+                    fd = -1
+                    sync_folder(self._folder)
+                    self._done.put(job[1])
+            except OSError as e:
+                self._error = e
+            if job[0] == "write":
+                self._free.put(job[1])
+        if fd >= 0:
+            os.close(fd)
+
+
+def open_for_writing(path: Path, *, direct: bool = True) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    if direct and hasattr(os, "O_DIRECT"):
+        try:
+            return os.open(path, flags | os.O_DIRECT, 0o600)
+        except OSError as e:
+            if e.errno != errno.EINVAL:
+                raise
+            with contextlib.suppress(FileNotFoundError):  # some file systems create it and then refuse
+                os.unlink(path)
+    return os.open(path, flags, 0o600)
+
+
+def _write(fd: int, data: memoryview) -> None:
+    while data:
+        try:
+            n = os.write(fd, data)
+        except OSError as e:
+            flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+            if e.errno != errno.EINVAL or not flags & getattr(os, "O_DIRECT", 0):
+                raise
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)  # opened, but will not write that way
+            continue
+        data = data[n:]
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class PackReader:
+    """Reads sealed chunks; keeps a few packs open."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open: OrderedDict[str, int] = OrderedDict()
+
+    def read(self, name: str, offset: int, size: int) -> bytes:
+        """`size` bytes; fewer when the pack is cut short. OSError when it is missing or unreadable."""
+        fd = self._open.get(name)
+        if fd is None:
+            if len(self._open) >= OPEN_PACKS:
+                os.close(self._open.popitem(last=False)[1])
+            fd = self._open[name] = os.open(self._folder / (name + SUFFIX), os.O_RDONLY | os.O_CLOEXEC)
+        else:
+            self._open.move_to_end(name)
+        return os.pread(fd, size, offset)
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+_PUNCH = 0x02 | 0x01
+"""FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE (linux/falloc.h)."""
+
+
+def punch(path: Path, offset: int, size: int) -> bool:
+    """Gives a range of a pack back to the file system. False where that is not possible: it stays taken."""
+    fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
+    if fallocate is None:
+        return False
+    fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        return bool(fallocate(fd, _PUNCH, offset, size) == 0)
+    finally:
+        os.close(fd)

@@ -1,0 +1,282 @@
+"""A version as it is stored: writing its manifest page by page, and reading it back the same way.
+
+Nothing here holds more than a page of rows, so a million files cost no more memory than a thousand.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import struct
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+from idao.crypto import canonical, merkle
+from idao.errors import Malformed, NotFound, VerificationFailed
+from idao.manifest import (
+    CHUNK_ROW,
+    CHUNKS,
+    FILES,
+    HOLE,
+    PAGE_BYTES,
+    ChunkRef,
+    FileDisclosure,
+    FileEntry,
+    Manifest,
+    chunk_rows,
+    disclose,
+    file_rows,
+    manifest_hash,
+    pack_file,
+    pack_page,
+    pages,
+    show_path,
+)
+from idao.store.walk import PRINT_BYTES
+
+SCAN_ENTRIES = 4096
+"""Entries on one page of the stat cache: some 100 kB packed."""
+_SUBTREE = 1024
+"""Leaves hashed at once into a subtree; a power of two, so the tree keeps its shape."""
+
+
+class Leaves:
+    """The root of a growing tree in little memory: whole subtrees at once instead of leaf by leaf."""
+
+    def __init__(self, tree: merkle.Tree) -> None:
+        self._tree = tree
+        self._leaves: list[bytes] = []
+        self._stack: list[tuple[int, bytes]] = []
+        self.count = 0
+
+    def add(self, leaf: bytes) -> None:
+        self._leaves.append(leaf)
+        self.count += 1
+        if len(self._leaves) == _SUBTREE:
+            height, h = 0, merkle.root(self._tree, self._leaves)
+            while self._stack and self._stack[-1][0] == height:
+                h, height = self._tree.branch(self._stack.pop()[1], h), height + 1
+            self._stack.append((height, h))
+            self._leaves = []
+
+    def root(self) -> bytes:
+        parts = [h for _, h in self._stack]
+        if self._leaves or not parts:
+            parts.append(merkle.root(self._tree, self._leaves))
+        r = parts[-1]
+        for left in reversed(parts[:-1]):
+            r = self._tree.branch(left, r)
+        return r
+
+
+class ManifestWriter:
+    """Collects the entries of a version in order; pages go out through `keep` as they fill.
+
+    A page is at most PAGE_BYTES and one row of 128 KiB: well within one chunk.
+    """
+
+    def __init__(self, keep: Callable[[bytes], bytes]) -> None:
+        """`keep(page) -> chunk row`."""
+        self._keep = keep
+        self._files, self._chunks = bytearray(), bytearray()
+        self._files_on_page = 0
+        self._file_pages, self._chunk_pages = bytearray(), bytearray()
+        self._leaves, self._sealed = Leaves(FILES), Leaves(CHUNKS)
+        self._rows = 0
+        self._scan: list[tuple[bytes, bytes]] = []
+        self.scan_pages: list[bytes] = []
+        """Packed pages of the stat cache, not yet sealed."""
+        self.size = 0
+
+    def add(self, entry: FileEntry, rows: bytes, stamp: bytes) -> None:
+        self._leaves.add(entry.leaf())
+        self._files += pack_file(entry)
+        self._files_on_page += 1
+        self.size += entry.size
+        for at in range(0, len(rows), CHUNK_ROW):
+            row = rows[at : at + CHUNK_ROW]
+            self._rows += 1
+            if row[-1] != HOLE:
+                self._sealed.add(row[64:96])
+            self._chunks += row
+            if len(self._chunks) >= PAGE_BYTES:
+                self._end_chunks()
+        if len(self._files) >= PAGE_BYTES:
+            self._end_files()
+        self._scan.append((entry.path, stamp))
+        if len(self._scan) == SCAN_ENTRIES:
+            self._end_scan()
+
+    def finish(self) -> Manifest:
+        self._end_files()
+        self._end_chunks()
+        self._end_scan()
+        return Manifest(
+            v=1,
+            nonce=os.urandom(32),
+            root=self._leaves.root(),
+            files=self._leaves.count,
+            size=self.size,
+            chunk_root=self._sealed.root(),
+            chunks=self._rows,
+            file_pages=bytes(self._file_pages),
+            chunk_pages=bytes(self._chunk_pages),
+        )
+
+    def _end_files(self) -> None:
+        if self._files:
+            self._file_pages += pack_page(self._keep(bytes(self._files)), self._files_on_page)
+            self._files, self._files_on_page = bytearray(), 0
+
+    def _end_chunks(self) -> None:
+        if self._chunks:
+            self._chunk_pages += pack_page(self._keep(bytes(self._chunks)), len(self._chunks) // CHUNK_ROW)
+            self._chunks = bytearray()
+
+    def _end_scan(self) -> None:
+        if self._scan:
+            self.scan_pages.append(pack_scan(self._scan))
+            self._scan = []
+
+
+def pack_scan(entries: list[tuple[bytes, bytes]]) -> bytes:
+    """One page of the stat cache: count, stamps, paths. Compressed, because it is kept for every version."""
+    import zstandard
+
+    body = b"".join(stamp for _, stamp in entries) + b"\0".join(path for path, _ in entries)
+    return struct.pack(">I", len(entries)) + zstandard.compress(body, 1)
+
+
+def unpack_scan(page: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(path, stamp) in order. Our own page, sealed: trusted once it opened."""
+    import zstandard
+
+    count = struct.unpack_from(">I", page)[0]
+    body = zstandard.decompress(page[4:])
+    split = count * PRINT_BYTES
+    stamps = (body[i : i + PRINT_BYTES] for i in range(0, split, PRINT_BYTES))
+    return zip(body[split:].split(b"\0"), stamps, strict=True)
+
+
+Load = Callable[[ChunkRef], bytes]
+"""Content of a chunk, verified."""
+
+
+class Version:
+    """One stored version: its entries, their chunks, and the bytes behind them. All reads verify."""
+
+    def __init__(self, ref: bytes, packed: bytes, load: Load) -> None:
+        """`packed`: canonical bytes of the manifest; `Malformed` if it is not the one that `ref` names."""
+        if manifest_hash(packed) != ref:
+            raise Malformed("the manifest is not the one that was committed to")
+        self.ref = ref
+        self.head = canonical.unpack(Manifest, packed)
+        self._load = load
+        self._chunk_pages = pages(self.head.chunk_pages)
+        self._chunk_starts = list(accumulate((n for _, n in self._chunk_pages), initial=0))
+        self._page: tuple[int, list[ChunkRef]] = (-1, [])
+
+    def entries(self) -> Iterator[FileEntry]:
+        """All entries in path order. `Malformed` when the pages do not hold what the head says."""
+        last, count = b"", 0
+        for page, rows in pages(self.head.file_pages):
+            on_page = 0
+            for entry in file_rows(self._load(page)):
+                if entry.path <= last:
+                    raise Malformed("manifest: entries are out of order")
+                last = entry.path
+                on_page += 1
+                yield entry
+            if on_page != rows:
+                raise Malformed("manifest: a file page has another number of rows than the head says")
+            count += on_page
+        if count != self.head.files:
+            raise Malformed("manifest: entries are missing")
+
+    def chunks(self, first: int, count: int) -> Iterator[ChunkRef]:
+        """Rows first..first+count of the chunk pages."""
+        if first + count > self.head.chunks or first + count > self._chunk_starts[-1]:
+            raise Malformed("manifest: chunk rows are missing")
+        while count:
+            number = bisect.bisect_right(self._chunk_starts, first) - 1
+            if self._page[0] != number:
+                self._page = (number, chunk_rows(self._load(self._chunk_pages[number][0])))
+            at = first - self._chunk_starts[number]
+            part = self._page[1][at : at + count]
+            if not part:
+                raise Malformed("manifest: a chunk page is short")
+            yield from part
+            first, count = first + len(part), count - len(part)
+
+    def page_chunks(self) -> Iterator[ChunkRef]:
+        """The chunks that hold the pages of the manifest itself."""
+        for rows in (self.head.file_pages, self.head.chunk_pages):
+            yield from (chunk for chunk, _ in pages(rows))
+
+    def files(self) -> Iterator[tuple[FileEntry, list[ChunkRef]]]:
+        """Every entry with its chunks, in path order."""
+        first = 0
+        for entry in self.entries():
+            yield entry, list(self.chunks(first, entry.parts))
+            first += entry.parts
+
+    def find(self, path: bytes) -> tuple[FileEntry, list[ChunkRef]]:
+        """One entry by its path; `NotFound`."""
+        first = 0
+        for entry in self.entries():
+            if entry.path == path:
+                return entry, list(self.chunks(first, entry.parts))
+            first += entry.parts
+        raise NotFound(f"no such file in this version: {show_path(path)}")
+
+    def open(self, path: bytes) -> StoredFile:
+        """A file by its path, for reading. `NotFound`; a link or folder reads as empty."""
+        entry, parts = self.find(path)
+        return StoredFile(entry, parts, self._load)
+
+    def all(self) -> Iterator[StoredFile]:
+        """Every entry in path order, ready for reading: what an assessor walks over."""
+        for entry, parts in self.files():
+            yield StoredFile(entry, parts, self._load)
+
+    def disclose(self, path: bytes) -> FileDisclosure:
+        """What shows that `path` is in this version, and nothing of the other files."""
+        return disclose(self.entries(), path, self.find(path)[1])
+
+
+class StoredFile:
+    """The bytes of one file of a version."""
+
+    def __init__(self, entry: FileEntry, parts: list[ChunkRef], load: Load) -> None:
+        if entry.size != sum(p.size for p in parts) and not entry.target:
+            raise VerificationFailed(f"{show_path(entry.path)}: its chunks do not add up to its size")
+        self.entry, self.parts, self._load = entry, parts, load
+        self._starts = list(accumulate((p.size for p in parts), initial=0))
+        self._last: tuple[int, bytes] = (-1, b"")
+
+    def read(self, offset: int = 0, length: int | None = None) -> bytes:
+        """Up to `length` bytes from `offset`, fewer at the end of the file."""
+        end = self._starts[-1] if length is None else min(offset + length, self._starts[-1])
+        out = []
+        while offset < end:
+            i = bisect.bisect_right(self._starts, offset) - 1
+            at = offset - self._starts[i]
+            n = min(self.parts[i].size - at, end - offset)
+            out.append(bytes(n) if self.parts[i].form == HOLE else self.part(i)[at : at + n])
+            offset += n
+        return b"".join(out)
+
+    def blocks(self) -> Iterator[bytes]:
+        """The whole file in pieces of at most 2 MiB; holes as zeros."""
+        for i, part in enumerate(self.parts):
+            if part.form != HOLE:
+                yield self.part(i)
+                continue
+            for at in range(0, part.size, PAGE_BYTES):
+                yield bytes(min(PAGE_BYTES, part.size - at))
+
+    def part(self, i: int) -> bytes:
+        """The content of one part; the last one read is kept."""
+        if self._last[0] != i:
+            self._last = (i, self._load(self.parts[i]))
+        return self._last[1]

@@ -1,0 +1,168 @@
+"""Walking what a person named: every entry below the PATHs, in the order of a manifest, nothing followed.
+
+Order is that of the stored paths as bytes. Within a folder, names are sorted as if a folder's ended in `/`,
+which gives that order without holding the whole tree in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from idao.errors import NotFound, UsageError
+from idao.manifest import FILE, FOLDER, LINK, MODE_MASK, PATH_MAX, show_path
+
+STDIN = b"-"
+STDIN_NAME = b"stdin"
+
+_PRINT = struct.Struct(">BHQqqQ")
+PRINT_BYTES = _PRINT.size
+NO_PRINT = bytes(PRINT_BYTES)
+"""In place of a fingerprint that must not be trusted: equal to none."""
+
+SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+class Found(NamedTuple):
+    """One entry on disk."""
+
+    path: bytes
+    """As it is stored."""
+    full: bytes
+    """As the system opens it."""
+    kind: int
+    size: int
+    stamp: bytes
+    """Fingerprint: kind, mode, size, mtime, ctime, inode. Equal means unchanged."""
+
+
+def stamp_of(st: os.stat_result) -> bytes:
+    kind = FILE if stat.S_ISREG(st.st_mode) else LINK if stat.S_ISLNK(st.st_mode) else FOLDER
+    mode = st.st_mode & MODE_MASK
+    return _PRINT.pack(kind, mode, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_ino)
+
+
+def folder_stamp(mode: int) -> bytes:
+    """Of an empty folder only the permissions matter."""
+    return _PRINT.pack(FOLDER, mode & MODE_MASK, 0, 0, 0, 0)
+
+
+class Walk:
+    """Iterate it once; then `skipped` and `unreadable` say what it could not or would not take."""
+
+    def __init__(self, paths: Sequence[bytes], home: tuple[int, int] | None = None) -> None:
+        """`home`: (device, inode) of the folder of idao itself, which is never taken in.
+
+        `NotFound` or `UsageError` when a PATH is missing, special, or named like another.
+        """
+        self.skipped: list[tuple[bytes, str]] = []
+        self.unreadable: list[tuple[bytes, str]] = []
+        self._home = home
+        self._roots = _roots(paths)
+
+    def __iter__(self) -> Iterator[Found]:
+        for name, full, st in self._roots:
+            if st is None:
+                yield Found(STDIN_NAME, STDIN, FILE, 0, NO_PRINT)
+            elif stat.S_ISDIR(st.st_mode):
+                yield from self._folder(name + b"/" if name else b"", full, st)
+            else:
+                yield Found(name, full, FILE, st.st_size, stamp_of(st))
+
+    def _folder(self, prefix: bytes, full: bytes, st: os.stat_result) -> Iterator[Found]:
+        # A stack, not recursion: folders nest deeper than Python likes to.
+        stack = [(prefix, full, st, self._list(prefix, full, st), [0])]
+        while stack:
+            prefix, full, st, names, taken = stack[-1]
+            for key, name, st_child in names:
+                path, below = prefix + name, os.path.join(full, name)
+                if key.endswith(b"/"):
+                    path += b"/"
+                    stack.append((path, below, st_child, self._list(path, below, st_child), [0]))
+                    break
+                taken[0] += 1
+                kind = FILE if stat.S_ISREG(st_child.st_mode) else LINK
+                yield Found(path, below, kind, st_child.st_size, stamp_of(st_child))
+            else:
+                stack.pop()
+                if not taken[0] and prefix and not self._refused(prefix):
+                    yield Found(prefix, full, FOLDER, 0, folder_stamp(st.st_mode))
+                    taken[0] = 1
+                if stack:
+                    stack[-1][4][0] += taken[0]
+
+    def _refused(self, prefix: bytes) -> bool:
+        return any(last and last[-1][0] == prefix for last in (self.skipped, self.unreadable))
+
+    def _list(
+        self, prefix: bytes, full: bytes, st: os.stat_result
+    ) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
+        """(sort key, name, stat) of what a folder holds and can be stored, in order."""
+        if (st.st_dev, st.st_ino) == self._home:
+            self.skipped.append((prefix, "the home of idao itself"))
+            return iter(())
+        found = []
+        try:
+            with os.scandir(full) as entries:
+                for e in entries:
+                    try:
+                        child = e.stat(follow_symlinks=False)
+                    except FileNotFoundError:
+                        self.skipped.append((prefix + e.name, "vanished"))
+                        continue
+                    special = SPECIAL.get(stat.S_IFMT(child.st_mode))
+                    if special:
+                        self.skipped.append((prefix + e.name, special))
+                    elif len(prefix) + len(e.name) >= PATH_MAX:
+                        self.unreadable.append((prefix + e.name, "path too long"))
+                    else:
+                        folder = stat.S_ISDIR(child.st_mode)
+                        found.append((e.name + b"/" if folder else e.name, e.name, child))
+        except FileNotFoundError:
+            self.skipped.append((prefix, "vanished"))
+        except OSError as e:
+            self.unreadable.append((prefix or b".", e.strerror or "unreadable"))
+        found.sort(key=lambda f: f[0])
+        return iter(found)
+
+
+def _roots(paths: Sequence[bytes]) -> list[tuple[bytes, bytes, os.stat_result | None]]:
+    """(stored name, path, stat) of each PATH, in order. A folder named alone gives no name to its entries."""
+    roots: list[tuple[bytes, bytes, os.stat_result | None]] = []
+    for path in paths:
+        if path == STDIN:
+            roots.append((STDIN_NAME, STDIN, None))
+            continue
+        try:
+            # A link that a person names is followed; those found below are not.
+            st = os.stat(path)
+        except OSError as e:
+            raise NotFound(f"cannot take in {show_path(path)}: {e.strerror}") from e
+        except ValueError as e:
+            raise UsageError(f"not a path: {show_path(path)}") from e
+        if special := SPECIAL.get(stat.S_IFMT(st.st_mode)):
+            raise UsageError(
+                f"{show_path(path)} is {special}: only files, folders and - (standard input) can be taken in"
+            )
+        alone = len(paths) == 1 and stat.S_ISDIR(st.st_mode)
+        name = b"" if alone else os.path.basename(os.path.abspath(path)) or b"root"
+        roots.append((name, path, st))
+    if not roots:
+        raise UsageError("nothing to take in: no PATH given")
+    names = [name for name, _, _ in roots]
+    if twice := next((n for n in names if names.count(n) > 1), None):
+        raise UsageError(
+            f"two PATHs have the same name: {show_path(twice)}",
+            hint="contribute the folder that holds them, or rename one",
+        )
+    folder = [st is not None and stat.S_ISDIR(st.st_mode) for _, _, st in roots]
+    order = sorted(zip(roots, folder, strict=True), key=lambda r: r[0][0] + (b"/" if r[1] else b""))
+    return [r for r, _ in order]
