@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -282,24 +282,44 @@ def disclose(entries: Iterable[FileEntry], path: bytes, parts: Sequence[ChunkRef
     )
 
 
+class Disclosed(Protocol):
+    """What is needed of a file to recompute its content root from its bytes."""
+
+    @property
+    def kind(self) -> int: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def secret(self) -> bytes: ...
+    @property
+    def sizes(self) -> tuple[int, ...]: ...
+    @property
+    def holes(self) -> tuple[int, ...]: ...
+
+
+def content_of(d: Disclosed, blocks: Iterable[bytes]) -> bytes:
+    """The content root that `blocks` give: the file's bytes in any portions, or a link's target."""
+    if d.kind == FILE:
+        return content_root(d.secret, list(_hash_parts(d, blocks)))
+    data = b"".join(blocks)
+    if len(data) != d.size or d.sizes:
+        raise VerificationFailed(f"{show_path(d.path)}: not the {KIND_NAMES[d.kind]} that was disclosed")
+    return link_root(d.secret, data) if d.kind == LINK else FOLDER_ROOT
+
+
 def check_disclosure(root: bytes, d: FileDisclosure, blocks: Iterable[bytes]) -> None:
     """Checks a file against an asset root. `blocks` are the file's bytes in any portions (a link's target).
 
     Raises `VerificationFailed` that says what differs.
     """
-    if d.kind == FILE:
-        content = content_root(d.secret, list(_hash_parts(d, blocks)))
-    else:
-        data = b"".join(blocks)
-        if len(data) != d.size or d.sizes:
-            raise VerificationFailed(f"{show_path(d.path)}: not the {KIND_NAMES[d.kind]} that was disclosed")
-        content = link_root(d.secret, data) if d.kind == LINK else FOLDER_ROOT
-    leaf = file_leaf(leaf_salt(d.secret), d.path, d.size, content)
+    leaf = file_leaf(leaf_salt(d.secret), d.path, d.size, content_of(d, blocks))
     if merkle.root_from_path(FILES, leaf, d.index, d.files, d.proof) != root:
         raise VerificationFailed(f"{show_path(d.path)}: its content is not what the asset commits to")
 
 
-def _hash_parts(d: FileDisclosure, blocks: Iterable[bytes]) -> Iterator[bytes]:
+def _hash_parts(d: Disclosed, blocks: Iterable[bytes]) -> Iterator[bytes]:
     if sum(d.sizes) != d.size or 0 in d.sizes:
         raise VerificationFailed(f"{show_path(d.path)}: the parts do not add up to the file")
     holes, source, rest = set(d.holes), iter(blocks), memoryview(b"")

@@ -1,0 +1,419 @@
+"""The proof file: shows a stranger that a record is in an anchored log, offline, with all that it takes.
+
+One canonical CBOR value behind a magic line. It holds the signed genesis, the links to the validator set
+of its epoch, a C2SP tlog-proof (checkpoint, cosignatures, inclusion path), the block header, the signed
+transaction with its receipt, the records as of that height with their paths in the state tree, and the
+disclosed files with their salts. Whoever holds it can confirm a guess at a disclosed file's contents:
+disclose what may be known. `judge` needs nothing else: no home, no network, no key, no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from idao import anchor, manifest
+from idao.crypto import canonical, merkle, note, statetree
+from idao.crypto.hashing import Kind, hash_of
+from idao.errors import IdaoError, Malformed, VerificationFailed
+from idao.ledger import genesis as genesis_rules
+from idao.ledger.assets import Asset, AssetVersion
+from idao.ledger.dats import Class, Dat
+from idao.ledger.genesis import Bundle
+from idao.ledger.reviews import ReviewRecord
+from idao.ledger.state import key_of, table_of
+from idao.ledger.tx import Receipt, Tx, parse_tx
+from idao.model import Hash, Header, Id, Salt, Size, ValidatorSet, Word, show_id
+
+MAGIC = b"idao-proof/1\n"
+PROOF_BYTES_MAX = 512 * 1024 * 1024
+"""Some four million disclosed files."""
+FILES_MAX = 2**22
+RECORDS_MAX = 64
+LINKS_MAX = 4096
+OUTSIDE_MAX = 64
+"""Witness cosignatures and timestamps from outside that one proof may carry."""
+SUBJECTS = ("tx", "asset", "dat")
+RECORD_CLASSES = {table_of(cls).name: cls for cls in (Asset, AssetVersion, ReviewRecord, Class, Dat)}
+"""What a proof can show."""
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One record as of the checkpoint's height, or its absence (no `record`)."""
+
+    table: Word
+    key: Annotated[bytes, Size(1, 512)]
+    record: Annotated[bytes, Size(1, 65536)] | None
+    path: statetree.StateProof
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A disclosed file: enough to recompute its leaf, and its content root from its bytes."""
+
+    kind: int
+    path: Annotated[bytes, Size(1, manifest.PATH_MAX)]
+    size: int
+    secret: Salt
+    content: Hash
+    sizes: Annotated[tuple[int, ...], Size(0, manifest.PARTS_MAX)]
+    holes: Annotated[tuple[int, ...], Size(0, manifest.PARTS_MAX)]
+
+    def leaf(self) -> bytes:
+        return manifest.file_leaf(manifest.leaf_salt(self.secret), self.path, self.size, self.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A disclosed file with its place among all leaves, for showing one without the others."""
+
+    file: Listed
+    index: int
+    proof: Annotated[tuple[Hash, ...], Size(0, 64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosure:
+    """Files of one asset version: all of them in order, or some with their paths."""
+
+    count: int
+    """Leaves of the version."""
+    all: Annotated[tuple[Listed, ...], Size(0, FILES_MAX)]
+    some: Annotated[tuple[Placed, ...], Size(0, FILES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A change of epoch: the checkpoint and receipt that name the next set, cosigned by the old one."""
+
+    tlog: Annotated[str, Size(1, 131072)]
+    leaf: Annotated[bytes, Size(1, 1_048_576)]
+    members: Annotated[bytes, Size(1, 16384)]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    v: int
+    bundle: Bundle
+    lineage: Annotated[tuple[Link, ...], Size(0, LINKS_MAX)]
+    tlog: Annotated[str, Size(1, 131072)]
+    header: Header
+    leaf: Annotated[bytes, Size(1, 1_048_576)]
+    tx: Annotated[bytes, Size(1, 131072)]
+    subject_kind: Word
+    subject: Id
+    records: Annotated[tuple[Shown, ...], Size(0, RECORDS_MAX)]
+    files: Disclosure | None
+    attestations: Annotated[tuple[bytes, ...], Size(0, OUTSIDE_MAX)]
+    """Evidence of trusted hardware for cosigners."""
+    witnesses: Annotated[tuple[bytes, ...], Size(0, OUTSIDE_MAX)]
+    """Cosignatures of others than the validators; counted apart."""
+    timestamps: Annotated[tuple[bytes, ...], Size(0, OUTSIDE_MAX)]
+
+
+def dump(proof: Proof) -> bytes:
+    return MAGIC + canonical.pack(proof)
+
+
+def parse(data: bytes) -> Proof:
+    """`Malformed` unless these are the one spelling of a proof."""
+    if not data.startswith(MAGIC):
+        raise Malformed("not an idao proof", hint="proofs are made by 'idao proof'")
+    proof = canonical.unpack(Proof, data[len(MAGIC) :], limit=PROOF_BYTES_MAX)
+    if proof.v != 1:
+        raise Malformed(f"a proof of version {proof.v}; this idao reads 1")
+    return proof
+
+
+# --- judging ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(slots=True)
+class Verdict:
+    """Every check, and what the proof says if they hold."""
+
+    checks: list[Check] = field(default_factory=list)
+    subject: str = ""
+    anchor: anchor.Anchor | None = None
+    quorum: bytes = b""
+    kind: str = ""
+    independent: int = 0
+    """Validators other than the owner of what is proven."""
+    reviews: int = 0
+    """Independent reviews of the asset version."""
+    founders: tuple[bytes, ...] = ()
+    time_ms: int = 0
+    genesis_ms: int = 0
+    files: dict[bytes, Listed] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return all(c.ok for c in self.checks)
+
+    def check(self, name: str, rule: Callable[[], str]) -> None:
+        """Runs one rule: its detail, or the reason why it fails. Later checks run all the same."""
+        try:
+            self.checks.append(Check(name, True, rule()))
+        except IdaoError as e:
+            self.checks.append(Check(name, False, e.message))
+        except _Unknown as e:
+            self.checks.append(Check(name, False, f"cannot be checked: {e}"))
+
+
+class _Unknown(Exception):
+    """A check rests on one that failed."""
+
+
+def judge(data: bytes) -> Verdict:
+    """Judges a proof file alone. Never raises for its contents."""
+    verdict = Verdict()
+    try:
+        proof = parse(data)
+    except IdaoError as e:
+        verdict.checks.append(Check("format", False, e.message))
+        return verdict
+    verdict.checks.append(Check("format", True, "one canonical value"))
+    _Judge(proof, verdict).run()
+    return verdict
+
+
+def _fail(why: str) -> Any:
+    raise VerificationFailed(why)
+
+
+class _Judge:
+    def __init__(self, proof: Proof, verdict: Verdict) -> None:
+        self.proof, self.verdict = proof, verdict
+        self.validators: ValidatorSet | None = None
+        self.epoch = 0
+        self.tlog: note.TlogProof | None = None
+        self.checkpoint: note.Checkpoint | None = None
+        self.receipt: Receipt | None = None
+        self.tx: Tx | None = None
+        self.records: list[Any] = []
+
+    def run(self) -> None:
+        check = self.verdict.check
+        check("genesis", self._genesis)
+        check("lineage", self._lineage)
+        check("anchor", self._anchor)
+        check("header", self._header)
+        check("inclusion", self._inclusion)
+        check("receipt", self._receipt)
+        check("transaction", self._transaction)
+        check("records", self._records)
+        check("subject", self._subject)
+        check("files", self._files)
+        check("extras", self._extras)
+
+    def _genesis(self) -> str:
+        bundle = self.proof.bundle
+        genesis_rules.check_bundle(bundle)
+        self.verdict.quorum = genesis_rules.quorum_id(bundle.genesis)
+        self.verdict.kind = bundle.genesis.kind
+        self.verdict.genesis_ms = bundle.genesis.time_ms
+        self.verdict.founders = tuple(v.idao for v in bundle.genesis.validators.validators)
+        before = bundle.genesis.parent
+        broken = f"; continues {show_id('quorum', before.quorum)} after a recovery" if before else ""
+        return f"signed by its {len(self.verdict.founders)} founder(s){broken}"
+
+    def _lineage(self) -> str:
+        if not self.verdict.quorum:
+            raise _Unknown("genesis")
+        if self.proof.lineage:
+            _fail("changes of the validator set are not known to this version")
+        self.validators = self.proof.bundle.genesis.validators
+        return "the validator set is that of the genesis"
+
+    def _anchor(self) -> str:
+        if self.validators is None:
+            raise _Unknown("lineage")
+        tlog = note.parse_tlog_proof(self.proof.tlog)
+        judged = anchor.check_anchor(tlog.note, self.validators)
+        if judged.checkpoint.quorum != self.verdict.quorum:
+            _fail("the checkpoint is of another quorum")
+        if judged.checkpoint.epoch != self.epoch:
+            _fail("the checkpoint is of another epoch")
+        self.tlog, self.checkpoint = tlog, judged.checkpoint
+        self.verdict.anchor = judged
+        return (
+            f"height {judged.checkpoint.height}: cosigned by power {judged.power} "
+            f"of {self.validators.total_power}, {judged.required_power} needed"
+        )
+
+    def _header(self) -> str:
+        c, h = self._need(self.checkpoint, "anchor"), self.proof.header
+        told = (hash_of(Kind.HEADER, h), h.quorum, h.height, h.state_root, h.log_size + 1, h.validators)
+        if told != (c.header, c.quorum, c.height, c.state_root, c.size, c.validators):
+            _fail("the block header is not the one the checkpoint names")
+        self.verdict.time_ms = h.time_ms
+        return f"as of height {h.height}"
+
+    def _inclusion(self) -> str:
+        tlog, c = self._need(self.tlog, "anchor"), self._need(self.checkpoint, "anchor")
+        leaf = merkle.LOG.leaf(self.proof.leaf)
+        if merkle.root_from_path(merkle.LOG, leaf, tlog.index, c.size, tlog.path) != c.root:
+            _fail("the receipt is not in the log of the checkpoint")
+        return f"leaf {tlog.index} of {c.size}"
+
+    def _receipt(self) -> str:
+        receipt = canonical.unpack(Receipt, self.proof.leaf)
+        if not receipt.ok:
+            _fail(f"the transaction was refused: {receipt.code}")
+        if receipt.origin != "tx":
+            _fail("the receipt is of no transaction")
+        c = self._need(self.checkpoint, "anchor")
+        if receipt.height > c.height:
+            _fail("the receipt is later than the checkpoint")
+        self.receipt = receipt
+        return f"{receipt.kind} applied at height {receipt.height}"
+
+    def _transaction(self) -> str:
+        receipt = self._need(self.receipt, "receipt")
+        tx = parse_tx(self.proof.tx)
+        if tx.id != receipt.tx:
+            _fail("the transaction is not the one of the receipt")
+        if tx.envelope.quorum != self.verdict.quorum:
+            _fail("the transaction is for another quorum")
+        if not tx.authentic():
+            _fail("the transaction's signature does not hold")
+        self.tx = tx
+        return f"signed by {show_id('idao', tx.envelope.idao)}"
+
+    def _records(self) -> str:
+        root = self._need(self.checkpoint, "anchor").state_root
+        seen = set()
+        for shown in self.proof.records:
+            cls = RECORD_CLASSES.get(shown.table) or _fail(f"a record of unknown kind '{shown.table}'")
+            key = tuple(canonical.decode(shown.key))
+            if (shown.table, shown.key) in seen:
+                _fail("a record is shown twice")
+            seen.add((shown.table, shown.key))
+            value = None
+            if shown.record is not None:
+                rec: Any = canonical.unpack(cls, shown.record)
+                if key_of(rec) != key:
+                    _fail(f"a {shown.table} stands under another key")
+                value = statetree.value_hash(shown.record)
+                self.records.append(rec)
+            if not statetree.check(root, statetree.record_path(shown.table, key), value, shown.path):
+                _fail(f"a {shown.table} is not what the state root commits to")
+        return f"{len(self.proof.records)} as of height {self.proof.header.height}"
+
+    def _one(self, cls: type[R]) -> R:
+        found = [r for r in self.records if type(r) is cls]
+        if len(found) != 1:
+            _fail(f"the proof shows {len(found)} records of kind {table_of(cls).name}, one is needed")
+        return found[0]
+
+    def _subject(self) -> str:
+        kind, subject = self.proof.subject_kind, self.proof.subject
+        receipt = self._need(self.receipt, "receipt")
+        self.verdict.subject = show_id(kind, subject) if kind in SUBJECTS else ""
+        if kind == "tx":
+            if subject != receipt.tx:
+                _fail("the subject is another transaction")
+            self._count(receipt.idao)
+            return "the transaction"
+        if kind not in SUBJECTS:
+            _fail(f"unknown subject '{kind}'")
+        version = self._one(AssetVersion)
+        made: Any = version
+        if kind == "dat":
+            dat, cls = self._one(Dat), self._one(Class)
+            if (dat.id, dat.class_id) != (subject, cls.id):
+                _fail("the DAT shown is another")
+            tied = (version.asset, version.version, version.root)
+            if tied != (dat.asset, dat.version, dat.root) or tied != (cls.asset, cls.version, cls.root):
+                _fail("DAT, class and asset version do not belong together")
+            made = dat
+        elif version.asset != subject:
+            _fail("the asset shown is another")
+        wanted = (table_of(type(made)).name, canonical.encode(list(key_of(made))))
+        if not any((c.table, c.key) == wanted for c in receipt.changed):
+            _fail("the receipt is not of what made the subject")
+        self._count(version.owner)
+        self.verdict.reviews = version.independent
+        how = f"{version.independent} independent review(s)" if version.independent else "its owner alone"
+        return f"version {version.version}, {'verified' if version.verified else 'not verified'} by {how}"
+
+    def _count(self, owner: bytes) -> None:
+        validators = self._need(self.validators, "lineage")
+        cosigners = self.verdict.anchor.cosigners if self.verdict.anchor else ()
+        self.verdict.independent = sum(1 for i in cosigners if validators.validators[i].idao != owner)
+
+    def _files(self) -> str:
+        files = self.proof.files
+        if files is None:
+            return "none disclosed"
+        root = self._one(AssetVersion).root
+        if files.all and (files.some or len(files.all) != files.count):
+            _fail("all files are disclosed, or some; not both")
+        _check_order([f.path for f in files.all] or [p.file.path for p in files.some])
+        if files.all and merkle.root(manifest.FILES, [f.leaf() for f in files.all]) != root:
+            _fail("the disclosed files are not those of the asset")
+        for placed in files.some:
+            reached = merkle.root_from_path(
+                manifest.FILES, placed.file.leaf(), placed.index, files.count, placed.proof
+            )
+            if reached != root:
+                _fail(f"{manifest.show_path(placed.file.path)} is not in the asset")
+        shown = files.all or tuple(p.file for p in files.some)
+        self.verdict.files = {f.path: f for f in shown}
+        return f"{len(shown)} of {files.count} disclosed"
+
+    def _extras(self) -> str:
+        """What this version cannot judge may not pass for judged."""
+        if self.proof.attestations or self.proof.witnesses or self.proof.timestamps:
+            _fail("it carries outside evidence that this version does not know")
+        return "no outside evidence"
+
+    @staticmethod
+    def _need(value: R | None, check: str) -> R:
+        if value is None:
+            raise _Unknown(f"'{check}' failed")
+        return value
+
+
+def _check_order(paths: Sequence[bytes]) -> None:
+    for path in paths:
+        manifest.check_path(path)
+    if list(paths) != sorted(set(paths)):
+        _fail("disclosed files are out of order")
+
+
+def check_file(listed: Listed, blocks: Iterable[bytes]) -> None:
+    """`VerificationFailed` unless these bytes are the disclosed file."""
+    if manifest.content_of(listed, blocks) != listed.content:
+        _fail(f"{manifest.show_path(listed.path)}: its content differs from what was disclosed")
+
+
+def places(leaves: Sequence[bytes]) -> Callable[[int], tuple[bytes, ...]]:
+    """Merkle paths of many leaves of one asset, without hashing the tree for each."""
+    levels = [list(leaves)]
+    while len(levels[-1]) > 1:
+        level = levels[-1]
+        pairs: Iterator[bytes] = (
+            manifest.FILES.branch(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)
+        )
+        levels.append([*pairs, *level[len(level) - len(level) % 2 :]])
+
+    def path(index: int) -> tuple[bytes, ...]:
+        out = []
+        for level in levels[:-1]:
+            if index ^ 1 < len(level):
+                out.append(level[index ^ 1])
+            index //= 2
+        return tuple(out)
+
+    return path
