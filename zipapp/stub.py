@@ -130,7 +130,7 @@ def unpacked(archive, name, entries):
             try:
                 unpack(archive, entries, new)
             except (zipfile.BadZipFile, zlib.error, KeyError, EOFError):
-                raise Stop(1, "this file is damaged: '" + archive + "'", "get it again")  # noqa: B904 (Python 2)
+                raise Stop(1, "this file is damaged: '" + archive + "'", "get it again")
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(new, folder)
         finally:
@@ -148,8 +148,14 @@ def start():
         # 7: something is missing on this machine
         raise Stop(
             7,
-            "this file runs on " + BAKED["needs"] + "; this is Python %d.%d" % sys.version_info[:2]
-            + " on " + platform.machine() + " " + platform.system(),
+            "this file runs on %s; this is %s %s on %s %s"
+            % (
+                BAKED["needs"],
+                platform.python_implementation(),
+                platform.python_version(),
+                platform.machine(),
+                platform.system(),
+            ),
             "run it with such a Python, or build it on this machine: python3 zipapp/build",
         )
     name = tag()
