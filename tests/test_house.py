@@ -24,8 +24,6 @@ SCRIPTS = [CLONE / name for name in ("zipapp/build", "zipapp/try", "man/make", "
 CONTRACTS = tomllib.loads((CLONE / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 FORBIDDEN_NAME = re.compile(r"(^|_)(utils?|helpers?|commons?|managers?|base)(_|$)")
 FORBIDDEN_CLASS = re.compile(r"(Util|Helper|Manager|Common)s?$")
-    r"(^|_)(utils?|helpers?|commons?|managers?|base)(_|$)|(Util|Helper|Manager|Base)s?$"
-)
 HEAVY = {"rich", "cryptography", "zeroconf", "asyncio", "pydantic", "sqlite_utils", "logging", "platformdirs"}
 """Modules that no command may import before it needs them (tens of milliseconds each)."""
 
