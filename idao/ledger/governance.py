@@ -285,7 +285,7 @@ def actions_of(body: Propose) -> list[tuple[str, Any]]:
     """(name, unpacked body) each. Refuses with `unknown-action`; `Malformed` if a body is not one."""
     from idao.ledger.registry import ACTIONS  # which lists this family too
 
-    out = []
+    out: list[tuple[str, Any]] = []
     for action in body.actions:
         if action.name not in ACTIONS:
             refuse("unknown-action", f"'{action.name}' is not something a proposal can do")
@@ -439,7 +439,6 @@ def show(state: State, p: Proposal) -> dict[str, Any]:
     """A proposal in plain values: ids in full text, times in ms UTC, shares in basis points."""
     t = tally(state, p)
     body = canonical.unpack(Propose, p.body)
-    votes = electorate(state, p)
     return {
         "proposal": show_id("proposal", p.proposal),
         "idao": show_id("idao", p.idao),
@@ -464,7 +463,7 @@ def show(state: State, p: Proposal) -> dict[str, Any]:
         "closed_ms": p.closed_ms,
         "due_ms": p.due_ms,
         "ballots": [
-            {"member": show_id("idao", b.member), "choice": b.choice, "votes": votes.get(b.member, 0)}
+            {"member": show_id("idao", b.member), "choice": b.choice}
             for b in state.scan(Ballot, p.proposal)
         ],
     }
