@@ -173,12 +173,12 @@ class Machine:
             case ev.Body(number, digest, block):
                 # Only what progress waits for: nobody can fill our memory with bodies.
                 if number == h.number and digest in h.wanted():
-                    h.bodies[digest] = block
-                    self._judge(h, digest)
+                    self._take_body(h, digest, block)
+                    self._consider(h)
             case ev.GetBlock(number, digest):
                 if number == h.number and h.verdicts.get(digest) is not None and digest in h.bodies:
                     self._out.append(ev.Send(peer, ev.Body(number, digest, h.bodies[digest])))
-                elif number < h.number:
+                elif 0 < number < h.number:
                     self._out.append(ev.Serve(peer, number))
             case ev.Status():
                 self._on_status(h, peer, frame)
@@ -415,7 +415,7 @@ class Machine:
         first = h.proposals.setdefault(vote.view, signed).vote.digest
         useful = (first == vote.digest and vote.view >= h.view) or vote.digest in h.wanted()
         if frame.block is not None and vote.digest not in h.bodies and useful:
-            h.bodies[vote.digest] = frame.block
+            self._take_body(h, vote.digest, frame.block)
         self._arm(h)
         self._consider(h)
 
@@ -434,6 +434,12 @@ class Machine:
             self._give_up(h)
         else:
             self._judge(h, digest)
+
+    def _take_body(self, h: Height, digest: bytes, block: bytes) -> None:
+        """A body may come after the certificate that waits for it."""
+        h.bodies[digest] = block
+        if h.certified(digest):
+            self._on_certified(h, digest)
 
     def _judge(self, h: Height, digest: bytes, *, fresh: bool = True) -> None:
         """Orders a verdict on a block, once at a time; asks a peer for the block if it is not here."""
@@ -559,7 +565,8 @@ class Machine:
     def _on_status(self, h: Height, peer: ev.Peer, s: ev.Status) -> None:
         """R10: gives a peer what it lacks; asks one that is ahead."""
         if s.height < h.number:
-            self._out.append(ev.Serve(peer, s.height))
+            if s.height > 0:
+                self._out.append(ev.Serve(peer, s.height))
             return
         if s.height > h.number:
             self._claims[peer] = s.height

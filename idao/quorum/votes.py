@@ -47,6 +47,10 @@ class VoteKeeper:
         other = held[0]
         return True, other if other is not signed and conflict(other, signed) else None
 
+    def __len__(self) -> int:
+        """Votes held."""
+        return sum(len(v) for v in self._by_slot.values())
+
     def held(self, signer: int, vote: Vote) -> SignedVote | None:
         return self._by_vote.get((vote.kind, vote.view, vote.digest), {}).get(signer)
 

@@ -1,0 +1,475 @@
+"""Liars have names and one sin each. Beside its sin a liar runs the honest machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate, SignedVote, Vote
+from idao.quorum import events as ev
+from idao.quorum.height import Height
+from idao.quorum.machine import Machine
+
+from .blocks import SimBlock, block_hash, parse
+from .node import Disk, Node
+
+if TYPE_CHECKING:
+    from .world import World
+
+OTHER_QUORUM = b"another quorum".ljust(32, b".")
+
+
+class Shameless(Machine):
+    """Does not mind meeting its own key elsewhere, and never halts."""
+
+    def _halt(self, reason: str) -> None:
+        return
+
+
+class Liar(Node):
+    """Base: signs whatever it likes, tells each peer what it likes."""
+
+    sin = "none"
+
+    @classmethod
+    def copies_of(cls, world: World, index: int) -> list[Node]:
+        return [cls(world, index)]
+
+    def make_machine(self) -> Any:
+        return Shameless(self.world.quorum, self.validator.key, self.world.keys.verify)
+
+    def fail(self, what: str) -> None:
+        return
+
+    def check_speech(self, frame: ev.Frame) -> None:
+        return
+
+    def signed(
+        self, kind: int, height: int, view: int, digest: bytes, quorum: bytes | None = None
+    ) -> SignedVote:
+        vote = Vote(kind, quorum or self.world.quorum, height, view, digest)
+        return SignedVote(vote, self.index, self.world.keys.sign(self.index, vote))
+
+    def other_block(self, like: bytes | None = None, *, view: int | None = None) -> tuple[bytes, bytes]:
+        """Another valid block on our tip: (hash, bytes)."""
+        tip, parent_time = self.tip()
+        height = len(self.disk.chain) + 1
+        view = self.machine.h.view if view is None else view
+        proposer = self.world.validators.leader(height, view)
+        block = SimBlock(height, view, proposer, tip, max(self.clock, parent_time + 1) + 1, ())
+        data = (replace(parse(like), time_ms=parse(like).time_ms + 1, txs=()) if like else block).pack()
+        return block_hash(data), data
+
+    def emit(self, to: int, frame: ev.Frame) -> None:
+        for said in self.outgoing(to, frame):
+            self.world.send(self, to, said)
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        return [frame]
+
+    def mine(self, frame: ev.Frame) -> Vote | None:
+        signed = frame.vote if type(frame) is ev.Propose else frame
+        return signed.vote if type(signed) is SignedVote and signed.signer == self.index else None
+
+    def half(self, to: int) -> bool:
+        return (to + self.world.plan.seed) % 2 == 0
+
+
+class TwoBlocks(Liar):
+    """As leader proposes one block to half of its peers and another to the rest, and votes for both."""
+
+    sin = "equivocating leader"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        if type(frame) is ev.Propose and self.mine(frame) and frame.block and self.half(to):
+            vote = frame.vote.vote
+            digest, data = self.other_block(frame.block)
+            other = replace(frame, vote=self.signed(PROPOSE, vote.height, vote.view, digest), block=data)
+            return [other, self.signed(NOTARIZE, vote.height, vote.view, digest)]
+        return [frame]
+
+
+class TwoVotes(Liar):
+    """Votes one thing to some and its opposite to others: another block, or nullify for finalize."""
+
+    sin = "equivocating voter"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = self.mine(frame)
+        if vote is None or type(frame) is not SignedVote or not self.half(to):
+            return [frame]
+        h = self.machine.h
+        others = [s.vote.digest for s in h.proposals.values() if s.vote.digest != vote.digest]
+        digest = others[-1] if others else bytes(31) + b"?"
+        opposite = {
+            NOTARIZE: (NOTARIZE, digest),
+            FINALIZE: (NULLIFY, b""),
+            NULLIFY: (FINALIZE, digest),
+        }[vote.kind]
+        lie = self.signed(opposite[0], vote.height, vote.view, opposite[1])
+        return [lie, frame] if self.world.rng.random() < 0.5 else [lie]
+
+
+class Nuller(Liar):
+    """Finalizes a view and nullifies it too, to everybody; half its peers hear the nullify first."""
+
+    sin = "nullifies what it finalizes"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = self.mine(frame)
+        if vote is not None and vote.kind in (NOTARIZE, FINALIZE):
+            null = self.signed(NULLIFY, vote.height, vote.view, b"")
+            return [null, frame] if self.half(to) else [frame, null]
+        return [frame]
+
+
+class Silent(Liar):
+    """Says nothing at all."""
+
+    sin = "silent"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        return []
+
+
+class Withholder(Liar):
+    """Proposes blocks and never shows them; shows everything else."""
+
+    sin = "withholds bodies"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        if type(frame) is ev.Body:
+            return []
+        # One victim at a time gets the body, so that a notarization is just possible.
+        if type(frame) is ev.Propose and to % 3:
+            return [replace(frame, block=None)]
+        return [frame]
+
+
+class Laggard(Liar):
+    """Does everything right, just under the time-out."""
+
+    sin = "lagging"
+
+    def emit(self, to: int, frame: ev.Frame) -> None:
+        life = self.life
+        self.world.after(
+            700 + self.world.rng.randint(0, 290),
+            lambda: self.world.send(self, to, frame) if life == self.life else None,
+        )
+
+
+class Amnesiac(Liar):
+    """Restarts without its rows every now and then and signs again."""
+
+    sin = "amnesiac"
+
+    def boot(self) -> None:
+        super().boot()
+        life = self.life
+        self.world.after(self.world.rng.randint(20, 2500), lambda: life == self.life and self.forget())
+
+    def forget(self) -> None:
+        chain = self.disk.chain
+        self.die()
+        self.disk = Disk()
+        self.disk.chain = chain
+        self.boot()
+
+
+class BadBlocks(Liar):
+    """Proposes blocks that nobody can execute to its state root, and votes for them."""
+
+    sin = "invalid blocks"
+
+    def tamper(self, block: SimBlock) -> SimBlock:
+        return replace(block, note="bad")
+
+    def judge(self, e: ev.Validate) -> str:
+        return ev.VALID
+
+
+class ClockLiar(Liar):
+    """Proposes blocks from an hour ahead."""
+
+    sin = "clock liar"
+
+    def tamper(self, block: SimBlock) -> SimBlock:
+        return replace(block, time_ms=block.time_ms + 3_600_000)
+
+
+class Flooder(Liar):
+    """Adds to each frame votes for views and heights far ahead, bodies nobody asked for, huge numbers."""
+
+    sin = "flooder"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        rng, number = self.world.rng, len(self.disk.chain) + 1
+        if rng.random() > 0.3:
+            return [frame]
+        junk: list[ev.Frame] = [frame]
+        for _ in range(6):
+            digest, data = rng.randbytes(32), rng.randbytes(64)
+            far = rng.choice([1, 2, 3, 100, 2**62])
+            junk += [
+                self.signed(rng.choice([NOTARIZE, FINALIZE]), number, far, digest),
+                self.signed(NULLIFY, number + far, far, b""),
+                ev.Body(number, digest, data),
+                ev.Body(number + rng.choice([0, 1, 2]), digest, data),
+                ev.GetBlock(number, digest),
+            ]
+        return junk
+
+
+class Replayer(Liar):
+    """Replays frames of earlier heights, and speaks as it would in another quorum."""
+
+    sin = "replayer"
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world, index)
+        self.heard: list[ev.Frame] = []
+
+    def hear(self, sender: int, frame: ev.Frame) -> None:
+        if len(self.heard) < 200:
+            self.heard.append(frame)
+        super().hear(sender, frame)
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = self.mine(frame)
+        said = [frame]
+        if self.heard and self.world.rng.random() < 0.3:
+            said.append(self.world.rng.choice(self.heard))
+        if vote is not None and type(frame) is SignedVote:
+            # Valid signatures, of a chain with the same heights and members but another id.
+            said.append(self.signed(vote.kind, vote.height, vote.view, vote.digest, OTHER_QUORUM))
+            digest = b"" if vote.kind == FINALIZE else bytes(32)
+            kind = NULLIFY if vote.kind == FINALIZE else NOTARIZE
+            said.append(self.signed(kind, vote.height, vote.view, digest, OTHER_QUORUM))
+        return said
+
+
+class Forger(Liar):
+    """Sends certificates that do not hold, in every way one can fail to."""
+
+    sin = "forger"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        rng = self.world.rng
+        if rng.random() > 0.4 or self.machine is None:
+            return [frame]
+        h, n = self.machine.h, self.world.n
+        digest, data = self.other_block()
+        kind = rng.choice([NOTARIZE, FINALIZE, NULLIFY])
+        view = rng.choice([h.view, h.view, h.view + 1])
+        vote = Vote(kind, self.world.quorum, h.number, view, b"" if kind == NULLIFY else digest)
+        real = self.world.keys.sign(self.index, vote)
+        width = (n + 7) // 8
+        everyone = ((1 << n) - 1).to_bytes(width, "little")
+        forged: list[ev.Frame] = [
+            Certificate(vote, everyone, (real,) * n),  # others' names, own signature
+            Certificate(vote, (1 << self.index).to_bytes(width, "little"), (real,)),  # too little power
+            Certificate(vote, (2 ** (8 * width) - 1).to_bytes(width, "little"), (real,) * (8 * width)),
+            Certificate(vote, bytes(width), ()),
+            Certificate(vote, everyone + b"\0", (real,) * n),
+            SignedVote(vote, n, real),
+            SignedVote(vote, (self.index + 1) % n, real),
+        ]
+        held = list(h.all_certificates())
+        if held:
+            c = rng.choice(held)
+            garbage = bytes(64)
+            forged.append(replace(c, signatures=(*c.signatures[:-1], garbage)))
+            forged.append(Certificate(vote, c.bitmap, c.signatures))  # good signatures of something else
+        lies = rng.sample(forged, 3)
+        return [ev.Body(h.number, digest, data), *lies, frame]
+
+
+class Tamperer(Liar):
+    """As relay: strips what justifies a proposal, swaps bodies for garbage."""
+
+    sin = "tampering relay"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        if type(frame) is ev.Body:
+            return [replace(frame, block=frame.block + b"!")]
+        if type(frame) is ev.Propose:
+            return [replace(frame, justify=(), block=b"9|" + (frame.block or b""))]
+        return [frame]
+
+    def hear(self, sender: int, frame: ev.Frame) -> None:
+        super().hear(sender, frame)
+        if type(frame) is ev.Propose and frame.block is not None:
+            broken = replace(frame, justify=(), block=frame.block + b"!")
+            for to in range(self.world.n):
+                if to != self.index:
+                    self.world.send(self, to, broken)
+
+
+class StatusLiar(Liar):
+    """Claims heights nobody reached, holds nothing, asks for everything."""
+
+    sin = "status liar"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        if type(frame) is ev.Status:
+            lies = (
+                replace(frame, height=2**62),
+                replace(frame, height=0, tip=bytes(32)),
+                replace(frame, tip=bytes(32)),
+                replace(frame, view=2**62, notarized=b"\xff" * 128, nullified=b"\xff" * 128),
+                replace(frame, view=0, notarized=b"", nullified=b"", proposal=False),
+            )
+            return [self.world.rng.choice(lies)]
+        return [frame]
+
+
+class Usurper(Liar):
+    """Proposes although it is not the leader."""
+
+    sin = "usurper"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = self.mine(frame)
+        if vote is None or vote.kind == PROPOSE or self.machine.h.number != vote.height:
+            return [frame]
+        tip, parent_time = self.tip()
+        view = self.machine.h.view
+        data = SimBlock(
+            vote.height, view, self.index, tip, max(self.clock, parent_time + 1), (), "bad"
+        ).pack()
+        digest = block_hash(data)
+        return [ev.Propose(self.signed(PROPOSE, vote.height, view, digest), data, ()), frame]
+
+
+class Schemer(Liar):
+    """Lets one victim see a block final, whose voice is held up, and as leader offers the rest another.
+
+    It nullifies the victim's view to the others, gives its finalize to the victim alone, and in later views
+    proposes a new block with whatever justification it has: none, one with a gap, or of another block.
+    """
+
+    sin = "unjustified leader"
+
+    @property
+    def victim(self) -> int:
+        return self.world.plan.seed % self.world.n
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = self.mine(frame)
+        if vote is not None and vote.kind == FINALIZE:
+            return [frame] if to == self.victim else [self.signed(NULLIFY, vote.height, vote.view, b"")]
+        # What the victim is to learn alone: finalizations, and the notarization from us.
+        if type(frame) is Certificate and frame.vote.kind in (FINALIZE, NOTARIZE) and to != self.victim:
+            return []
+        return [frame]
+
+    def turn(self, event: ev.Event) -> None:
+        super().turn(event)
+        self.offer()
+
+    def offer(self) -> None:
+        h: Height | None = self.machine.h if self.alive and self.machine is not None else None
+        if h is None or not h.view or h.leader(h.view) != self.index or h.committed:
+            return
+        if (h.number, h.view) in self.offered:
+            return
+        self.offered.add((h.number, h.view))
+        digest, data = self.other_block()
+        certs = [c for v in range(h.view) for k in (NULLIFY, NOTARIZE) if (c := h.one(k, v))]
+        newest = tuple(certs[-1:])
+        for justify in (newest, (), tuple(certs)):
+            frame = ev.Propose(self.signed(PROPOSE, h.number, h.view, digest), data, justify)
+            for to in range(self.world.n):
+                if to != self.index:
+                    self.world.send(self, to, frame)
+        vote = self.signed(NOTARIZE, h.number, h.view, digest)
+        final = self.signed(FINALIZE, h.number, h.view, digest)
+        for to in range(self.world.n):
+            if to not in (self.index, self.victim):
+                self.world.send(self, to, vote)
+                self.world.send(self, to, final)
+
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world, index)
+        self.offered: set[tuple[int, int]] = set()
+
+
+class Unheard(Schemer):
+    """A schemer who only mutes: nullify to all but the victim, so that views are skipped beside a vote."""
+
+    sin = "gap maker"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = self.mine(frame)
+        if vote is not None and vote.kind == NOTARIZE and to != self.victim:
+            return [self.signed(NULLIFY, vote.height, vote.view, b""), frame]
+        return super().outgoing(to, frame)
+
+
+class Twin(Liar):
+    """Two machines with one key, each talking to its own, changing side of the others."""
+
+    sin = "twins"
+
+    @classmethod
+    def copies_of(cls, world: World, index: int) -> list[Node]:
+        twins = [cls(world, index), cls(world, index)]
+        twins[1].second = True
+        return list(twins)
+
+    second = False
+
+    def hears(self, other: int) -> bool:
+        """Sides change every half second, with overlap, by arithmetic on the seed alone."""
+        if other in self.world.plan.liars:
+            return True
+        x = (other * 2654435761 + self.world.now // 500 * 40503 + self.world.plan.seed * 97) >> 4
+        side = x % 5
+        return side == 4 or (side % 2 == 1) == self.second
+
+    def emit(self, to: int, frame: ev.Frame) -> None:
+        if self.hears(to):
+            self.world.send(self, to, frame)
+
+    def hear(self, sender: int, frame: ev.Frame) -> None:
+        if sender != self.index and self.hears(sender):
+            super().hear(sender, frame)
+
+
+class SteadyTwin(Twin):
+    """Twins whose sides never change: the shape that forks a quorum when there are too many of them."""
+
+    sin = "steady twins"
+
+    def hears(self, other: int) -> bool:
+        honest = [i for i in range(self.world.n) if i not in self.world.plan.liars]
+        if other in self.world.plan.liars:
+            return True
+        return (honest.index(other) % 2 == 1) == self.second
+
+
+LIARS: dict[str, type[Liar]] = {
+    c.__name__: c
+    for c in (
+        TwoBlocks,
+        TwoVotes,
+        Nuller,
+        Silent,
+        Withholder,
+        Laggard,
+        Amnesiac,
+        BadBlocks,
+        ClockLiar,
+        Flooder,
+        Replayer,
+        Forger,
+        Tamperer,
+        StatusLiar,
+        Usurper,
+        Schemer,
+        Unheard,
+        Twin,
+        SteadyTwin,
+    )
+}

@@ -1,0 +1,120 @@
+"""Plans drawn from seeds. The same seed is the same plan, whatever was run before."""
+
+from __future__ import annotations
+
+import random
+
+from .liars import LIARS
+from .network import Weather
+from .world import Plan
+
+SIZES = (1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 7, 7, 10)
+
+
+def plan_of(seed: int) -> Plan:
+    """Any mishap within what a quorum must survive: liars below honest_size, storms, crashes, cuts."""
+    rng = random.Random(f"plan {seed}")
+    n = rng.choice(SIZES)
+    powers = _powers(rng, n)
+    plan = Plan(seed, powers, real=seed % 100 == 7, threads=rng.random() < 0.3)
+    plan.txs = rng.randint(2, 5)
+    plan.liars = _liars(rng, powers)
+    plan.gap_ms = rng.choice((0, 50, 400, 4000))
+    plan.spread_ms = rng.choice((5, 50, 1500))
+    plan.gst_ms = rng.choice((0, 1000, 4000, 12_000))
+    plan.storm = Weather(
+        (1, rng.choice((8, 60))),
+        slow=rng.choice((0.0, 0.05, 0.3)),
+        slow_ms=rng.choice((300, 1500, 6000)),
+        loss=rng.choice((0.0, 0.02, 0.1, 0.4)),
+        twice=rng.choice((0.0, 0.1)),
+    )
+    plan.calm = Weather((1, rng.choice((5, 20, 90))))
+    plan.skews_ms = tuple(rng.randint(-4000, 4000) for _ in range(n))
+    if plan.gst_ms:
+        plan.crashes = tuple(
+            (rng.randint(0, plan.gst_ms), rng.randrange(n), rng.randint(0, 12), rng.randint(10, 3000))
+            for _ in range(rng.choice((0, 0, 1, 2, 4)))
+        )
+        plan.cuts = tuple(_cut(rng, n, plan.gst_ms) for _ in range(rng.choice((0, 0, 1, 3))))
+        if rng.random() < 0.15:
+            plan.held = ((rng.randint(0, plan.gst_ms), rng.randrange(n)),)
+    elif n >= 4 and not plan.liars and rng.random() < 0.5 and len(set(powers)) == 1:
+        # A rolled-back home is silent for a while: it counts as the faulty one.
+        backup = rng.randint(0, 800)
+        plan.rollback = backup, backup + rng.randint(1, 2000), rng.randrange(n)
+        plan.txs += 3
+    return plan
+
+
+def _powers(rng: random.Random, n: int) -> tuple[int, ...]:
+    if rng.random() < 0.75 or n < 4:
+        return (1,) * n
+    powers = [rng.randint(1, 9) for _ in range(n)]
+    while max(powers) * 3 >= sum(powers):
+        powers[powers.index(max(powers))] -= 1
+    return tuple(powers)
+
+
+def _liars(rng: random.Random, powers: tuple[int, ...]) -> dict[int, str]:
+    total = sum(powers)
+    room = total - (2 * total // 3 + 1)
+    liars: dict[int, str] = {}
+    if rng.random() < 0.2:
+        return liars
+    sins = [s for s in LIARS if s != "SteadyTwin"]
+    for i in rng.sample(range(len(powers)), len(powers)):
+        if powers[i] <= room:
+            room -= powers[i]
+            liars[i] = rng.choice(sins)
+    return dict(sorted(liars.items()))
+
+
+def _cut(rng: random.Random, n: int, gst_ms: int) -> tuple[int, int, tuple[tuple[int, int], ...]]:
+    side = {i for i in range(n) if rng.random() < 0.5}
+    links = [(a, b) for a in range(n) for b in range(n) if a != b and (a in side) != (b in side)]
+    if rng.random() < 0.4:
+        # One way only, or only some pairs: not a partition but a broken switch.
+        links = [link for link in links if rng.random() < 0.5]
+    return rng.randint(0, gst_ms), rng.randint(200, 8000), tuple(links)
+
+
+def fork_plan(seed: int) -> Plan:
+    """More liars than are tolerated, fewer than could frame anybody: forks happen and must be proved."""
+    rng = random.Random(f"fork {seed}")
+    n, faulty = rng.choice(((4, 2), (4, 2), (7, 3), (7, 4)))
+    plan = Plan(seed, (1,) * n, txs=3, gst_ms=8000, gap_ms=200, spread_ms=50)
+    for i in rng.sample(range(n), faulty):
+        plan.liars[i] = rng.choice(("SteadyTwin", "SteadyTwin", "SteadyTwin", "Twin", "TwoVotes", "Nuller"))
+    plan.liars = dict(sorted(plan.liars.items()))
+    honest = [i for i in range(n) if i not in plan.liars]
+    links = tuple((a, b) for a in honest for b in honest if honest.index(a) % 2 != honest.index(b) % 2)
+    if rng.random() < 0.8:
+        plan.cuts = ((0, 8000, links),)
+    plan.storm = Weather((1, 8), loss=rng.choice((0.0, 0.05)))
+    return plan
+
+
+def scheme_plan(seed: int) -> Plan:
+    """One schemer, one victim that alone may see a block final and whose voice is held up."""
+    rng = random.Random(f"scheme {seed}")
+    n = rng.choice((4, 4, 4, 7))
+    plan = Plan(seed, (1,) * n, txs=2, gst_ms=9000, gap_ms=0, spread_ms=5)
+    liars = rng.sample([i for i in range(n) if i != seed % n], (n - 1) // 3)
+    plan.liars = {i: rng.choice(("Schemer", "Unheard")) for i in sorted(liars)}
+    plan.held = ((rng.choice((0, 3, 10, 20, 60)), seed % n),)
+    plan.storm = Weather((1, 30), slow=rng.choice((0.0, 0.1, 0.5)), slow_ms=1500)
+    return plan
+
+
+def healthy_plan(seed: int) -> Plan:
+    """No liars, no loss: every height within half a second, without a time-out or a retransmission."""
+    rng = random.Random(f"healthy {seed}")
+    n = rng.choice((1, 2, 4, 7, 10))
+    plan = Plan(seed, (1,) * n, txs=6, gap_ms=0, spread_ms=30, threads=rng.random() < 0.3)
+    plan.calm = Weather((1, 40))
+    plan.strict_ms = 490
+    return plan
+
+
+KINDS = {"any": plan_of, "fork": fork_plan, "scheme": scheme_plan, "healthy": healthy_plan}
