@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +38,9 @@ def test_each_charter_has_one_spelling(rules: charter.Rules) -> None:
 def test_the_default_charter_is_pinned() -> None:
     # Every ledger begins with it: a change of rules or defaults is a change of formats.
     data = charter.encode(charter.defaults())
-    assert digest(Kind.CHARTER, data).hex() == "37165c0772037d30542f1eb94dbbca614572bebe151d59846debaa115ecef808"
+    assert (
+        digest(Kind.CHARTER, data).hex() == "37165c0772037d30542f1eb94dbbca614572bebe151d59846debaa115ecef808"
+    )
 
 
 @given(keys)
@@ -144,3 +148,9 @@ def test_the_economic_model_sets_the_value_of_a_mint() -> None:
     rules = {**charter.defaults(), "economy.base": 500}
     assert charter.mint_value(rules, 8_700) == 500
     assert charter.mint_value({**rules, "economy.model": "score"}, 8_700) == 435
+
+
+def test_the_documented_rules_are_the_rules() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "governance.md").read_text()
+    rows = [" | ".join((f"| `{key}`", *rest)) + " |" for key, *rest in charter.describe()]
+    assert page.endswith("|---|---|---|---|\n" + "\n".join(rows) + "\n")

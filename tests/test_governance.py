@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idao.crypto import canonical
+from idao.crypto import canonical, merkle
+from idao.crypto.keys import Signer
 from idao.errors import Malformed, Refused
-from idao.ledger import charter, governance
+from idao.ledger import block, charter, governance
 from idao.ledger.governance import (
     ABSTAIN,
     EXECUTED,
@@ -46,8 +47,8 @@ from idao.ledger.idao import (
     rules_of,
 )
 from idao.ledger.state import DictBase, State
-from idao.ledger.tx import Context
-from idao.model import INT_MAX
+from idao.ledger.tx import Context, Envelope, Receipt, parse_tx, sign_tx
+from idao.model import INT_MAX, Validator, ValidatorSet
 
 SECOND = 1000
 PERIOD = 100 * SECOND
@@ -496,6 +497,8 @@ def test_a_member_who_leaves_takes_ballot_and_vote_along() -> None:
     p = world.get(asked)
     assert (p.state, p.yes, p.no, p.votes) == (PASSED, 2, 0, 3)
     assert world.is_tidy()
+    world.state.delete(Member, IDAO, who(2))
+    assert governance.tally(world.state, p) == Tally(2, 0, 0, 3)  # what counted at the close stays
 
 
 def test_who_comes_back_has_joined_later() -> None:
@@ -656,3 +659,44 @@ def test_a_proposal_is_shown_in_plain_values() -> None:
         {"action": "member.remove", "member": who(3).hex()},
     ]
     assert [b["choice"] for b in shown["ballots"]] == ["no"]
+
+
+# --- in blocks ------------------------------------------------------------------------------------
+
+
+def test_blocks_take_due_steps_first_and_leave_receipts() -> None:
+    world = World()
+    signer = Signer(bytes(range(32)))
+    world.state.put(replace(world.state.need(Identity, IDAO), key=signer.public))
+    world.base.write(world.state.changes)
+    chain = block.Chain(who(99), IDAO)
+    validators = ValidatorSet((Validator(IDAO, who(98), 1),))
+    tip = block.Tip(0, bytes(32), 1_000, merkle.Frontier(merkle.LOG), world.base, {}, None)
+
+    def run(*bodies: tuple[str, Any]) -> list[Receipt]:
+        nonlocal tip
+        time_ms, txs = tip.time_ms + SECOND, []
+        for seq, (kind, body) in enumerate(bodies, 1):
+            envelope = Envelope(
+                1, who(99), IDAO, signer.public, 0, time_ms + seq, time_ms, kind, 1, canonical.pack(body)
+            )
+            txs.append(parse_tx(sign_tx(signer, envelope)))
+        done = block.execute(tip, chain, validators, time_ms, txs)
+        world.base.write(done.state.changes)
+        tip = replace(tip, height=tip.height + 1, time_ms=time_ms, frontier=done.frontier)
+        return done.receipts
+
+    state = State(world.base)
+    (made,) = run(("gov.propose", governance.draft(state, IDAO, "t", [set_rule("policy.derive", "allow")])))
+    (p,) = state.scan(Proposal)
+    assert made.ok and p.proposal == governance.proposal_id(made.tx, p.content)
+    wrong, cast = run(
+        ("gov.vote", CastBallot(p.proposal, who(0), YES)),
+        ("gov.vote", CastBallot(p.proposal, p.content, YES)),
+    )
+    assert (wrong.code, wrong.ok, cast.ok) == ("content-mismatch", False, True)
+    (done,) = run()
+    assert (done.origin, done.tx, done.idao, done.ok) == ("due", p.proposal, IDAO, True)
+    assert {c.table for c in done.changed} == {"charter", "proposal", "proposal_due"}
+    assert rules_of(state, IDAO)["policy.derive"] == "allow"
+    assert run() == []

@@ -23,7 +23,7 @@ RULES_BYTES_MAX = 16 * 1024
 PERIOD_MAX = 366 * 24 * 3600
 """Seconds; a vote or timelock beyond a year is a slip of the finger that nobody could undo in time."""
 ROLES = ("member", "observer")
-"""Roles that the charter limits. An owner may do everything, so no rule can lock an iDAO for ever."""
+"""Roles that the charter limits. An owner may do everything: somebody can always propose and vote."""
 ACTS = ("propose", "vote", "contribute", "mint", "spend")
 MEMBER_ACTS = ("propose", "vote", "contribute")
 """What a member may do unless the charter says otherwise: nothing that creates claims or moves units."""
