@@ -131,6 +131,15 @@ class Dao:
             self._keys = self.home.unlock(self._passphrase_file)
         return self._keys
 
+    @property
+    def unlocked(self) -> bool:
+        return self._keys is not None
+
+    def stage(self, height: int) -> str:
+        """'anchored' when a checkpoint covers `height`, else 'final'."""
+        head = self.store.checkpoint()
+        return "anchored" if head and head[0] >= height else "final"
+
     @cached_property
     def store(self) -> LedgerStore:
         """The chosen ledger, for reading."""

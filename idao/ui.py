@@ -44,16 +44,23 @@ options = Options()
 """Of this process. Set once by `cli.main`, read by commands; the hall gets what it needs as arguments."""
 
 
-def result(data: dict[str, Any], lines: Iterable[str] = (), *, ids: str | Sequence[str] = ()) -> None:
-    """The answer of a command: `data` with --json, `ids` with -q, else `lines`, then `ids`.
+def result(
+    data: dict[str, Any],
+    lines: Iterable[str] = (),
+    *,
+    ids: str | Sequence[str] = (),
+    quiet: Sequence[str] = (),
+) -> None:
+    """The answer of a command: `data` with --json, ids with -q, else `lines`, then `ids`.
 
-    A creating command gives its id in `ids`, so plain output ends with the id alone.
+    A creating command gives its id in `ids`, so plain output ends with the id alone; one that lists or
+    shows gives in `quiet` what -q prints instead.
     """
     ids = [ids] if isinstance(ids, str) else list(ids)
     if options.json:
         write_text(dump(data))
     elif options.quiet:
-        for one in ids:
+        for one in quiet or ids:
             write(one)
     else:
         for line in lines:

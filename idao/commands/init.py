@@ -93,4 +93,4 @@ def _status() -> None:
     lines += [f"balance  {b['value']} {b['unit_name']}" for b in data["balances"]]
     for need in data["needs"]:
         ui.hint(need)
-    ui.result(data, lines, ids=[q["quorum"] for q in data["quorums"]])
+    ui.result(data, lines, quiet=[q["quorum"] for q in data["quorums"]])

@@ -87,6 +87,18 @@ create table outbox(
 ) without rowid, strict;
 create index outbox_state on outbox(state, added_ms);
 
+-- What stays at home of an asset version: card, terms, score card, fingerprint, with the salts of the
+-- commitments on the ledger. Sealed under the home's data key.
+create table document(
+  asset blob not null,              -- 32 bytes
+  version integer not null,         -- 0 for what belongs to the asset as a whole
+  kind text not null,               -- nonce, manifest, card, policy, report, fingerprint
+  salt blob not null,               -- of its commitment, 32 bytes; the manifest's own hash
+  body blob not null,               -- wrapped
+  primary key(asset, version, kind)
+) without rowid, strict;
+create index document_salt on document(salt);
+
 -- Local names for ids: the only names that resolve for recipients, members and trust.
 create table petname(
   name text primary key,

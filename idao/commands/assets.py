@@ -1,0 +1,210 @@
+"""`idao contribute` and `idao asset …`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from idao import home as homes
+from idao import ui
+from idao.errors import VerificationFailed
+
+_PLAIN: dict[str, Any] = {
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "add_completion": False,
+}
+contribute = typer.Typer(**_PLAIN)
+asset = typer.Typer(**_PLAIN, no_args_is_help=True, help="Read, restore, verify and delete assets.")
+_Asset = Annotated[str, typer.Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
+
+
+def _dao() -> Any:
+    from idao.dao import Dao
+
+    o = ui.options
+    return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
+
+
+@contribute.command()
+def _contribute(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files or folders; - is stdin.")],
+    kind: Annotated[str, typer.Option(help="dataset, model, agent, flow, pov or result.")] = "dataset",
+    category: Annotated[str, typer.Option(help="What data it is (tabular, text, …); else detected.")] = "",
+    name: Annotated[str, typer.Option(help="What you call it; the same name means a new version.")] = "",
+    license: Annotated[str, typer.Option(help="SPDX licence expression.")] = "",
+    policy: Annotated[Path | None, typer.Option(help="Terms of use (ODRL); default: nobody but you.")] = None,
+    parent: Annotated[list[str] | None, typer.Option(help="Asset it was made from; may repeat.")] = None,
+    card: Annotated[Path | None, typer.Option(help="Your own card (Croissant JSON-LD).")] = None,
+    label: Annotated[list[str] | None, typer.Option(help="Column that holds a label; may repeat.")] = None,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read, and say so.")
+    ] = False,
+) -> None:
+    """Take in files or folders: stored encrypted, registered on your ledger, reviewed.
+
+    Example: idao contribute clinic/ --category tabular --license CC-BY-4.0 --name "clinic 2026"
+    """
+    from idao.hall.contribute import Wish
+
+    wish = Wish(
+        kind, category, name, license, policy, card, tuple(parent or ()), tuple(label or ()), skip_unreadable
+    )
+    dao = _dao()
+    if ui.options.dry_run:
+        plan = dao.assets.plan(paths, wish)
+        lines = [f"public  {key}: {value}" for key, value in plan["public"].items()]
+        ui.result(plan, [*lines, *(f"hidden  {what}" for what in plan["hidden"])])
+        return
+    with ui.progress("contribute") as bar:
+        data = dao.assets.contribute(paths, wish, bar)
+    _tell(data)
+    ui.result(data, ids=data["asset"])
+
+
+def _tell(data: dict[str, Any]) -> None:
+    for skipped in data["skipped"]:
+        ui.warn(f"left out {skipped['path']}: {skipped['why']}")
+    if data["unchanged"]:
+        ui.say(f"unchanged since version {data['version']}; nothing was registered")
+        return
+    ui.say(f"read      {data['files']} files, {ui.size(data['bytes'])}, {ui.size(data['new_bytes'])} new")
+    ui.say(f"{data['status']:<9} version {data['version']} at height {data['height']}")
+    by = "its owner alone" if not data["independent_reviews"] else f"{data['independent_reviews']} others"
+    verdict = "verified" if data["verified"] else "not verified"
+    ui.say(f"reviewed  {ui.bp(data['score'])}, {verdict}, by {by}")
+    ui.hint(f"see why: idao asset show {data['asset']} --why")
+
+
+@asset.command("list")
+def _list(all: Annotated[bool, typer.Option("--all", help="Also assets of others.")] = False) -> None:
+    """List your assets.
+
+    Example: idao asset list --json
+    """
+    found = _dao().assets.listing(everyone=all)
+    rows = [
+        (
+            a["asset"],
+            a["name"],
+            a["kind"],
+            str(a["version"]),
+            ui.bp(a["score"]),
+            "yes" if a["verified"] else "no",
+        )
+        for a in found
+    ]
+    head = ("asset", "name", "kind", "version", "score", "verified")
+    ui.result(
+        {"assets": found}, ui.table(head, rows), ids=[a["asset"] for a in found] if ui.options.quiet else ()
+    )
+
+
+@asset.command("show")
+def _show(
+    asset: _Asset, why: Annotated[bool, typer.Option("--why", help="The score card in words.")] = False
+) -> None:
+    """Show what the ledger says of an asset; with --why its score card and how to improve it.
+
+    Example: idao asset show clinic --why
+    """
+    dao = _dao()
+    if why:
+        lines = dao.assets.why(asset)
+        ui.result({**dao.assets.show(asset), "why": lines}, lines)
+        return
+    data = dao.assets.show(asset)
+    shown = (
+        "asset",
+        "name",
+        "version",
+        "owner",
+        "kind",
+        "category",
+        "license",
+        "verified",
+        "score",
+        "policy",
+    )
+    lines = [f"{key:<9} {data[key]}" for key in shown]
+    lines += [f"parent    {p['asset']}@{p['version']}" for p in data["lineage"]]
+    for r in data["reviews"]:
+        by = r["reviewer"] if r["independent"] else "its owner alone"
+        lines.append(f"review    {ui.bp(r['score'])} by {by}, {r['assessor']}")
+    lines += [f"score     {name}: {ui.bp(points)}" for name, points in data["scores"].items()]
+    ui.result(data, lines, quiet=[data["asset"]])
+
+
+@asset.command("get")
+def _get(
+    asset: _Asset,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")] = Path("."),
+    file: Annotated[list[str] | None, typer.Option(help="Only this file of it; may repeat.")] = None,
+) -> None:
+    """Restore an asset's files, every byte verified. Nothing that exists is overwritten.
+
+    Example: idao asset get clinic -o restored
+    """
+    dao = _dao()
+    if ui.options.dry_run:
+        found, version = dao.assets.find(asset)
+        from idao.model import show_id
+
+        plan = {"asset": show_id("asset", found), "version": version, "path": str(out)}
+        ui.result(plan, [f"would restore {plan['asset']}@{version} into {out}"])
+        return
+    with ui.progress("restore") as bar:
+        data = dao.assets.get(asset, out, file or (), bar)
+    ui.say(f"restored {data['files']} files into {data['path']}")
+    ui.result(data, ids=str(data["path"]))
+
+
+@asset.command("check")
+def _check() -> None:
+    """Read everything stored again and verify it. Exit code 6 if anything is damaged.
+
+    Example: idao asset check
+    """
+    with ui.progress("check") as bar:
+        findings = _dao().assets.check(bar)
+    data = {"ok": not findings, "findings": [{"where": where, "what": what} for where, what in findings]}
+    lines = [f"{where}: {what}" for where, what in findings] or ["all contents verify"]
+    ui.result(data, lines)
+    if findings:
+        raise typer.Exit(VerificationFailed.exit_code)
+
+
+@asset.command("forget")
+def _forget(asset: _Asset) -> None:
+    """Destroy the keys of an asset's contents and free their space. Its record stays on the ledger.
+
+    Example: idao asset forget clinic --yes
+    """
+    dao = _dao()
+    found, _ = dao.assets.find(asset)
+    from idao.model import show_id
+
+    name = show_id("asset", found)
+    if ui.options.dry_run:
+        ui.result({"asset": name, "forgotten": False}, [f"would destroy the contents of {name}"])
+        return
+    ui.confirm(f"the contents of {name} will be gone for ever")
+    data = dao.assets.forget(asset)
+    ui.say(f"forgot {data['versions']} versions, {ui.size(data['freed_bytes'])} freed")
+    ui.result({**data, "forgotten": True}, ids=name)
+
+
+@asset.command("history")
+def _history(asset: _Asset) -> None:
+    """List the versions of an asset, newest first, with what each was made from.
+
+    Example: idao asset history clinic
+    """
+    rows = _dao().assets.history(asset)
+    table = [
+        (str(r["version"]), str(r["height"]), ui.size(r["size"]), ui.bp(r["score"]), r["root"][:16])
+        for r in rows
+    ]
+    ui.result({"versions": rows}, ui.table(("version", "height", "size", "score", "root"), table))

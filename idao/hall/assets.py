@@ -1,0 +1,281 @@
+"""Assets: contributing, listing, showing, restoring, checking, forgetting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idao import manifest
+from idao.crypto import canonical
+from idao.errors import NotFound, UsageError
+from idao.hall import documents
+from idao.hall.documents import Documents
+from idao.ledger import assets as rules
+from idao.ledger import reviews
+from idao.model import show_id
+from idao.store.contents import Contents, Intake, Progress
+
+if TYPE_CHECKING:
+    from idao.dao import Dao, Done
+    from idao.hall.contribute import Wish
+
+
+class Assets:
+    def __init__(self, dao: Dao) -> None:
+        self.dao = dao
+
+    @contextmanager
+    def opened(self) -> Iterator[tuple[Contents, Documents]]:
+        """Contents and documents; needs the key."""
+        keys = self.dao.keys()
+        with Contents(self.dao.home.path, keys.data, wait_s=self.dao.wait_s) as contents:
+            yield contents, Documents(contents.db, keys.data)
+
+    # --- which asset
+
+    def own(self) -> list[tuple[bytes, str]]:
+        """(id, name) of this iDAO's assets, by their newest version."""
+        state = self.dao.state()
+        return [
+            (a.asset, state.need(rules.AssetVersion, a.asset, a.latest).name)
+            for a in state.scan(rules.Asset)
+            if a.owner == self.dao.me
+        ]
+
+    def find(self, text: str) -> tuple[bytes, int]:
+        """(asset, version) of an id, prefix or name; `ID@2` names a version, else the newest."""
+        head, at, number = text.rpartition("@")
+        version = 0
+        if at and number.isdigit() and len(number) < 10:
+            text, version = head, int(number)
+        asset = self.dao.resolve("asset", text, self.own)
+        found = self.dao.state().get(rules.Asset, asset)
+        if found is None or version > found.latest:
+            raise NotFound(f"no asset '{text}' on this ledger", hint="see 'idao asset list'")
+        return asset, version or found.latest
+
+    # --- contribute
+
+    def plan(self, paths: Sequence[str], wish: Wish) -> dict[str, Any]:
+        """What would become public, and what stays hidden; stores nothing."""
+        from idao.hall.contribute import checked, name_of
+
+        wish = checked(wish)
+        files = size = 0
+        if "-" not in paths:
+            with self.opened() as (contents, _):
+                files, size, _walk = contents.measure([os.fsencode(p) for p in paths])
+        return {
+            "public": {
+                "kind": wish.kind,
+                "name": wish.name or name_of(paths),
+                "category": wish.category or "as detected",
+                "license": wish.licence,
+                "size": rules.round_size(size),
+                "parents": list(wish.parents),
+                "score": "rounded to whole per cents",
+            },
+            "hidden": ["contents", "file names", "exact size", "card", "score card"],
+            "files": files,
+            "bytes": size,
+        }
+
+    def contribute(
+        self, paths: Sequence[str], wish: Wish, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Takes in, registers and (alone) reviews. Unchanged contents register nothing new."""
+        from idao.hall.contribute import Contribution, checked
+
+        wish = checked(wish)
+        if self.dao.pending():
+            self.dao.settle()
+        with self.opened() as (contents, docs):
+            return Contribution(self, contents, docs, wish).run(paths, progress)
+
+    def outcome(self, asset: bytes, version: int, intake: Intake, done: Done | None) -> dict[str, Any]:
+        """The answer of `contribute`; `done` is None when nothing had changed."""
+        found = self.dao.state().need(rules.AssetVersion, asset, version)
+        return {
+            "asset": show_id("asset", asset),
+            "version": version,
+            "tx": show_id("tx", done.tx if done else self._tx_of(found)),
+            "files": intake.files,
+            "bytes": intake.size,
+            "new_bytes": intake.new_bytes if done else 0,
+            "unchanged": done is None,
+            "status": self.dao.stage(found.height),
+            "height": found.height,
+            "verified": found.verified,
+            "independent_reviews": found.independent,
+            "score": found.score,
+            "skipped": [{"path": manifest.show_path(p), "why": why} for p, why in intake.skipped],
+        }
+
+    def _tx_of(self, version: rules.AssetVersion) -> bytes:
+        key = canonical.encode([version.asset, version.version])
+        for _, receipt in self.dao.store.receipts(version.height, version.height):
+            if any((c.table, c.key) == ("asset_version", key) for c in receipt.changed):
+                return receipt.tx
+        raise NotFound("the receipt of this version is not on the ledger")
+
+    # --- reading the ledger
+
+    def listing(self, *, everyone: bool = False) -> list[dict[str, Any]]:
+        state = self.dao.state()
+        out = []
+        for asset in state.scan(rules.Asset):
+            if not everyone and asset.owner != self.dao.me:
+                continue
+            newest = state.need(rules.AssetVersion, asset.asset, asset.latest)
+            out.append(
+                {
+                    "asset": show_id("asset", asset.asset),
+                    "name": newest.name,
+                    "kind": asset.kind,
+                    "category": newest.category,
+                    "version": asset.latest,
+                    "size": newest.size,
+                    "verified": newest.verified,
+                    "score": newest.score,
+                    "owner": show_id("idao", asset.owner),
+                }
+            )
+        return out
+
+    def show(self, text: str) -> dict[str, Any]:
+        """All that the ledger says of an asset, and the sub-scores if this home knows them unlocked."""
+        asset, number = self.find(text)
+        state = self.dao.state()
+        found, version = state.need(rules.Asset, asset), state.need(rules.AssetVersion, asset, number)
+        given = list(state.scan(reviews.ReviewRecord, asset, number))
+        return {
+            "asset": show_id("asset", asset),
+            "name": version.name,
+            "version": number,
+            "versions": [self._version(v) for v in state.scan(rules.AssetVersion, asset)],
+            "owner": show_id("idao", found.owner),
+            "kind": found.kind,
+            "category": version.category,
+            "license": version.licence,
+            "parents": [show_id("asset", p) for p, _ in version.parents],
+            "lineage": [{"asset": show_id("asset", p), "version": v} for p, v in version.parents],
+            "verified": version.verified,
+            "reviews": [self._review(r) for r in given],
+            "independent_reviews": version.independent,
+            "score": version.score,
+            "scores": self._scores(asset, number),
+            "policy": show_id("policy", version.policy),
+            "root": version.root.hex(),
+            "home_quorum": show_id("quorum", found.home),
+        }
+
+    @staticmethod
+    def _version(v: rules.AssetVersion) -> dict[str, Any]:
+        return {
+            "version": v.version,
+            "name": v.name,
+            "height": v.height,
+            "size": v.size,
+            "root": v.root.hex(),
+            "verified": v.verified,
+            "score": v.score,
+        }
+
+    @staticmethod
+    def _review(r: reviews.ReviewRecord) -> dict[str, Any]:
+        return {
+            "reviewer": show_id("idao", r.reviewer),
+            "independent": r.independent,
+            "assessor": r.assessor,
+            "code": r.code.hex(),
+            "score": r.score,
+            "passed": r.passed,
+            "height": r.height,
+        }
+
+    def _scores(self, asset: bytes, version: int) -> dict[str, int]:
+        """Sub-scores are private: shown where the keys open without asking."""
+        if self.dao.home.needs_passphrase() and not self.dao.unlocked:
+            return {}
+        report = self.report(asset, version)
+        return dict(report.scores) if report else {}
+
+    def report(self, asset: bytes, version: int) -> Any:
+        """The full score card kept at home, or None; needs the key."""
+        from idao.assess import Report
+
+        with self.opened() as (_, docs):
+            kept = docs.get(asset, version, documents.REPORT)
+        return None if kept is None else canonical.unpack(Report, kept[1])
+
+    def why(self, text: str) -> list[str]:
+        """The score card in words: sub-scores, reasons, what would improve them."""
+        from idao.assess import explain
+
+        asset, version = self.find(text)
+        report = self.report(asset, version)
+        if report is None:
+            raise NotFound("this home has no score card of that asset")
+        found = self.dao.state().need(rules.AssetVersion, asset, version)
+        by = (
+            f"{found.independent} independent review(s)"
+            if found.independent
+            else "reviewed by its owner alone"
+        )
+        return [by, *explain(report)]
+
+    # --- contents
+
+    def _ref(self, docs: Documents, asset: bytes, version: int) -> bytes:
+        kept = docs.get(asset, version, documents.MANIFEST)
+        if kept is None:
+            raise NotFound("this home does not hold the contents of that version")
+        return kept[0]
+
+    def get(
+        self, text: str, target: Path, files: Sequence[str] = (), progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Restores a version, or some of its files, below `target`. Every byte is verified."""
+        asset, version = self.find(text)
+        if target.exists() and not target.is_dir():
+            raise UsageError(f"'{target}' is not a folder")
+        with self.opened() as (contents, docs):
+            ref = self._ref(docs, asset, version)
+            chosen = [os.fsencode(f) for f in files] or None
+            count = contents.restore(ref, target, chosen, progress)
+        return {"asset": show_id("asset", asset), "version": version, "files": count, "path": str(target)}
+
+    def check(self, progress: Progress | None = None) -> list[tuple[str, str]]:
+        """(where, what) of everything wrong in the contents of this home."""
+        with self.opened() as (contents, _):
+            return [(str(f.where), str(f.what)) for f in contents.check(progress)]
+
+    def forget(self, text: str) -> dict[str, Any]:
+        """Destroys the keys of all versions of an asset and frees what no other uses."""
+        asset, _ = self.find(text)
+        freed = versions = 0
+        with self.opened() as (contents, docs):
+            for version in range(1, self.dao.state().need(rules.Asset, asset).latest + 1):
+                kept = docs.get(asset, version, documents.MANIFEST)
+                if kept is None:
+                    continue
+                if docs.refers(kept[0]) == 1:
+                    freed += contents.forget(kept[0])
+                docs.forget(asset, version)
+                versions += 1
+        if not versions:
+            raise NotFound("this home does not hold the contents of that asset")
+        return {"asset": show_id("asset", asset), "versions": versions, "freed_bytes": freed}
+
+    def history(self, text: str) -> list[dict[str, Any]]:
+        """Versions of an asset, newest first, each with what it came from."""
+        asset, _ = self.find(text)
+        rows = []
+        for v in self.dao.state().scan(rules.AssetVersion, asset):
+            row = self._version(v)
+            row["parents"] = [{"asset": show_id("asset", p), "version": n} for p, n in v.parents]
+            rows.append(row)
+        return rows[::-1]

@@ -1,0 +1,293 @@
+"""Taking in: contents to the store, a commitment to the ledger, and (alone) a review at once."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from idao import card, licence, manifest, policy
+from idao.crypto import canonical
+from idao.crypto.hashing import Kind, commitment, digest
+from idao.errors import NotFound, UsageError
+from idao.hall import documents
+from idao.hall.documents import Documents
+from idao.home import entropy, now_ms, show_time
+from idao.ledger import assets as rules
+from idao.ledger import reviews
+from idao.store.contents import Contents, Intake, Progress
+from idao.store.version import StoredFile
+
+if TYPE_CHECKING:
+    from idao.assess.report import Assessment
+    from idao.hall.assets import Assets
+
+KINDS = ("dataset", "model", "agent", "flow", "pov", "result")
+"""What `contribute` takes; `compute` assets come with the compute room."""
+NAME_MAX = 100
+FILE_BYTES_MAX = 2 * 1024 * 1024
+"""Bytes read of a card or policy file; each has a tighter bound of its own."""
+CARD_FILES_MAX = 1000
+"""Files that an automatic card lists; of larger folders it gives the whole only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a contribution asks for; empty fields are detected or take their default."""
+
+    kind: str = "dataset"
+    category: str = ""
+    name: str = ""
+    licence: str = ""
+    policy: Path | None = None
+    card: Path | None = None
+    parents: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    skip_unreadable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The version to register: of a new asset, or the next of one that is known."""
+
+    nonce: bytes
+    asset: bytes
+    version: int
+    kind: str
+    name: str
+    before: rules.AssetVersion | None
+
+
+def checked(wish: Wish) -> Wish:
+    """The wish with its licence in canonical spelling; `UsageError` for what cannot be meant."""
+    if wish.kind not in KINDS:
+        raise UsageError(f"'{wish.kind}' is not a kind of asset", hint=f"one of: {', '.join(KINDS)}")
+    if len(wish.name) > NAME_MAX or (wish.name and not wish.name.isprintable()):
+        raise UsageError(f"a name is 1 to {NAME_MAX} printable characters")
+    if wish.category and not (wish.category.isascii() and wish.category.replace("-", "").isalnum()):
+        raise UsageError(f"a category is one word: '{wish.category}'")
+    return replace(wish, licence=licence.canonical(wish.licence) if wish.licence else "")
+
+
+class Contribution:
+    """One run of `idao contribute`."""
+
+    def __init__(self, desk: Assets, contents: Contents, docs: Documents, wish: Wish) -> None:
+        self.desk, self.dao = desk, desk.dao
+        self.contents, self.docs, self.wish = contents, docs, wish
+        self.terms = _read_policy(wish.policy)
+        self.card = _read_card(wish.card, wish.kind)
+
+    def run(self, paths: Sequence[str], progress: Progress | None) -> dict[str, Any]:
+        raw = [os.fsencode(p) for p in paths]
+        previous = None if "-" in paths else self.contents.last_from(raw)
+        intake = self.contents.take_in(raw, previous, progress, skip_unreadable=self.wish.skip_unreadable)
+        known = self.docs.by_salt(documents.MANIFEST, previous) if previous else None
+        if known is not None and self.dao.state().get(rules.AssetVersion, *known) is None:
+            known = None  # taken in, but never registered: a crash came between
+        if intake.unchanged and known and not self._wants_more(known):
+            return self.desk.outcome(*known, intake, None)
+        target = self._target(paths, known)
+        assessed = self._assess(intake, target)
+        papers = self._card_bytes(target, assessed, intake)
+        salt = entropy(32)
+        body = self._body(target, intake, assessed, commitment(salt, papers))
+        opened = self._review(target, intake, assessed)
+        with self.contents.transaction():
+            self.docs.put(target.asset, 0, documents.NONCE, target.nonce, b"")
+            self.docs.put(target.asset, target.version, documents.MANIFEST, intake.ref, b"")
+            self.docs.put(target.asset, target.version, documents.CARD, salt, papers)
+            if self.wish.policy or target.before is None:
+                terms = canonical.pack(self.terms)
+                self.docs.put(target.asset, target.version, documents.POLICY, bytes(32), terms)
+            report = canonical.pack(assessed.report)
+            report_salt = opened.salt if opened else entropy(32)
+            self.docs.put(target.asset, target.version, documents.REPORT, report_salt, report)
+            mark = canonical.pack(assessed.fingerprint)
+            self.docs.put(target.asset, target.version, documents.FINGERPRINT, bytes(32), mark)
+        bodies: list[tuple[str, Any]] = [("asset.contribute", body)]
+        if opened is not None:
+            bodies.append(("review.open", opened))
+        done = self.dao.submit(bodies)
+        return self.desk.outcome(target.asset, target.version, intake, done[0])
+
+    def _wants_more(self, known: tuple[bytes, int]) -> bool:
+        """Whether the flags ask for a new version of contents that have not changed."""
+        now = self.dao.state().need(rules.AssetVersion, *known)
+        return bool(
+            (self.wish.licence and self.wish.licence != now.licence)
+            or (self.wish.category and self.wish.category != now.category)
+            or (self.wish.name and self.wish.name != now.name)
+            or (self.wish.policy and policy.policy_hash(self.terms) != now.policy)
+            or self.wish.card
+            or (self.wish.parents and self._parents() != now.parents)
+        )
+
+    def _target(self, paths: Sequence[str], known: tuple[bytes, int] | None) -> _Target:
+        """The same paths, or the same --name, mean the next version of the same asset."""
+        state = self.dao.state()
+        asset = state.get(rules.Asset, known[0]) if known else self._by_name()
+        if asset is None or asset.kind != self.wish.kind:
+            nonce = entropy(32)
+            name = self.wish.name or name_of(paths)
+            return _Target(nonce, rules.asset_id(self.dao.me, nonce), 1, self.wish.kind, name, None)
+        kept = self.docs.get(asset.asset, 0, documents.NONCE)
+        if kept is None:
+            raise NotFound(
+                "this home does not hold the asset's nonce", hint="contribute it under another --name"
+            )
+        before = state.need(rules.AssetVersion, asset.asset, asset.latest)
+        name = self.wish.name or before.name
+        return _Target(kept[0], asset.asset, asset.latest + 1, asset.kind, name, before)
+
+    def _by_name(self) -> rules.Asset | None:
+        if not self.wish.name:
+            return None
+        found = [i for i, n in self.desk.own() if n == self.wish.name]
+        return self.dao.state().get(rules.Asset, found[0]) if len(found) == 1 else None
+
+    def _parents(self) -> tuple[tuple[bytes, int], ...]:
+        return tuple(sorted({self.desk.find(p) for p in self.wish.parents}))
+
+    def _body(self, target: _Target, intake: Intake, assessed: Assessment, papers: bytes) -> rules.Contribute:
+        before = target.before
+        keep = before is not None and self.wish.policy is None
+        return rules.Contribute(
+            owner=self.dao.me,
+            nonce=target.nonce,
+            version=target.version,
+            kind=target.kind,
+            name=target.name,
+            category=assessed.report.category,
+            licence=self.wish.licence or (before.licence if before else ""),
+            size=rules.round_size(intake.size),
+            root=intake.root,
+            manifest=intake.ref,
+            card=papers,
+            policy=before.policy if before and keep else policy.policy_hash(self.terms),
+            parents=self._parents(),
+        )
+
+    # --- card and review
+
+    def _card_bytes(self, target: _Target, assessed: Assessment, intake: Intake) -> bytes:
+        if self.card is not None:
+            return self.card
+        files: tuple[card.File, ...] = ()
+        if intake.files <= CARD_FILES_MAX:
+            entries = self.contents.open_manifest(intake.ref).entries()
+            names = (os.fsdecode(e.path) for e in entries if e.kind == manifest.FILE)
+            files = tuple(card.File(n, _media_type(n)) for n in names)
+        before = target.before
+        known = card.Known(
+            kind=target.kind,
+            name=target.name,
+            owner=self.dao.me,
+            category=assessed.report.category,
+            version=target.version,
+            licence=self.wish.licence or (before.licence if before else ""),
+            owner_name=str(self.dao.home.get("idao", "name", "")),
+            asset=target.asset,
+            parents=self._parents(),
+            published=show_time(now_ms())[:10],
+            files=files,
+        )
+        return card.to_bytes(card.build(known))
+
+    def _assess(self, intake: Intake, target: _Target) -> Assessment:
+        from idao import assess
+
+        version = self.contents.open_manifest(intake.ref)
+        files = [
+            assess.AssessFile(f.entry.path, f.entry.size, _content_id(f), f.read)
+            for f in version.all()
+            if f.entry.kind == manifest.FILE
+        ]
+        family = {target.asset, *(a for a, _ in self._parents())}
+        earlier = assess.Earlier(
+            canonical.unpack(assess.Fingerprint, body)
+            for asset, number, body in self.docs.all_of(documents.FINGERPRINT)
+            if asset not in family and self.dao.state().get(rules.AssetVersion, asset, number) is not None
+        )
+        category = self.wish.category or (target.before.category if target.before else "")
+        category = category or str(self.dao.home.get("idao", "domain", "")) or assess.detect_category(files)
+        labels = tuple(sorted(set(self.wish.labels)))
+        return assess.assess(files, category, assess.Options(labels=labels), earlier)
+
+    def _review(self, target: _Target, intake: Intake, assessed: Assessment) -> reviews.Open | None:
+        """The owner's own review, given at once where the owner is the only validator."""
+        store = self.dao.store
+        epoch, validators = store.validators(store.height + 1)
+        if [v.idao for v in validators.validators] != [self.dao.me]:
+            return None
+        report, salt = assessed.report, entropy(32)
+        compared = sorted(
+            (a, v)
+            for a, v, _ in self.docs.all_of(documents.FINGERPRINT)
+            if a != target.asset and self.dao.state().get(rules.AssetVersion, a, v) is not None
+        )
+        review = reviews.Review(
+            asset=target.asset,
+            version=target.version,
+            root=intake.root,
+            assessor=report.assessor,
+            code=report.code,
+            mode=report.mode,
+            holdout=b"",
+            as_of=store.height,
+            compared=tuple(compared[-reviews.COMPARED_MAX :]),
+            epoch=epoch.epoch,
+            reviewer=self.dao.me,
+            grant=b"",
+            report=commitment(salt, digest(Kind.REPORT, canonical.pack(report))),
+            score=report.headline,
+            passed=report.passed,
+        )
+        return reviews.Open(review, salt)
+
+
+def _content_id(file: StoredFile) -> bytes:
+    """Depends on the contents alone, and is the same for all who read this manifest."""
+    h = blake3()
+    for part in file.parts:
+        h.update(part.id + part.size.to_bytes(8, "big"))
+    return h.digest()
+
+
+def name_of(paths: Sequence[str]) -> str:
+    """What a contribution is called when nobody says: its first path's last name."""
+    name = "stdin" if paths[0] == "-" else os.path.basename(os.path.abspath(paths[0]))
+    safe = "".join(c if c.isprintable() else "?" for c in name)
+    return safe.encode("utf-8", "replace").decode()[:NAME_MAX] or "root"
+
+
+def _media_type(name: str) -> str:
+    import mimetypes
+
+    return mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def _read_small(path: Path, what: str) -> bytes:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"the {what} '{path}' is not a file")
+        with path.open("rb") as f:
+            data = f.read(FILE_BYTES_MAX + 1)
+    except OSError as e:
+        raise UsageError(f"the {what} '{path}' cannot be read: {e.strerror}") from e
+    if len(data) > FILE_BYTES_MAX:
+        raise UsageError(f"the {what} '{path}' is too large")
+    return data
+
+
+def _read_policy(path: Path | None) -> policy.Policy:
+    return policy.OWNER_ONLY if path is None else policy.parse(_read_small(path, "policy"))
+
+
+def _read_card(path: Path | None, kind: str) -> bytes | None:
+    return None if path is None else card.to_bytes(card.read(_read_small(path, "card"), kind))

@@ -1,0 +1,65 @@
+"""What a home keeps of its assets besides contents: cards, terms, score cards, salts. Sealed."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+
+from idao.crypto.hashing import derive_secret
+from idao.store.seal import unwrap, wrap
+
+NONCE, MANIFEST, CARD, POLICY, REPORT, FINGERPRINT = (
+    "nonce", "manifest", "card", "policy", "report", "fingerprint",
+)  # fmt: skip
+
+
+class Documents:
+    """Documents by (asset, version, kind). The caller owns the connection to home.db."""
+
+    def __init__(self, db: sqlite3.Connection, data_key: bytes) -> None:
+        self._db, self._key = db, derive_secret("idao 1 documents", data_key)
+
+    def put(self, asset: bytes, version: int, kind: str, salt: bytes, body: bytes) -> None:
+        purpose = _purpose(asset, version, kind)
+        self._db.execute(
+            "insert or replace into document values (?, ?, ?, ?, ?)",
+            (asset, version, kind, salt, wrap(self._key, body, purpose)),
+        )
+
+    def get(self, asset: bytes, version: int, kind: str) -> tuple[bytes, bytes] | None:
+        """(salt, body), or None when this home has none."""
+        row = self._db.execute(
+            "select salt, body from document where asset = ? and version = ? and kind = ?",
+            (asset, version, kind),
+        ).fetchone()
+        return None if row is None else (row[0], unwrap(self._key, row[1], _purpose(asset, version, kind)))
+
+    def all_of(self, kind: str) -> Iterator[tuple[bytes, int, bytes]]:
+        """(asset, version, body) of every document of a kind, in order."""
+        rows = self._db.execute(
+            "select asset, version, body from document where kind = ? order by asset, version", (kind,)
+        ).fetchall()
+        for asset, version, body in rows:
+            yield asset, version, unwrap(self._key, body, _purpose(asset, version, kind))
+
+    def by_salt(self, kind: str, salt: bytes) -> tuple[bytes, int] | None:
+        """(asset, version) of the document with this salt."""
+        row = self._db.execute(
+            "select asset, version from document where salt = ? and kind = ? order by version desc limit 1",
+            (salt, kind),
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def refers(self, ref: bytes) -> int:
+        """How many versions have this manifest: a version that changes terms alone shares it."""
+        row = self._db.execute(
+            "select count(*) from document where salt = ? and kind = ?", (ref, MANIFEST)
+        ).fetchone()
+        return int(row[0])
+
+    def forget(self, asset: bytes, version: int) -> None:
+        self._db.execute("delete from document where asset = ? and version = ?", (asset, version))
+
+
+def _purpose(asset: bytes, version: int, kind: str) -> bytes:
+    return b"document %s %d " % (kind.encode(), version) + asset
