@@ -1,0 +1,309 @@
+"""Making portable proofs from a ledger, and checking them anywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idao import manifest, proof
+from idao.crypto import canonical, note, statetree
+from idao.errors import Malformed, NotFound, UsageError, VerificationFailed
+from idao.hall import documents
+from idao.ledger import assets, dats, genesis, reviews
+from idao.ledger.state import encode_key, key_of, table_of
+from idao.ledger.tx import Receipt
+from idao.model import parse_id, show_id
+
+if TYPE_CHECKING:
+    from idao.dao import Dao
+
+BLOCK = 1024 * 1024
+"""Bytes read of a file at once."""
+REQUIREMENTS = ("trusted", "independent:N", "reviews:N")
+DAY_MS = 24 * 3600 * 1000
+UNBONDING_DAYS = 14
+"""Beyond this age of the oldest set relied on, its members may have nothing left to lose."""
+
+
+class Proofs:
+    def __init__(self, dao: Dao) -> None:
+        self._dao = dao
+
+    def make(self, text: str, files: Sequence[str] = (), *, no_files: bool = False) -> tuple[str, bytes, int]:
+        """(subject, proof file, tree size) for an asset, a DAT or a transaction.
+
+        All files of the asset are disclosed by name and salt, or those of `files` alone, or none.
+        """
+        dao = self._dao
+        head = dao.store.checkpoint()
+        if head is None:
+            raise NotFound("nothing is anchored yet", hint="the first contribution makes the first block")
+        kind, subject, version, records = self._subject(text)
+        position, receipt = self._made(kind, subject, records)
+        signed = note.parse_note(head[1])
+        checkpoint = note.parse_checkpoint(signed.text)
+        path = tuple(dao.store.log_path(position, checkpoint.size))
+        raw = dao.store.tx(receipt.tx)
+        if raw is None:
+            raise NotFound("the transaction is not on this ledger any more")
+        shown = tuple(self._show(rec) for rec in records)
+        disclosed = None
+        if version is not None and not no_files:
+            disclosed = self._disclose(version, files)
+        made = proof.Proof(
+            v=1,
+            bundle=dao.store.bundle,
+            lineage=(),
+            tlog=str(note.TlogProof(position, path, signed)),
+            header=dao.store.header(checkpoint.height),
+            leaf=canonical.pack(receipt),
+            tx=raw,
+            subject_kind=kind,
+            subject=subject,
+            records=shown,
+            files=disclosed,
+            attestations=(),
+            witnesses=(),
+            timestamps=(),
+        )
+        return show_id(kind, subject), proof.dump(made), checkpoint.size
+
+    def _subject(self, text: str) -> tuple[str, bytes, assets.AssetVersion | None, list[Any]]:
+        """(kind, id, asset version, records to show) of what is to be proven."""
+        dao, state = self._dao, self._dao.state()
+        if text.startswith("tx:"):
+            return "tx", parse_id("tx", text), None, []
+        if text.startswith("dat:"):
+            dat = state.need(dats.Dat, dao.tokens.find_dat(text))
+            cls = state.need(dats.Class, dat.class_id)
+            version = state.need(assets.AssetVersion, dat.asset, dat.version)
+            return "dat", dat.id, version, [version, cls, dat]
+        asset, number = dao.assets.find(text)
+        version = state.need(assets.AssetVersion, asset, number)
+        found = state.need(assets.Asset, asset)
+        given = list(state.scan(reviews.ReviewRecord, asset, number))
+        return "asset", asset, version, [found, version, *given[: proof.RECORDS_MAX - 2]]
+
+    def _made(self, kind: str, subject: bytes, records: Sequence[Any]) -> tuple[int, Receipt]:
+        """The receipt of the transaction that made the subject."""
+        if kind == "tx":
+            found = self._dao.store.receipt_of(subject)
+            if found is None:
+                raise NotFound(f"no transaction '{show_id('tx', subject)}' on this ledger")
+            if not found[1].ok:
+                raise UsageError(f"that transaction was refused ({found[1].code}): there is nothing to prove")
+            return found
+        made = records[-1] if kind == "dat" else next(r for r in records if type(r) is assets.AssetVersion)
+        wanted = (table_of(type(made)).name, encode_key(key_of(made)))
+        for position, receipt in self._dao.store.receipts(made.height, made.height):
+            if receipt.ok and any((c.table, c.key) == wanted for c in receipt.changed):
+                return position, receipt
+        raise NotFound("the receipt of what is to be proven is not on the ledger")
+
+    def _show(self, rec: Any) -> proof.Shown:
+        table, key = table_of(type(rec)), key_of(rec)
+        path = statetree.prove(self._dao.store.branches, statetree.record_path(table.name, key))
+        return proof.Shown(table.name, encode_key(key), canonical.pack(rec), path)
+
+    def _disclose(self, version: assets.AssetVersion, files: Sequence[str]) -> proof.Disclosure:
+        desk = self._dao.assets
+        with desk.opened() as (contents, docs):
+            kept = docs.get(version.asset, version.version, documents.MANIFEST)
+            if kept is None:
+                raise NotFound(
+                    "this home does not hold the contents, so no file can be disclosed",
+                    hint="add --no-files to prove the record alone",
+                )
+            listed = [_listed(e, parts) for e, parts in contents.open_manifest(kept[0]).files()]
+        if not files:
+            return proof.Disclosure(len(listed), tuple(listed), ())
+        index = {f.path: i for i, f in enumerate(listed)}
+        path = proof.places([f.leaf() for f in listed])
+        some = []
+        for wanted in sorted(set(map(os.fsencode, files))):
+            if wanted not in index:
+                raise NotFound(f"no such file in this version: {manifest.show_path(wanted)}")
+            some.append(proof.Placed(listed[index[wanted]], index[wanted], path(index[wanted])))
+        return proof.Disclosure(len(listed), (), tuple(some))
+
+
+def _listed(entry: manifest.FileEntry, parts: Sequence[manifest.ChunkRef]) -> proof.Listed:
+    return proof.Listed(
+        kind=entry.kind,
+        path=entry.path,
+        size=entry.size,
+        secret=entry.secret,
+        content=entry.content_root,
+        sizes=tuple(p.size for p in parts),
+        holes=tuple(i for i, p in enumerate(parts) if p.form == manifest.HOLE),
+    )
+
+
+# --- checking: needs no home ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What the user of `verify` names: whom they trust and what they require."""
+
+    trust: Sequence[str] = ()
+    require: Sequence[str] = ()
+
+
+def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
+    """Judges a proof, the given files, and the demands. `UsageError` for a demand that cannot be read."""
+    _check_demands(demands.require)
+    verdict = proof.judge(data)
+    for given in files:
+        _check_given(verdict, given)
+    trusted = _judge_trust(verdict, demands.trust)
+    _judge_requirements(verdict, demands.require, trusted)
+    judged = verdict.anchor
+    anchored = None
+    if judged is not None:
+        c = judged.checkpoint
+        anchored = {
+            "quorum": show_id("quorum", c.quorum),
+            "epoch": c.epoch,
+            "height": c.height,
+            "tree_size": c.size,
+            "cosigners": len(judged.cosigners),
+            "power": judged.power,
+            "required_power": judged.required_power,
+            "independent": verdict.independent,
+            "attested": 0,
+        }
+    return {
+        "ok": verdict.ok,
+        "trusted": trusted and verdict.ok,
+        "subject": verdict.subject,
+        "anchor": anchored,
+        "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks],
+        "warnings": _warnings(verdict, now_ms),
+        "independent_reviews": verdict.reviews,
+        "time_ms": verdict.time_ms,
+    }
+
+
+def _check_demands(require: Sequence[str]) -> None:
+    for demand in require:
+        name, _, number = demand.partition(":")
+        if demand != "trusted" and not (name in ("independent", "reviews") and number.isdigit()):
+            raise UsageError(f"cannot require '{demand}'", hint=f"one of: {', '.join(REQUIREMENTS)}")
+
+
+def _judge_trust(verdict: proof.Verdict, trust: Sequence[str]) -> bool:
+    """A full quorum id, the iDAO id of a quorum of one, or a checkpoint file that the proof agrees with."""
+    if not trust:
+        return False
+    matches: list[str] = []
+
+    def rule() -> str:
+        for named in trust:
+            if (why := _vouches(verdict, named)) is not None:
+                matches.append(why)
+        if not matches:
+            raise VerificationFailed("nobody you named vouches for it")
+        return "; ".join(matches)
+
+    verdict.check("trust", rule)
+    return bool(matches)
+
+
+def _vouches(verdict: proof.Verdict, named: str) -> str | None:
+    if named.startswith("quorum:"):
+        return "the quorum you named" if parse_id("quorum", named) == verdict.quorum else None
+    if named.startswith("idao:"):
+        alone = verdict.kind == genesis.PERSON and verdict.founders == (parse_id("idao", named),)
+        return "the iDAO you named, in its own quorum of one" if alone else None
+    path = Path(named)
+    if not path.is_file() or path.stat().st_size > note.NOTE_BYTES_MAX:
+        raise UsageError(
+            f"'{named}' is no quorum id, iDAO id or checkpoint file",
+            hint="names on a ledger are not trusted: give the full id",
+        )
+    try:
+        known = note.parse_checkpoint(note.parse_note(path.read_text("utf-8")).text)
+    except (Malformed, UnicodeDecodeError) as e:
+        raise UsageError(f"'{named}' is not a checkpoint: {e}") from e
+    if known.quorum != verdict.quorum:
+        return None
+    mine = verdict.anchor.checkpoint if verdict.anchor else None
+    if mine is not None and mine.size == known.size and mine != known:
+        raise VerificationFailed("the checkpoint you named shows another history: the log was forked")
+    return "the checkpoint you named" + ("" if mine == known else ", of the same quorum at another height")
+
+
+def _judge_requirements(verdict: proof.Verdict, require: Sequence[str], trusted: bool) -> None:
+    for demand in require:
+        name, _, number = demand.partition(":")
+        have = {"independent": verdict.independent, "reviews": verdict.reviews}.get(name, int(trusted))
+        needed = int(number or 1)
+
+        def rule(have: int = have, needed: int = needed, demand: str = demand) -> str:
+            if have < needed:
+                raise VerificationFailed(f"{demand} is required; found {have}")
+            return f"{have} of {needed}"
+
+        verdict.check(f"require {demand}", rule)
+
+
+def _warnings(verdict: proof.Verdict, now_ms: int) -> list[str]:
+    out = []
+    if verdict.kind == genesis.PERSON:
+        out.append("by its owner alone: may be rewritten or backdated")
+    elif verdict.genesis_ms and now_ms - verdict.genesis_ms > UNBONDING_DAYS * DAY_MS:
+        days = (now_ms - verdict.genesis_ms) // DAY_MS
+        out.append(f"relies on the validators of genesis, {days} days old: name a later checkpoint")
+    if verdict.time_ms > now_ms:
+        out.append("its block is later than this machine's clock")
+    return out
+
+
+# --- files given to verify --------------------------------------------------------------------------
+
+
+def _check_given(verdict: proof.Verdict, given: str) -> None:
+    """A file, or every file of a folder, against the disclosed one of the same name."""
+    if os.path.isdir(given):
+        for folder, folders, names in os.walk(given):
+            folders.sort()
+            for name in sorted(names):
+                full = os.path.join(folder, name)
+                _check_one(verdict, full, os.path.relpath(full, given))
+        return
+    _check_one(verdict, given, given)
+
+
+def _check_one(verdict: proof.Verdict, path: str, name: str) -> None:
+    def rule() -> str:
+        listed = _match(verdict, os.fsencode(name))
+        proof.check_file(listed, _blocks(path, listed.kind))
+        return f"is {manifest.show_path(listed.path)} of the asset"
+
+    verdict.check(f"file {manifest.show_path(os.fsencode(name))}", rule)
+
+
+def _match(verdict: proof.Verdict, name: bytes) -> proof.Listed:
+    """The disclosed file whose path is the longest end of the given one."""
+    parts = [p for p in name.split(b"/") if p not in (b"", b".")]
+    for start in range(len(parts)):
+        listed = verdict.files.get(b"/".join(parts[start:]))
+        if listed is not None:
+            return listed
+    raise VerificationFailed("no file of that name is disclosed in the proof")
+
+
+def _blocks(path: str, kind: int) -> Iterator[bytes]:
+    try:
+        if kind == manifest.LINK:
+            yield os.fsencode(os.readlink(path))
+            return
+        with open(path, "rb") as f:
+            while block := f.read(BLOCK):
+                yield block
+    except OSError as e:
+        raise VerificationFailed(f"cannot be read: {e.strerror}") from e
