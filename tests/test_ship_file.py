@@ -1,0 +1,138 @@
+"""The one file and the wheel as users get them. Slow: both are built, and run under each Python at hand."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from shipping import CLONE, load, run
+
+pytestmark = pytest.mark.slow
+
+BUILD = load("zipapp/build")
+PYTHONS = sorted(BUILD.pythons([]).items())
+
+
+@pytest.fixture(scope="session")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dist") / "idao.pyz"
+    subprocess.run([sys.executable, str(CLONE / "zipapp/build"), "-o", str(path)], check=True, cwd="/")
+    return path
+
+
+def test_two_builds_are_the_same_bytes(file: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.pyz"
+    subprocess.run([sys.executable, str(CLONE / "zipapp/build"), "-o", str(again)], check=True)
+    first, second = (hashlib.sha256(p.read_bytes()).hexdigest() for p in (file, again))
+    assert first == second
+
+
+def test_serves_each_python(file: Path) -> None:
+    assert len(PYTHONS) >= 1
+    with zipfile.ZipFile(file) as z:
+        names = set(z.namelist())
+    for version in BUILD.VERSIONS:
+        assert f"{BUILD.tag_of(version)}.zip" in names
+    for version, _ in PYTHONS:
+        assert f"lib-{BUILD.tag_of(version)}.zip" in names
+
+
+@pytest.mark.parametrize("version,python", PYTHONS, ids=str)
+def test_runs_under_each_python(file: Path, tmp_path: Path, version: tuple[int, int], python: str) -> None:
+    done = run(file, "help", "exit-codes", home=tmp_path, python=python)
+    assert done.returncode == 0 and "130" in done.stdout, done.stderr
+    import_all(file, tmp_path, python)
+
+
+def import_all(file: Path, home: Path, python: str) -> None:
+    """Every module of idao and each library loads from the file; its data can be read."""
+    (folder,) = (p for p in (home / ".cache/idao").iterdir() if p.is_dir())
+    code = (
+        "import sys, pkgutil, importlib, importlib.resources as r\n"
+        f"sys.path[:0] = [{str(folder / 'modules')!r}, {str(folder / 'lib.zip')!r}]\n"
+        "import mnemonic, sqlite_utils, rich.console, rich.progress, rich.table, cryptography.x509\n"
+        "import idao, zeroconf, zstandard, pyfastcdc, blake3, cbor2, nacl.bindings, typer, platformdirs\n"
+        "assert '.cache' in idao.__file__ and '.cache' in cbor2.__file__, idao.__file__\n"
+        "for m in pkgutil.walk_packages(idao.__path__, 'idao.'):\n"
+        "    m.name.endswith('__main__') or importlib.import_module(m.name)\n"
+        "assert len(mnemonic.Mnemonic('english').wordlist) == 2048\n"
+        "assert '\"\"\"' in (r.files('idao') / 'errors.py').read_text(encoding='utf-8')\n"
+        "assert '\"\"\"' in (r.files('idao.assess') / '__init__.py').read_text(encoding='utf-8')\n"
+    )
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=home)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_that_was_not_at_hand_compiles_for_itself(tmp_path: Path) -> None:
+    """As for a version whose interpreter the builder did not have: from `src.zip`."""
+    pip_python = BUILD.python_with_pip()
+    version = (sys.version_info[0], sys.version_info[1])
+    pure, native = BUILD.split(BUILD.fetch(pip_python, version))
+    entries = {
+        "src.zip": BUILD.zipped(pure, zipfile.ZIP_DEFLATED),
+        "any.zip": BUILD.zipped(native, zipfile.ZIP_DEFLATED),
+    }
+    path = tmp_path / "idao.pyz"
+    path.write_bytes(BUILD.one_file(entries, {BUILD.soabi_of(version): ["src.zip", "any.zip"]}))
+    for _ in range(2):  # the second run finds bytecode beside the sources, and the cache still whole
+        assert run(path, "help", "exit-codes", home=tmp_path).returncode == 0
+    assert len(list((tmp_path / ".cache/idao").glob("*/modules/idao/__pycache__/cli.*.pyc"))) == 1
+
+
+def test_missing_wheel_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(f"cbor2==0.0.0 --hash=sha256:{'0' * 64}\n")
+    monkeypatch.setattr(BUILD, "LOCK", lock)
+    monkeypatch.setattr(BUILD, "WORK", tmp_path)
+    with pytest.raises(SystemExit, match=r"no wheel for cpython-314: .*cbor2==0\.0\.0"):
+        BUILD.fetch(sys.executable, (3, 14))
+
+
+# --- wheel ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy: setuptools leaves `build/` and `idao.egg-info/` beside its sources."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CLONE / name, copy)
+    shutil.copytree(CLONE / "idao", copy / "idao", ignore=shutil.ignore_patterns("__pycache__"))
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "-w", str(out), str(copy)], check=True)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_what_the_sources_hold(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as z:
+        packed = {n for n in z.namelist() if n.startswith("idao/")}
+        (entry,) = (n for n in z.namelist() if n.endswith("entry_points.txt"))
+        assert "idao = idao.__main__:main" in z.read(entry).decode()
+    assert packed == set(BUILD.own_files())
+
+
+def test_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
+    target = tmp_path / "installed"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(target),
+    ]
+    subprocess.run([*pip, str(wheel)], check=True)
+    environ = {**os.environ, "PYTHONPATH": str(target)}
+    command = [sys.executable, str(target / "bin" / "idao"), "help", "exit-codes"]
+    done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "130" in done.stdout, done.stderr

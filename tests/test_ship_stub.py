@@ -1,0 +1,201 @@
+"""The stub of the one file, on a payload of three small files: private, whole, and clear when it cannot."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from shipping import CLONE, load, run
+
+BUILD = load("zipapp/build")
+HERE = BUILD.soabi_of((sys.version_info[0], sys.version_info[1]))
+MAIN = b"import sys\nfrom native import word\ndef main():\n    print(word, *sys.argv[1:])\n    return 3\n"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-file build whose `idao` prints the word of a module that had to be unpacked."""
+    entries = {
+        "lib-x.zip": BUILD.zipped({"idao/__init__.py": b"", "idao/__main__.py": MAIN}, zipfile.ZIP_STORED),
+        "any.zip": BUILD.zipped(
+            {"native.py": b"word = 'hello'\n", "data/a.txt": b"a" * 9999}, zipfile.ZIP_DEFLATED
+        ),
+    }
+    path = tmp_path_factory.mktemp("file") / "idao.pyz"
+    path.write_bytes(BUILD.one_file(entries, {HERE: ["lib-x.zip", "any.zip"]}))
+    return path
+
+
+def cache(home: Path) -> Path:
+    return home / ".cache" / "idao"
+
+
+def payloads(home: Path) -> list[Path]:
+    return [p for p in cache(home).iterdir() if p.is_dir()]
+
+
+def check_runs(small: Path, home: Path) -> None:
+    done = run(small, "a b", "c", home=home)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "hello a b c\n", "")
+
+
+def check_refused(done: subprocess.CompletedProcess[str], code: int, words: str) -> None:
+    assert done.returncode == code
+    assert done.stdout == ""
+    first, second = done.stderr.splitlines()
+    assert first.startswith("idao: error: ") and words in first
+    assert second.startswith("idao: hint: ")
+
+
+def test_runs_and_unpacks_once(small: Path, tmp_path: Path) -> None:
+    check_runs(small, tmp_path)
+    (folder,) = payloads(tmp_path)
+    made = os.stat(folder).st_ino
+    check_runs(small, tmp_path)
+    assert [os.stat(p).st_ino for p in payloads(tmp_path)] == [made]
+    for path in (cache(tmp_path), folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("flag", ["--version", "-V"])
+def test_version_unpacks_nothing(small: Path, tmp_path: Path, flag: str) -> None:
+    done = run(small, flag, home=tmp_path)
+    assert (done.returncode, done.stdout) == (
+        0,
+        subprocess.check_output([sys.executable, "-m", "idao", flag], cwd=CLONE, text=True),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_first_runs_at_once(small: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        done = list(pool.map(lambda n: run(small, str(n), home=tmp_path), range(8)))
+    assert [d.stdout for d in done] == [f"hello {n}\n" for n in range(8)]
+    assert len(payloads(tmp_path)) == 1
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "harm", [Path.unlink, flip, lambda p: os.truncate(p, 0), lambda p: os.truncate(p, 5)]
+)
+@pytest.mark.parametrize("name", ["whole", "lib.zip", "modules/native.py", "modules/data/a.txt"])
+def test_harmed_cache_is_made_anew(small: Path, tmp_path: Path, name: str, harm) -> None:  # type: ignore[no-untyped-def]
+    check_runs(small, tmp_path)
+    (folder,) = payloads(tmp_path)
+    before = (folder / name).read_bytes()
+    harm(folder / name)
+    check_runs(small, tmp_path)
+    assert (folder / name).read_bytes() == before
+    assert payloads(tmp_path) == [folder]
+
+
+def test_leftovers_of_a_killed_run_go(small: Path, tmp_path: Path) -> None:
+    (cache(tmp_path) / "new-killed").mkdir(parents=True, mode=0o700)
+    cache(tmp_path).chmod(0o700)
+    check_runs(small, tmp_path)
+    assert len(payloads(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o1777])
+def test_cache_that_others_can_write_is_refused(small: Path, tmp_path: Path, mode: int) -> None:
+    cache(tmp_path).mkdir(parents=True)
+    cache(tmp_path).chmod(mode)
+    check_refused(run(small, home=tmp_path), 1, str(cache(tmp_path)))
+
+
+def test_payload_that_others_can_write_is_refused(small: Path, tmp_path: Path) -> None:
+    check_runs(small, tmp_path)
+    (folder,) = payloads(tmp_path)
+    folder.chmod(0o777)
+    check_refused(run(small, home=tmp_path), 1, str(folder))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_cache_of_another_user_is_refused(small: Path, tmp_path: Path) -> None:
+    cache(tmp_path).mkdir(parents=True, mode=0o700)
+    os.chown(cache(tmp_path), 12345, 12345)
+    check_refused(run(small, home=tmp_path), 1, "not yours")
+
+
+def test_cache_behind_a_link_is_refused(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / ".cache").mkdir()
+    cache(tmp_path).symlink_to(tmp_path / "elsewhere")
+    check_refused(run(small, home=tmp_path), 1, str(cache(tmp_path)))
+
+
+def test_xdg_cache_home_is_used_if_absolute(small: Path, tmp_path: Path) -> None:
+    assert run(small, home=tmp_path, XDG_CACHE_HOME=str(tmp_path / "other")).stdout == "hello\n"
+    assert (tmp_path / "other" / "idao").is_dir()
+    assert run(small, home=tmp_path, XDG_CACHE_HOME="relative").stdout == "hello\n"
+    assert not (tmp_path / "relative").exists()
+
+
+def test_home_that_cannot_be_written_to(small: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    nowhere = "/proc/idao-no-such-place"
+    done = run(small, home=tmp_path, HOME=nowhere, TMPDIR=str(temporary))
+    assert done.stdout == "hello\n", done.stderr
+    (made,) = temporary.iterdir()
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def test_damaged_file_says_so(small: Path, tmp_path: Path) -> None:
+    hurt = tmp_path / "idao.pyz"
+    shutil.copy(small, hurt)
+    with zipfile.ZipFile(hurt) as z:
+        at = z.getinfo("any.zip").header_offset + 30 + len("any.zip") + 40
+    with hurt.open("r+b") as f:
+        f.seek(at)
+        f.write(b"\xff" * 8)
+    check_refused(run(hurt, home=tmp_path), 1, "damaged")
+    assert payloads(tmp_path) == []
+
+
+def test_other_platform_is_named(tmp_path: Path) -> None:
+    entries = {"any.zip": BUILD.zipped({}, zipfile.ZIP_DEFLATED)}
+    other = tmp_path / "other.pyz"
+    other.write_bytes(BUILD.one_file(entries, {"cpython-311-riscv-plan9": ["any.zip"]}))
+    check_refused(run(other, "status", home=tmp_path), 7, "this file runs on CPython 3.11 to 3.14")
+    done = run(other, "status", "--json", home=tmp_path)
+    assert done.returncode == 7 and '"code": "missing"' in done.stderr
+
+
+def test_stub_parses_under_old_pythons(small: Path, tmp_path: Path) -> None:
+    ast.parse((CLONE / "zipapp/stub.py").read_text(), feature_version=(3, 4))
+    for name in ("python2.7", "python3.6", "python3.10"):
+        for python in sorted(Path(sys.base_prefix).parent.glob(f"*/bin/{name}")):
+            check_refused(run(small, home=tmp_path, python=str(python)), 7, "this file runs on")
+
+
+def test_native_module_without_symbols_still_loads(tmp_path: Path) -> None:
+    import cbor2._cbor2 as native
+
+    whole = Path(native.__file__).read_bytes()
+    part = BUILD.mapped_part(whole)
+    assert len(part) < len(whole) and part[:6] == whole[:6]
+    path = tmp_path / Path(native.__file__).name
+    path.write_bytes(part)
+    code = (
+        "import cbor2, importlib.machinery as m, importlib.util as u\n"
+        f"loader = m.ExtensionFileLoader('cbor2._cbor2', {str(path)!r})\n"
+        "module = u.module_from_spec(u.spec_from_loader('cbor2._cbor2', loader))\n"
+        "loader.exec_module(module)\n"
+        "assert module.loads(b'\\x01') == 1"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert BUILD.mapped_part(b"not elf") == b"not elf"
