@@ -1,21 +1,17 @@
-"""Governance: counting against an independent model, binding, the clock, and all-or-nothing execution."""
+"""The life of a proposal: who votes, what binds, the clock, and all-or-nothing execution."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from governance_world import FOUR, IDAO, OTHER, PERIOD, SECOND, THREE, World, refused, set_rule, who
 
 from idao.crypto import canonical, merkle
 from idao.crypto.keys import Signer
-from idao.errors import Malformed, Refused
-from idao.ledger import block, charter, governance
+from idao.errors import Malformed
+from idao.ledger import block, governance
 from idao.ledger.governance import (
     ABSTAIN,
     EXECUTED,
@@ -27,305 +23,15 @@ from idao.ledger.governance import (
     REJECTED,
     YES,
     Action,
-    Ballot,
     CastBallot,
-    Due,
-    OpenVote,
     Proposal,
     Propose,
     Tally,
 )
-from idao.ledger.idao import (
-    AddMember,
-    Charter,
-    Identity,
-    Member,
-    RemoveMember,
-    SetRule,
-    charter_hash,
-    role_of,
-    rules_of,
-)
-from idao.ledger.state import DictBase, State
-from idao.ledger.tx import Context, Envelope, Receipt, parse_tx, sign_tx
-from idao.model import INT_MAX, Validator, ValidatorSet
-
-SECOND = 1000
-PERIOD = 100 * SECOND
-
-
-def who(n: int) -> bytes:
-    return bytes([n]) * 32
-
-
-IDAO = who(1)
-OTHER = who(200)
-
-
-class World:
-    """One iDAO on a ledger of its own: blocks a second apart, a transaction or a due step at a time."""
-
-    def __init__(self, members: Iterable[tuple[int, str, int]] = ((1, "owner", 1),), **rules: Any) -> None:
-        self.base = DictBase()
-        self.state = State(self.base)
-        self.height, self.time_ms, self.txs = 10, 1_000_000, 0
-        self.charter = {**charter.defaults(), "vote.period": PERIOD // SECOND}
-        self.charter.update({key.replace("_", ".", 1).replace("_", "-"): v for key, v in rules.items()})
-        data = charter.encode(self.charter)
-        self.state.put(Charter(IDAO, 1, charter_hash(data), data))
-        for n, role, weight in members:
-            self.join(n, role, weight, since=0)
-
-    def join(self, n: int, role: str = "member", weight: int = 1, since: int | None = None) -> None:
-        self.identify(n)
-        self.state.put(Member(IDAO, who(n), role, weight, self.height if since is None else since))
-
-    def identify(self, n: int) -> None:
-        self.state.put(Identity(who(n), who(n), 0, who(n), who(n), 0, 0))
-
-    def context(self, actor: bytes, tx: bytes) -> Context:
-        return Context(self.state, who(99), self.height, self.time_ms, actor, tx, 1, (IDAO,), IDAO)
-
-    def next_block(self, wait_ms: int = SECOND) -> list[tuple[bytes, str]]:
-        """Begins a block and takes its due steps: (proposal, code) each."""
-        self.height += 1
-        self.time_ms += wait_ms
-        ran = []
-        for proposal in governance.due(self.state, self.time_ms):
-            child = self.state.child()
-            ctx = replace(self.context(governance.NO_ACTOR, proposal), state=child)
-            idao, code, _ = governance.run_due(ctx, proposal)
-            assert idao == IDAO
-            self.state.merge(child)
-            ran.append((proposal, code))
-        return ran
-
-    def _apply(self, apply: Callable[[Context, Any], None], actor: bytes, body: Any) -> bytes:
-        self.txs += 1
-        tx = self.txs.to_bytes(32, "big")
-        child = self.state.child()
-        apply(replace(self.context(actor, tx), state=child), body)
-        self.state.merge(child)
-        return tx
-
-    def propose_body(self, body: Propose, by: int = 1) -> bytes:
-        tx = self._apply(governance.KINDS[0].apply, who(by), body)
-        return governance.proposal_id(tx, governance.content_hash(body))
-
-    def propose(self, *actions: tuple[str, Any], by: int = 1, title: str = "a title") -> bytes:
-        return self.propose_body(governance.draft(self.state, IDAO, title, actions), by)
-
-    def vote(self, proposal: bytes, n: int, choice: str, content: bytes | None = None) -> None:
-        body = CastBallot(proposal, content or self.get(proposal).content, choice)
-        self._apply(governance.KINDS[1].apply, who(n), body)
-
-    def get(self, proposal: bytes) -> Proposal:
-        return self.state.need(Proposal, proposal)
-
-    def is_tidy(self) -> bool:
-        """Due and open records stand for exactly the proposals that wait and that are open."""
-        all_of = list(self.state.scan(Proposal))
-        waiting = sorted((p.due_ms, p.proposal) for p in all_of if p.state in (OPEN, PASSED))
-        opened = sorted(p.proposal for p in all_of if p.state == OPEN)
-        return (
-            waiting == [(d.at_ms, d.proposal) for d in self.state.scan(Due)]
-            and opened == [o.proposal for o in self.state.scan(OpenVote)]
-            and all(p.due_ms == 0 for p in all_of if p.state not in (OPEN, PASSED))
-        )
-
-
-def set_rule(key: str, value: int | str) -> tuple[str, SetRule]:
-    return "charter.set", SetRule(key, canonical.encode(value))
-
-
-def refused(code: str, act: Callable[[], object]) -> None:
-    with pytest.raises(Refused) as e:
-        act()
-    assert e.value.code == code
-
-
-THREE = ((1, "owner", 1), (2, "member", 1), (3, "member", 1))
-FOUR = (*THREE, (4, "member", 1))
-
-
-# --- counting -------------------------------------------------------------------------------------
-
-
-def _proposal(threshold: int, turnout: int) -> Proposal:
-    world = World(vote_threshold=threshold, vote_turnout=turnout)
-    return world.get(world.propose())
-
-
-def _fair(p: Proposal, t: Tally) -> bool:
-    """The rule as docs/governance.md says it, in fractions."""
-    cast = t.yes + t.no + t.abstain
-    if cast == 0 or Fraction(cast, t.votes) < Fraction(p.turnout, 10_000):
-        return False
-    if t.yes <= t.no:
-        return False
-    return Fraction(t.yes, t.yes + t.no) >= Fraction(p.threshold, 10_000)
-
-
-def _count(weights: list[int], choices: tuple[str, ...]) -> Tally:
-    sums = {c: sum(w for w, x in zip(weights, choices, strict=True) if x == c) for c in (YES, NO, ABSTAIN)}
-    return Tally(sums[YES], sums[NO], sums[ABSTAIN], sum(weights))
-
-
-def _completions(choices: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
-    return itertools.product(*[(c,) if c else (YES, NO, ABSTAIN, "") for c in choices])
-
-
-def _check_early_close(p: Proposal, weights: list[int]) -> None:
-    for choices in itertools.product((YES, NO, ABSTAIN, ""), repeat=len(weights)):
-        now = _count(weights, choices)
-        assert governance.passes(p, now) == _fair(p, now)
-        ends = {_fair(p, _count(weights, c)) for c in _completions(choices)}
-        assert governance.decided(p, now) == (ends.pop() if len(ends) == 1 else None), choices
-
-
-@pytest.mark.parametrize("threshold", [5_000, 6_666, 6_667, 7_500, 10_000])
-@pytest.mark.parametrize("turnout", [0, 3_334, 5_000, 10_000])
-def test_a_vote_closes_early_exactly_when_no_completion_differs(threshold: int, turnout: int) -> None:
-    p = _proposal(threshold, turnout)
-    for n in (1, 2, 3, 4):
-        _check_early_close(p, [1] * n)
-
-
-@settings(max_examples=12)
-@given(
-    st.lists(st.integers(0, 6), min_size=1, max_size=4), st.integers(5_000, 10_000), st.integers(0, 10_000)
-)
-def test_early_close_with_weights(weights: list[int], threshold: int, turnout: int) -> None:
-    _check_early_close(replace(_proposal(5_000, 0), threshold=threshold, turnout=turnout), weights)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, INT_MAX), st.sampled_from([YES, NO, ABSTAIN, ""])), max_size=12),
-    st.integers(1, 10_000),
-    st.sampled_from(["person", "weighted"]),
-)
-def test_weights_and_cap(ballots: list[tuple[int, str]], cap: int, method: str) -> None:
-    people = [(n + 2, "member", w) for n, (w, _) in enumerate(ballots)]
-    world = World([(1, "owner", 0), *people], vote_method=method, vote_cap=cap)
-    p = world.get(world.propose())
-    for n, (_, choice) in enumerate(ballots):
-        if choice:
-            world.state.put(Ballot(p.proposal, who(n + 2), choice, 11))
-    held = [min(w, governance.VOTES_MAX) for w, _ in ballots]
-    most = max(1, int(Fraction(sum(held) * cap, 10_000)))
-    votes = [1 if method == "person" else min(w, most) for w in held]
-    t = governance.tally(world.state, p)
-    assert t == replace(_count(votes, tuple(c for _, c in ballots)), votes=t.votes)
-    assert t.votes == sum(votes) + (method == "person")
-    canonical.pack(replace(p, yes=t.yes, no=t.no, abstain=t.abstain, votes=t.votes))
-
-
-# --- histories against a model --------------------------------------------------------------------
-
-
-class Model:
-    """The same rules told another way: brute force over all completions, fractions, no index."""
-
-    def __init__(self, world: World, p: Proposal) -> None:
-        self.p, self.opened = p, p.height
-        self.people = {m.member: m for m in world.state.scan(Member, IDAO)}
-        self.ballots: dict[bytes, str] = {}
-        self.state = OPEN
-
-    def votes(self) -> dict[bytes, int]:
-        able = {k: m for k, m in self.people.items() if m.since <= self.opened and m.role != "observer"}
-        if self.p.method == "person":
-            return dict.fromkeys(able, 1)
-        most = max(1, sum(m.weight for m in able.values()) * self.p.cap // 10_000)
-        return {k: min(m.weight, most) for k, m in able.items()}
-
-    def _now(self) -> tuple[list[int], tuple[str, ...]]:
-        votes = self.votes()
-        return list(votes.values()), tuple(self.ballots.get(k, "") for k in votes)
-
-    def settle(self) -> None:
-        weights, choices = self._now()
-        ends = {_fair(self.p, _count(weights, c)) for c in _completions(choices)}
-        if len(ends) == 1:
-            self.state = PASSED if ends.pop() else REJECTED
-
-    def vote(self, member: bytes, choice: str, time_ms: int) -> bool:
-        late = self.state != OPEN or time_ms >= self.p.ends_ms
-        if late or member not in self.votes() or self.ballots.get(member) == choice:
-            return False
-        self.ballots[member] = choice
-        self.settle()
-        return True
-
-    def end(self) -> None:
-        weights, choices = self._now()
-        t = _count(weights, choices)
-        cast = t.yes + t.no + t.abstain
-        enough = cast > 0 and Fraction(cast, t.votes) >= Fraction(self.p.turnout, 10_000)
-        self.state = PASSED if _fair(self.p, t) else REJECTED if enough else EXPIRED
-
-
-steps = st.one_of(
-    st.tuples(st.just("vote"), st.integers(1, 6), st.sampled_from([YES, NO, ABSTAIN])),
-    st.tuples(st.just("vote"), st.integers(1, 6), st.sampled_from([YES, NO, ABSTAIN])),
-    st.tuples(st.just("leave"), st.integers(2, 5), st.just("")),
-    st.tuples(st.just("join"), st.integers(2, 6), st.just("")),
-    st.tuples(st.just("wait"), st.sampled_from([1, 30_000]), st.just("")),
-)
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(["member", "observer"]), st.integers(0, 5)), max_size=3),
-    st.sampled_from([5_000, 6_666, 10_000]),
-    st.sampled_from([0, 5_000, 10_000]),
-    st.sampled_from(["person", "weighted"]),
-    st.sampled_from([2_500, 10_000]),
-    st.lists(steps, max_size=12),
-)
-def test_histories_agree_with_the_model(
-    people: list[tuple[str, int]],
-    threshold: int,
-    turnout: int,
-    method: str,
-    cap: int,
-    history: list[tuple[str, int, str]],
-) -> None:
-    members = [(1, "owner", 2), *((n + 2, role, w) for n, (role, w) in enumerate(people))]
-    world = World(
-        members, vote_threshold=threshold, vote_turnout=turnout, vote_method=method, vote_cap=cap,
-        vote_timelock=3600,
-    )  # fmt: skip
-    proposal = world.propose()
-    model = Model(world, world.get(proposal))
-    for act, n, choice in [*history, ("wait", PERIOD, "")]:
-        before = {cls: dict(rows) for cls, rows in world.state.changes.items()}
-        if act == "vote":
-            accepted = model.vote(who(n), choice, world.time_ms)
-            try:
-                world.vote(proposal, n, choice)
-                assert accepted
-            except Refused:
-                assert not accepted and world.state.changes == before
-        elif act == "wait":
-            world.next_block(n)
-            if model.state == OPEN and world.time_ms >= model.p.ends_ms:
-                model.end()
-        else:
-            world.next_block()
-            if act == "leave":
-                world.state.delete(Member, IDAO, who(n))
-                model.people.pop(who(n), None)
-            elif who(n) not in model.people:
-                world.join(n)
-                model.people[who(n)] = world.state.need(Member, IDAO, who(n))
-            governance._recount(world.context(who(0), who(0)), IDAO)
-            if model.state == OPEN:
-                model.settle()
-        assert world.get(proposal).state == model.state
-        assert world.is_tidy()
-    assert world.get(proposal).state in (PASSED, REJECTED, EXPIRED)
-
+from idao.ledger.idao import AddMember, Charter, Identity, Member, RemoveMember, role_of, rules_of
+from idao.ledger.state import State
+from idao.ledger.tx import Envelope, Receipt, parse_tx, sign_tx
+from idao.model import Validator, ValidatorSet
 
 # --- the life of a proposal -----------------------------------------------------------------------
 
