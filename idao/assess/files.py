@@ -1,0 +1,80 @@
+"""What every assessor checks of the files themselves: integrity, exact copies, copies of earlier assets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from idao.assess.earlier import Earlier
+from idao.assess.forms import damaged
+from idao.assess.privacy import assess_privacy
+from idao.assess.report import WHOLE, AssessFile, Card, share
+from idao.assess.sample import Part, distinct, read_sample
+
+SECRET_NAMES = (
+    b".env",
+    b"id_rsa",
+    b"id_ed25519",
+    b"id_ecdsa",
+    b".netrc",
+    b".pgpass",
+    b"credentials.json",
+    b".htpasswd",
+)
+SECRET_ENDINGS = (b".pem", b".key", b".p12", b".pfx", b".kdbx", b".jks")
+SUSPICIOUS_MAX = 64
+"""Files with such names that are looked at before all others."""
+
+
+def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budget: int) -> list[Part]:
+    """Scores integrity, uniqueness, novelty and privacy of files; returns what was read of them, by content.
+
+    Sizes and content ids of all files count; contents up to `budget` bytes.
+    """
+    once = distinct(files)
+    suspicious = [f for f in once if _suspicious(f.path)][:SUSPICIOUS_MAX]
+    first = {f.content for f in suspicious}
+    parts = read_sample([*suspicious, *(f for f in once if f.content not in first)], budget)
+    parts.sort(key=lambda part: (part.file.content not in first, part.file.content))
+    sizes = {f.content: f.size for f in once}
+    wrong = sum(f.size != sizes[f.content] for f in files)
+    short = sum(part.short for part in parts) + wrong
+    broken = sum(damaged(part) for part in parts)
+    empty = sum(not f.size for f in files)
+    filled = [f for f in once if f.size]
+    card.gates["intact"] = not short
+    card.gates["content"] = bool(filled)
+    card.counts.update(
+        files=len(files), bytes=sum(f.size for f in files), empty_files=empty,
+        duplicate_files=len(files) - empty - len(filled), distinct_bytes=sum(f.size for f in filled),
+        unreadable_files=short, damaged_files=broken, suspicious_names=len(suspicious),
+    )  # fmt: skip
+    card.score(
+        "integrity", share(len(parts) - min(len(parts), short + broken), len(parts)),
+        f"{short} files lack bytes and {broken} are not what their name says or lack their end",
+        "replace damaged files by whole ones",
+    )  # fmt: skip
+    card.scores["uniqueness"] = share(len(filled), len(files) - empty)
+    card.scores["novelty"] = WHOLE - earlier.contents_seen([f.content for f in filled])
+    assess_privacy(card, parts)
+    if suspicious:
+        card.say(
+            "privacy", f"{len(suspicious)} files have names of key or password files",
+            "take them out if they hold secrets",
+        )  # fmt: skip
+    return parts
+
+
+def score_novelty(card: Card, seen: int, units: str) -> None:
+    """Novelty by files and by `units` (bp of them seen in earlier assets): the lower counts."""
+    novelty = min(card.scores["novelty"], WHOLE - seen)
+    card.counts["seen_before_bp"] = WHOLE - novelty
+    card.score(
+        "novelty", novelty,
+        f"{(WHOLE - novelty) // 100} % of the files or {units} are in earlier assets, or nearly so",
+        "contribute only what is new, or name the earlier asset as parent",
+    )  # fmt: skip
+
+
+def _suspicious(path: bytes) -> bool:
+    name = path.rpartition(b"/")[2].lower()
+    return name in SECRET_NAMES or name.endswith(SECRET_ENDINGS)
