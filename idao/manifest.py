@@ -193,17 +193,22 @@ def manifest_hash(packed: bytes) -> bytes:
     return digest(Kind.MANIFEST, packed)
 
 
+# Hashing goes straight to BLAKE3 below: reading an enum's value costs as much as a small hash.
+_PART, _HOLE = Kind.PART_CONTENT.value, Kind.HOLE.value
+_PART_LEAF, _FILE_LEAF = Kind.PART_LEAF.value, Kind.FILE_LEAF.value
+
+
 # --- commitments ----------------------------------------------------------------------------------------
 
 
 def part_hash(content: bytes | bytearray | memoryview) -> bytes:
     """Hash of a part's content, before its salt. Never leaves the home: it could be guessed at."""
-    return blake3(content, derive_key_context=Kind.PART_CONTENT.value).digest()
+    return blake3(content, derive_key_context=_PART).digest()
 
 
 def hole_hash(size: int) -> bytes:
     """In place of `part_hash` for a hole: the zeros are not read. `size` in bytes."""
-    return digest(Kind.HOLE, size.to_bytes(8, "big"))
+    return blake3(size.to_bytes(8, "big"), derive_key_context=_HOLE).digest()
 
 
 def leaf_salt(secret: bytes) -> bytes:
@@ -216,11 +221,13 @@ def part_salt(secret: bytes, index: int) -> bytes:
 
 
 def part_leaf(salt: bytes, content_hash: bytes) -> bytes:
-    return PARTS.leaf(salt + content_hash)
+    return blake3(salt + content_hash, derive_key_context=_PART_LEAF).digest()
 
 
 def content_root(secret: bytes, hashes: Sequence[bytes]) -> bytes:
     """Root over a file's salted parts, given their `part_hash` or `hole_hash` in order."""
+    if len(hashes) == 1:
+        return part_leaf(part_salt(secret, 0), hashes[0])
     return merkle.root(PARTS, [part_leaf(part_salt(secret, i), h) for i, h in enumerate(hashes)])
 
 
@@ -234,7 +241,8 @@ FOLDER_ROOT = digest(Kind.FOLDER, b"")
 
 def file_leaf(salt: bytes, path: bytes, size: int, root: bytes) -> bytes:
     """Leaf of the asset root: H(salt ‖ content root ‖ size in 8 bytes ‖ path)."""
-    return FILES.leaf(salt + root + size.to_bytes(8, "big") + path)
+    data = salt + root + size.to_bytes(8, "big") + path
+    return blake3(data, derive_key_context=_FILE_LEAF).digest()
 
 
 # --- disclosure -----------------------------------------------------------------------------------------
@@ -326,7 +334,7 @@ def _hash_parts(d: Disclosed, blocks: Iterable[bytes]) -> Iterator[bytes]:
     wrong_length = VerificationFailed(f"{show_path(d.path)}: the file does not have {d.size} bytes")
     for i, size in enumerate(d.sizes):
         hole = i in holes
-        h, left = blake3(derive_key_context=Kind.PART_CONTENT.value), size
+        h, left = blake3(derive_key_context=_PART), size
         while left:
             while not rest:
                 rest = memoryview(next(source, b"") or _end(wrong_length))

@@ -25,18 +25,18 @@ from idao.manifest import (
     show_path,
 )
 from idao.store.home_db import damaged
-from idao.store.intake import WRAP_CHUNK
 from idao.store.packs import SUFFIX
-from idao.store.seal import unwrap
 from idao.store.version import Leaves
 
 if TYPE_CHECKING:
-    from idao.store.contents import Contents, Finding, Meter, Progress
+    from idao.store.contents import Contents, Finding
+    from idao.store.intake import Meter, Progress
 
 
 def check(contents: Contents, progress: Progress | None) -> list[Finding]:
     """What is wrong with this home's contents; an empty list when nothing is."""
-    from idao.store.contents import Finding, Meter
+    from idao.store.contents import Finding
+    from idao.store.intake import Meter
 
     try:
         found = [Finding("index", row[0]) for row in contents.db.execute("pragma integrity_check(10)")]
@@ -74,11 +74,14 @@ def _packs(contents: Contents) -> Iterator[tuple[str, str]]:
 
 
 def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
-    query = "select pack, offset, id, key, sealed, size, stored, form from chunk order by pack, offset"
+    query = (
+        "select name, offset, chunk.id, key, sealed, chunk.size, stored, form"
+        " from chunk join pack on chunk.pack = pack.id order by pack, offset"
+    )
     sound = []
     for pack, offset, chunk_id, wrapped, sealed, size, stored, form in contents.db.execute(query):
         try:
-            key = unwrap(contents.keys.wrapping, wrapped, WRAP_CHUNK + chunk_id)
+            key = contents.sealer.unwrap_key(contents.keys.wrapping, chunk_id, sealed, wrapped)
             _, h = contents.open_chunk(pack, offset, ChunkRef(chunk_id, key, sealed, size, stored, form))
             sound.append((chunk_id, h))
         except IdaoError as e:

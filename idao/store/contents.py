@@ -11,29 +11,17 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, islice, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from idao.crypto import canonical
-from idao.errors import Busy, IdaoError, NotFound, Refused, VerificationFailed
-from idao.manifest import (
-    CHUNK_ROW,
-    ChunkRef,
-    FileEntry,
-    Manifest,
-    manifest_hash,
-    pack_chunk,
-    part_hash,
-    show_path,
-)
+from idao.errors import Busy, NotFound, VerificationFailed
+from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
 from idao.store.forget import forget, reclaim
 from idao.store.home_db import damaged, open_home_db
-from idao.store.intake import VANISHED, WRAP_CHUNK, ChunkWriter, FileReader, Taken
+from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
 from idao.store.packs import SUFFIX, Pack, PackReader, disk_error
 from idao.store.seal import (
     ChunkSealer,
@@ -45,33 +33,14 @@ from idao.store.seal import (
     unwrap,
     wrap,
 )
-from idao.store.version import ManifestWriter, Version, unpack_scan
-from idao.store.walk import NO_PRINT, Found, Walk
-
-Progress = Callable[[int, int, int, int], None]
-"""progress(bytes done, bytes in all, files done, files in all)."""
+from idao.store.version import Version, unpack_scan
+from idao.store.walk import Walk
 
 WRAP_ASSET = b"asset key"
 WRAP_SCAN = b"scan"
 LOCK_POLL_S = 0.05
-PROGRESS_S = 0.1
-NAMED_MAX = 10
-"""Files named in one message; the whole list is in the refusal's `files`."""
 
-
-class Unreadable(Refused):
-    """Some files could not be read. `files`: (path, reason) of all of them."""
-
-    code = "unreadable"
-
-    def __init__(self, files: list[tuple[bytes, str]]) -> None:
-        shown = ", ".join(f"{show_path(p)} ({why})" for p, why in files[:NAMED_MAX])
-        more = f" and {len(files) - NAMED_MAX} more" if len(files) > NAMED_MAX else ""
-        super().__init__(
-            f"nothing contributed: {len(files)} cannot be read: {shown}{more}",
-            hint="make them readable, or leave them out with --skip-unreadable",
-        )
-        self.files = files
+__all__ = ["Contents", "Finding", "Intake", "Progress", "Unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,40 +50,6 @@ class Finding:
     where: str
     """A pack, a version, a file of a version, or the index."""
     what: str
-
-
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """What taking in came to."""
-
-    ref: bytes
-    """Name of the version in this home and its commitment on a ledger: hash of the manifest."""
-    root: bytes
-    """Asset root."""
-    manifest: bytes
-    """Sealed head of the manifest."""
-    files: int
-    """Entries: files, links, empty folders."""
-    size: int
-    """Bytes of content."""
-    new_bytes: int
-    """Bytes of content that the home did not have before."""
-    read_files: int
-    """Entries that were opened; the others had not changed."""
-    unchanged: bool
-    """Nothing differs from the previous version, which this is."""
-    skipped: tuple[tuple[bytes, str], ...]
-    """(path, reason) of what was left out: pipes, sockets, devices, vanished files; unreadable if asked."""
-
-
-class Step(NamedTuple):
-    """One found entry beside what the previous version has under its path."""
-
-    found: Found
-    entry: FileEntry | None
-    rows: bytes
-    same: bool
-    """Not to be opened: the file system says that nothing changed."""
 
 
 class Contents:
@@ -128,14 +63,15 @@ class Contents:
         self.home = home
         self.keys = StoreKeys(data_key)
         self.folder = home / "packs"
-        self._wait_s, self._direct = wait_s, direct
+        self.direct = direct
+        self._wait_s = wait_s
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as e:
             raise disk_error(e, f"cannot use {self.folder}") from e
         self.db = open_home_db(home / "home.db")
         self._reader = PackReader(self.folder)
-        self._sealer = ChunkSealer()
+        self.sealer = ChunkSealer()
 
     def close(self) -> None:
         self._reader.close()
@@ -180,83 +116,13 @@ class Contents:
         `Unreadable`, `Busy`, `NotFound`, `UsageError` (store.walk), `IdaoError` (`disk-full`, `disk`).
         """
         with self._writing(), self._sqlite():
-            meter = Meter(progress, *self.measure(paths)[:2]) if progress else Meter(None, 0, 0)
-            walk = self._walk(paths)
-            found, same = iter(walk), 0
-            before = None if previous is None else Before(self, previous)
-            if before is not None:
-                same, found = _equal_start(found, before.stamps())
-                first = next(found, None)
-                if first is None and same == before.version.head.files and not walk.unreadable:
-                    return self._unchanged(before.version, walk, meter)
-                found = found if first is None else chain([first], found)
-            return self._take(_merge(found, before, same), walk, paths, before, meter, skip_unreadable)
+            total = self.measure(paths)[:2] if progress else (0, 0)
+            meter = Meter(progress, *total)
+            return take_in(self, paths, self._walk(paths), previous, meter, skip_unreadable)
 
-    def _unchanged(self, version: Version, walk: Walk, meter: Meter) -> Intake:
-        meter.end()
-        head = version.head
-        sealed = self._row(version.ref)[0]
-        skipped = tuple(walk.skipped)
-        return Intake(version.ref, head.root, sealed, head.files, head.size, 0, 0, True, skipped)
+    # What an intake writes besides packs:
 
-    def _take(
-        self,
-        steps: Iterator[Step],
-        walk: Walk,
-        paths: Sequence[bytes],
-        before: Before | None,
-        meter: Meter,
-        skip_unreadable: bool,
-    ) -> Intake:
-        prefix = self._begin()
-        writer = ChunkWriter(
-            self.keys, self.folder, prefix + "-0", os.urandom(32), self._lookup(), direct=self._direct
-        )
-        reader = FileReader(writer, self.keys, meter.bytes_read)
-        manifest = ManifestWriter(writer.keep_bytes)
-        read = new = 0
-        modes_differ = False
-        try:
-            for step, taken in _take_here(steps, reader):
-                self._index(writer.packs.finished())
-                if taken is None:
-                    assert step.entry is not None
-                    manifest.add(step.entry, step.rows, step.found.stamp)
-                    meter.file(step.found.size)
-                    continue
-                read, new = read + 1, new + taken.new_bytes
-                meter.file(0)
-                if not taken.problem:
-                    modes_differ |= step.entry is not None and step.entry.mode != taken.mode
-                    manifest.add(_entry(step.found.path, taken), taken.rows, taken.stamp)
-                elif taken.problem == VANISHED:
-                    walk.skipped.append((step.found.path, VANISHED))
-                else:
-                    walk.unreadable.append((step.found.path, taken.problem))
-            if walk.unreadable and not skip_unreadable:
-                raise Unreadable(walk.unreadable)
-            head = manifest.finish()
-        finally:
-            # Also after a refusal or Ctrl-C: what is sealed is kept, so the next run does not write it again.
-            with contextlib.suppress(IdaoError) if sys.exc_info()[0] else contextlib.nullcontext():
-                self._index(writer.packs.close())
-        skipped = tuple(walk.skipped + walk.unreadable)
-        # A file that was only touched makes no new version; one whose permissions changed does.
-        if before is not None and head.root == before.version.head.root and not modes_differ:
-            self._end(prefix, before.version.ref, manifest.scan_pages)
-            done = self._unchanged(before.version, walk, meter)
-            return replace(done, read_files=read, skipped=skipped)
-        ref, sealed = self._end_with_version(prefix, head, manifest.scan_pages, self._source(paths))
-        meter.end()
-        return Intake(ref, head.root, sealed, head.files, head.size, new, read, False, skipped)
-
-    def _lookup(self) -> Callable[[bytes], bytes | None]:
-        """Finds the row of a chunk of this home by its id."""
-        if self.db.execute("select 1 from chunk limit 1").fetchone() is None:
-            return lambda _: None
-        return index_lookup(self.db, self.keys)
-
-    def _begin(self) -> str:
+    def begin_intake(self) -> str:
         """Clears what crashed intakes left, and names the packs of a new one."""
         if self.db.execute("select 1 from freed limit 1").fetchone():
             reclaim(self)
@@ -273,31 +139,33 @@ class Contents:
             self.db.execute("insert into intake values(?, ?)", (prefix, _now_ms()))
         return prefix
 
-    def _index(self, packs: Iterable[Pack]) -> None:
+    def index(self, packs: Iterable[Pack]) -> None:
         """Makes durable packs known."""
         for pack in packs:
             with self.transaction():
-                self.db.execute("insert into pack values(?, ?)", (pack.name, pack.size))
+                number = self.db.execute(
+                    "insert into pack(name, size) values(?, ?)", (pack.name, pack.size)
+                ).lastrowid
                 self.db.executemany(
                     "insert or ignore into chunk values(?, ?, ?, ?, ?, ?, ?, ?)",
-                    [
-                        (r.id, pack.name, r.offset, r.stored, r.size, r.form, r.sealed, r.key)
-                        for r in sorted(pack.rows)
-                    ],
+                    [(r[0], number, *r[1:]) for r in sorted(pack.rows)],
                 )
 
-    def _end(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
+    def end_intake(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
+        """Ends an intake that found nothing new: only the stat cache of the version is renewed."""
         with self.transaction():
             self._put_scan(prefix, ref, scan)
 
-    def _end_with_version(
-        self, prefix: str, head: Manifest, scan: list[bytes], source: bytes
+    def add_version(
+        self, prefix: str, head: Manifest, scan: list[bytes], paths: Sequence[bytes]
     ) -> tuple[bytes, bytes]:
+        """Ends an intake with a version: (ref, sealed manifest). After the commit it exists."""
         packed, asset_key = canonical.pack(head), os.urandom(32)
         ref, sealed = manifest_hash(packed), manifest_seal(asset_key, packed)
+        wrapped = wrap(self.keys.wrapping, asset_key, WRAP_ASSET + ref)
         with self.transaction():
-            self.db.execute("insert into version values(?, ?, ?, ?)", (ref, sealed, source, _now_ms()))
-            wrapped = wrap(self.keys.wrapping, asset_key, WRAP_ASSET + ref)
+            row = (ref, sealed, self._source(paths), _now_ms())
+            self.db.execute("insert into version values(?, ?, ?, ?)", row)
             self.db.execute("insert into asset_key values(?, ?)", (ref, wrapped))
             self._put_scan(prefix, ref, scan)
         return ref, sealed
@@ -310,7 +178,22 @@ class Contents:
         )
         self.db.execute("delete from intake where prefix=?", (prefix,))
 
+    def chunk_row(self, chunk_id: bytes) -> bytes | None:
+        """A chunk of this home as a row of a manifest; None when it is not here."""
+        row = self.db.execute(
+            "select sealed, size, stored, form, key from chunk where id=?", (chunk_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        sealed, size, stored, form, wrapped = row
+        key = self.sealer.unwrap_key(self.keys.wrapping, chunk_id, sealed, wrapped)
+        return pack_chunk(chunk_id, key, sealed, size, stored, form)
+
     # --- reading -----------------------------------------------------------------------------------------
+
+    def sealed_manifest(self, ref: bytes) -> bytes:
+        """The head of a version's manifest, sealed: what a reader of the asset gets. `NotFound`."""
+        return self._row(ref)[0]
 
     def asset_key(self, ref: bytes) -> bytes:
         """The key that opens a version's manifest: what a grant seals to a reader. `NotFound`."""
@@ -345,7 +228,9 @@ class Contents:
     def load(self, ref: ChunkRef) -> bytes:
         """The content of a chunk. `VerificationFailed` when it is missing or any byte of it is wrong."""
         with self._sqlite():
-            row = self.db.execute("select pack, offset from chunk where id=?", (ref.id,)).fetchone()
+            row = self.db.execute(
+                "select name, offset from chunk join pack on pack = pack.id where chunk.id=?", (ref.id,)
+            ).fetchone()
         if row is None:
             raise VerificationFailed("a chunk is not in the index", code="chunk-missing")
         return self.open_chunk(row[0], row[1], ref)[0]
@@ -360,7 +245,7 @@ class Contents:
             raise VerificationFailed(f"pack {pack} is cut short", code="pack-damaged")
         if sealed_hash(sealed) != ref.sealed:
             raise VerificationFailed(f"pack {pack} is damaged at byte {offset}", code="chunk-damaged")
-        content = self._sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
+        content = self.sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
         h = part_hash(content)
         if self.keys.id_of(h) != ref.id:
             raise VerificationFailed("a chunk holds another content than its id says", code="chunk-damaged")
@@ -453,120 +338,6 @@ class Contents:
             yield
         finally:
             os.close(fd)
-
-
-class Before:
-    """The previous version, as an intake wants it."""
-
-    def __init__(self, contents: Contents, ref: bytes) -> None:
-        self.version = contents.open_manifest(ref)
-        self._contents = contents
-
-    def stamps(self) -> Iterator[tuple[bytes, bytes]]:
-        return self._contents.stamps(self.version.ref)
-
-    def entries(self) -> Iterator[tuple[bytes, FileEntry, bytes]]:
-        """(stamp, entry, chunk rows) in path order."""
-        stamps = chain(self.stamps(), repeat((b"", NO_PRINT)))  # a lost stat cache only means reading again
-        for (path, stamp), (entry, parts) in zip(stamps, self.version.files(), strict=False):
-            rows = b"".join(pack_chunk(*p) for p in parts)
-            yield (stamp if path == entry.path else NO_PRINT), entry, rows
-
-
-class Meter:
-    """Counts what is done and tells, not more than ten times a second."""
-
-    def __init__(self, progress: Progress | None, files: int, size: int) -> None:
-        self._progress, self._files, self._size = progress, files, size
-        self._done = self._done_files = 0
-        self._next = 0.0
-
-    def bytes_read(self, n: int) -> None:
-        self._done += n
-        self._tell()
-
-    def file(self, size: int) -> None:
-        self._done_files += 1
-        self.bytes_read(size)
-
-    def end(self) -> None:
-        if self._progress:
-            self._progress(self._size, self._size, self._files, self._files)
-
-    def _tell(self) -> None:
-        if self._progress and (now := time.monotonic()) >= self._next:
-            self._next = now + PROGRESS_S
-            self._progress(
-                min(self._done, self._size), self._size, min(self._done_files, self._files), self._files
-            )
-
-
-def index_lookup(db: sqlite3.Connection, keys: StoreKeys) -> Callable[[bytes], bytes | None]:
-    """Chunk rows by id, from the index."""
-
-    def find(chunk_id: bytes) -> bytes | None:
-        row = db.execute(
-            "select sealed, size, stored, form, key from chunk where id=?", (chunk_id,)
-        ).fetchone()
-        if row is None:
-            return None
-        sealed, size, stored, form, wrapped = row
-        return pack_chunk(
-            chunk_id, unwrap(keys.wrapping, wrapped, WRAP_CHUNK + chunk_id), sealed, size, stored, form
-        )
-
-    return find
-
-
-def _equal_start(
-    found: Iterator[Found], stamps: Iterator[tuple[bytes, bytes]]
-) -> tuple[int, Iterator[Found]]:
-    """How many entries from the start are as they were, and the found ones from there on."""
-    same = 0
-    for f in found:
-        old = next(stamps, None)
-        if old is None or old[0] != f.path or old[1] != f.stamp or f.stamp == NO_PRINT:
-            return same, chain([f], found)
-        same += 1
-    return same, iter(())
-
-
-def _merge(found: Iterator[Found], before: Before | None, same: int) -> Iterator[Step]:
-    """Every found entry beside its former self; the first `same` are known to be unchanged."""
-    if before is None:
-        for f in found:
-            yield Step(f, None, b"", False)
-        return
-    old = before.entries()
-    for stamp, entry, rows in islice(old, same):
-        yield Step(Found(entry.path, b"", entry.kind, entry.size, stamp), entry, rows, True)
-    was = next(old, None)
-    for f in found:
-        while was is not None and was[1].path < f.path:
-            was = next(old, None)
-        if was is not None and was[1].path == f.path:
-            stamp, entry, rows = was
-            yield Step(f, entry, rows, stamp == f.stamp and stamp != NO_PRINT)
-        else:
-            yield Step(f, None, b"", False)
-
-
-def _take_here(steps: Iterator[Step], reader: FileReader) -> Iterator[tuple[Step, Taken | None]]:
-    """Takes the entries one after the other in this process; None for those that are the same."""
-    for step in steps:
-        yield step, None if step.same else reader.take(step.found.full, step.found.kind, former(step))
-
-
-def former(step: Step) -> tuple[bytes, bytes] | None:
-    """(secret, content root) that the entry keeps if its content turns out to be the same."""
-    entry = step.entry
-    return None if entry is None or entry.kind != step.found.kind else (entry.secret, entry.content_root)
-
-
-def _entry(path: bytes, t: Taken) -> FileEntry:
-    return FileEntry(
-        path, t.kind, t.mode, t.size, t.mtime_ns, t.secret, t.content_root, len(t.rows) // CHUNK_ROW, t.target
-    )
 
 
 def _now_ms() -> int:

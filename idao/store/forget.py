@@ -48,13 +48,15 @@ def _mark(contents: Contents, ref: bytes) -> None:
 def reclaim(contents: Contents) -> None:
     """Gives the space of forgotten chunks back. Safe to repeat: pack space is never used twice."""
     db = contents.db
-    empty = "select name from pack where not exists (select 1 from chunk where chunk.pack = pack.name)"
-    for (name,) in db.execute(empty).fetchall():
+    for pack, name in db.execute(
+        "select id, name from pack where id not in (select pack from chunk)"
+    ).fetchall():
         (contents.folder / (name + SUFFIX)).unlink(missing_ok=True)
         with contents.transaction():
-            db.execute("delete from freed where pack=?", (name,))
-            db.execute("delete from pack where name=?", (name,))
-    for name, offset, size in db.execute("select pack, offset, size from freed").fetchall():
+            db.execute("delete from freed where pack=?", (pack,))
+            db.execute("delete from pack where id=?", (pack,))
+    query = "select name, offset, freed.size from freed join pack on freed.pack = pack.id"
+    for name, offset, size in db.execute(query).fetchall():
         path = contents.folder / (name + SUFFIX)
         if os.path.exists(path):
             punch(path, offset, size)

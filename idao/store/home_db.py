@@ -21,25 +21,26 @@ BUSY_SECONDS = 30
 SCHEMA = """
 -- Packs: files under packs/, each a run of sealed chunks, written once and flushed before its row exists.
 create table pack(
-  name text primary key,            -- file name without the suffix
+  id integer primary key,
+  name text not null unique,        -- file name without the suffix
   size integer not null             -- bytes
-) without rowid, strict;
+) strict;
 
 -- The chunk index: where each sealed chunk lies.
 create table chunk(
   id blob primary key,              -- keyed hash of the content, 32 bytes
-  pack text not null references pack(name),
+  pack integer not null references pack(id),
   offset integer not null,          -- bytes from the start of the pack
   stored integer not null,          -- bytes sealed
   size integer not null,            -- bytes of content
   form integer not null,            -- how it is sealed: manifest.AEGIS ...
   sealed blob not null,             -- hash of the sealed bytes, 32 bytes
-  key blob not null                 -- the chunk's own key, wrapped, 72 bytes
+  key blob not null                 -- the chunk's own key, wrapped, 48 bytes
 ) without rowid, strict;
 
 -- Space of forgotten chunks that is still to be given back to the file system.
 create table freed(
-  pack text not null,
+  pack integer not null references pack(id),
   offset integer not null,
   size integer not null,            -- bytes
   primary key(pack, offset)

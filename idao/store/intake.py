@@ -1,342 +1,295 @@
-"""Taking in: a file becomes chunks, a chunk is sealed once per home, a pack is flushed once.
+"""One intake: the walk, beside the version before, through the workers, into a manifest.
 
-`ChunkWriter` seals contents that the home does not have yet; `FileReader` cuts files and notices when one
-changes under it. Both belong to one process; `store.workers` runs two.
+What did not change is copied from the manifest before without being opened; what did is read. Packs are
+indexed as they become durable, so that an interrupted intake is found again by the next; the version itself
+appears in one last transaction.
 """
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice, repeat
+from typing import TYPE_CHECKING, NamedTuple
 
-from blake3 import blake3
+from idao.errors import IdaoError, Refused
+from idao.manifest import CHUNK_ROW, FileEntry, pack_chunk, show_path
+from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken
+from idao.store.version import ManifestWriter, Version
+from idao.store.walk import NO_PRINT, Found, Walk
+from idao.store.workers import Pool, Setup, enough, known_prefixes, may_fork
 
-from idao.errors import IdaoError
-from idao.manifest import (
-    FILE,
-    FOLDER,
-    FOLDER_ROOT,
-    LINK,
-    MODE_MASK,
-    content_root,
-    hole_hash,
-    hole_row,
-    link_root,
-    pack_chunk,
-    part_hash,
-)
-from idao.store.packs import PackWriter
-from idao.store.seal import (
-    CHUNK_BYTES_MAX,
-    TAG_MAX,
-    ZSTD_LEVEL,
-    ChunkSealer,
-    StoreKeys,
-    forms,
-    sealed_hash,
-    wrap,
-)
-from idao.store.walk import NO_PRINT, STDIN, folder_stamp, stamp_of
+if TYPE_CHECKING:
+    from idao.store.contents import Contents
 
-CHUNK_BYTES_MIN = 256 * 1024
-"""Files up to this size are one chunk, read at once. Larger chunks are never cut below it."""
-CHUNK_BYTES_AVERAGE = 512 * 1024
-"""Parameter of FastCDC; chunks come out about 768 KiB long: dedup, seek and memory in balance."""
-READ_BYTES = 2 * CHUNK_BYTES_MAX
-"""The read buffer: the tail that waits for more and as much again."""
-HOLE_BYTES_MIN = 64 * 1024
-"""Shorter holes are stored as zeros, which cost less than the row that would tell of them."""
-PAYS = 32
-"""Compression must save one part in this many, or the chunk is stored as it is and reads faster."""
-FRESH_MAX = 50_000
-"""Rows of this run kept in memory (15 MB); a repetition beyond them is found in the index or sealed again."""
-RETRIES = 3
-"""Reads of a file that changes under the reader, before it is named and given up."""
-RACY_NS = 2_000_000_000
-"""A file that changed this recently may change again without its times showing it: FAT counts in 2 s."""
+Progress = Callable[[int, int, int, int], None]
+"""progress(bytes done, bytes in all, files done, files in all)."""
 
-WRAP_CHUNK = b"chunk key"
+PROGRESS_S = 0.1
+NAMED_MAX = 10
+"""Files named in one message; the whole list is in the refusal's `files`."""
 
 
-class Taken(NamedTuple):
-    """What became of one entry. `problem` is empty, or says why there is nothing else."""
+class Unreadable(Refused):
+    """Some files could not be read. `files`: (path, reason) of all of them."""
 
-    problem: str
-    kind: int = 0
-    mode: int = 0
-    size: int = 0
-    mtime_ns: int = 0
-    secret: bytes = b""
-    content_root: bytes = b""
-    rows: bytes = b""
-    target: bytes = b""
-    stamp: bytes = NO_PRINT
-    new_bytes: int = 0
+    code = "unreadable"
 
-
-VANISHED = "vanished"
+    def __init__(self, files: list[tuple[bytes, str]]) -> None:
+        shown = ", ".join(f"{show_path(p)} ({why})" for p, why in files[:NAMED_MAX])
+        more = f" and {len(files) - NAMED_MAX} more" if len(files) > NAMED_MAX else ""
+        super().__init__(
+            f"nothing contributed: {len(files)} cannot be read: {shown}{more}",
+            hint="make them readable, or leave them out with --skip-unreadable",
+        )
+        self.files = files
 
 
-class ChunkWriter:
-    """Keeps contents: finds the chunk that is already there, or seals a new one into a pack.
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """What taking in came to."""
 
-    `lookup` finds the row of a chunk of the home by id. `run_secret` gives the keys of this run's chunks:
-    32 random bytes, the same in all workers of the run, forgotten when it ends; so two workers that meet
-    the same content write the same row, and one of them need not write the chunk (`claim` says which).
-    """
-
-    def __init__(
-        self,
-        keys: StoreKeys,
-        folder: Path,
-        prefix: str,
-        run_secret: bytes,
-        lookup: Callable[[bytes], bytes | None],
-        claim: Callable[[bytes], bool] | None = None,
-        *,
-        direct: bool = True,
-    ) -> None:
-        import zstandard
-
-        self._keys, self._run_secret, self._lookup, self._claim = keys, run_secret, lookup, claim
-        self._sealer = ChunkSealer()
-        self.ffi = self._sealer.ffi
-        self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
-        self._plain, self._compressed = forms()
-        self._compress = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
-        self._fresh: dict[bytes, bytes] = {}
-        self._scratch = bytearray()
-        self.new_bytes = 0
-        """Bytes of content that the home did not have."""
-
-    def keep(self, content: memoryview, source: Any) -> tuple[bytes, bytes]:
-        """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source` is its address."""
-        h = part_hash(content)
-        chunk_id = self._keys.id_of(h)
-        row = self._fresh.get(chunk_id) or self._lookup(chunk_id)
-        if row is None:
-            row = self._seal(chunk_id, content, source)
-            if len(self._fresh) < FRESH_MAX:
-                self._fresh[chunk_id] = row
-        return h, row
-
-    def keep_bytes(self, content: bytes) -> bytes:
-        """The chunk row of a content of our own making (a page of a manifest)."""
-        return self.keep(memoryview(content), self.ffi.from_buffer("unsigned char[]", content))[1]
-
-    def _seal(self, chunk_id: bytes, content: memoryview, source: Any) -> bytes:
-        size = n = len(content)
-        form, key = self._plain, blake3(chunk_id, key=self._run_secret).digest()
-        packed = self._compress(content)
-        if len(packed) <= n - n // PAYS - 1:
-            form, n = self._compressed, len(packed)
-            source = self.ffi.from_buffer("unsigned char[]", packed)
-        if self._claim is not None and not self._claim(chunk_id):
-            return self._row_only(chunk_id, size, n, form, key, source)
-        out = self.packs.reserve(n + TAG_MAX)
-        stored = self._sealer.seal(form, key, chunk_id, source, n, out)
-        sealed = sealed_hash(self.packs.view(stored))
-        wrapped = wrap(self._keys.wrapping, key, WRAP_CHUNK + chunk_id)
-        self.packs.commit(chunk_id, stored, size, form, sealed, wrapped)
-        self.new_bytes += size
-        return pack_chunk(chunk_id, key, sealed, size, stored, form)
-
-    def _row_only(self, chunk_id: bytes, size: int, n: int, form: int, key: bytes, source: Any) -> bytes:
-        """The row of a chunk that another worker of this run is writing."""
-        if len(self._scratch) < n + TAG_MAX:
-            self._scratch = bytearray(CHUNK_BYTES_MAX + TAG_MAX)
-        out = self.ffi.from_buffer("unsigned char[]", self._scratch)
-        stored = self._sealer.seal(form, key, chunk_id, source, n, out)
-        sealed = sealed_hash(memoryview(self._scratch)[:stored])
-        return pack_chunk(chunk_id, key, sealed, size, stored, form)
+    ref: bytes
+    """Name of the version in this home and its commitment on a ledger: hash of the manifest."""
+    root: bytes
+    """Asset root."""
+    manifest: bytes
+    """Sealed head of the manifest."""
+    files: int
+    """Entries: files, links, empty folders."""
+    size: int
+    """Bytes of content."""
+    new_bytes: int
+    """Bytes of content that the home did not have before."""
+    read_files: int
+    """Entries that were opened; the others had not changed."""
+    unchanged: bool
+    """Nothing differs from the previous version, which this is."""
+    skipped: tuple[tuple[bytes, str], ...]
+    """(path, reason) of what was left out: pipes, sockets, devices, vanished files; unreadable if asked."""
 
 
-class FileReader:
-    """Reads entries into chunks, with one reused buffer."""
+class Step(NamedTuple):
+    """One found entry beside what the previous version has under its path."""
 
-    def __init__(self, writer: ChunkWriter, keys: StoreKeys, tick: Callable[[int], None]) -> None:
-        """`tick(bytes)` hears of what was read, for progress."""
-        self._writer, self._tick = writer, tick
-        self._seed = keys.chunker_seed
-        self._cdc: Any = None
-        self._buffer = bytearray(READ_BYTES)
-        self._view = memoryview(self._buffer)
-        self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
+    found: Found
+    entry: FileEntry | None
+    rows: bytes
+    same: bool
+    """Not to be opened: the file system says that nothing changed."""
 
-    def take(self, full: bytes, kind: int, before: tuple[bytes, bytes] | None) -> Taken:
-        """One entry. `before`: its (secret, content root) in the version before, kept if nothing differs."""
-        at = self._writer.new_bytes
-        try:
-            if kind == LINK:
-                taken = _take_link(full, before)
-            elif kind == FOLDER:
-                st = os.lstat(full)
-                taken = Taken(
-                    "",
-                    FOLDER,
-                    st.st_mode & MODE_MASK,
-                    secret=before[0] if before else os.urandom(32),
-                    content_root=FOLDER_ROOT,
-                    stamp=folder_stamp(st.st_mode),
-                )
-            else:
-                taken = self._take_file(full, before)
-        except (FileNotFoundError, NotADirectoryError):
-            return Taken(VANISHED)
-        except OSError as e:
-            return Taken(e.strerror or "unreadable")
-        return taken._replace(new_bytes=self._writer.new_bytes - at)
 
-    def _take_file(self, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
-        if full == STDIN:
-            hashes, rows, size = self._read(0, self._cut(0, None))
-            return _taken(0o600, size, time.time_ns(), hashes, rows, NO_PRINT, before)
-        # O_NONBLOCK: the file may have become a pipe since it was listed.
-        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            for _ in range(RETRIES):
-                begun = time.time_ns()
-                st = os.fstat(fd)
-                if not stat.S_ISREG(st.st_mode):
-                    return Taken("is no longer a file")
-                hashes, rows, size = self._read_file(fd, st)
-                after, stamp = stamp_of(os.fstat(fd)), stamp_of(st)
-                if after == stamp and size == st.st_size:
-                    if max(st.st_mtime_ns, st.st_ctime_ns) > begun - RACY_NS:
-                        stamp = NO_PRINT
-                    mode = st.st_mode & MODE_MASK
-                    return _taken(mode, size, st.st_mtime_ns, hashes, rows, stamp, before)
-        finally:
-            os.close(fd)
-        return Taken("changes while it is read")
+def former(step: Step) -> tuple[bytes, bytes] | None:
+    """(secret, content root) that the entry keeps if its content turns out to be the same."""
+    entry = step.entry
+    return None if entry is None or entry.kind != step.found.kind else (entry.secret, entry.content_root)
 
-    def _read_file(self, fd: int, st: os.stat_result) -> tuple[list[bytes], list[bytes], int]:
-        size = st.st_size
-        if st.st_blocks * 512 < size:
-            return self._read_sparse(fd, size)
-        if size > CHUNK_BYTES_MIN:
-            return self._read(fd, self._cut(fd, None))
-        # One byte more than there should be: a short count then means the end.
-        n = os.preadv(fd, [self._view[: size + 1]], 0)
-        if n == 0:
-            return [], [], 0
-        h, row = self._writer.keep(self._view[:n], self._base)
-        self._tick(n)
-        return [h], [row], n
 
-    def _read(self, fd: int, cuts: Iterator[tuple[int, int]]) -> tuple[list[bytes], list[bytes], int]:
-        hashes, rows, size = [], [], 0
-        for at, n in cuts:
-            h, row = self._writer.keep(self._view[at : at + n], self._base + at)
-            hashes.append(h)
-            rows.append(row)
-            size += n
-            self._tick(n)
-        return hashes, rows, size
+class Meter:
+    """Counts what is done and tells, not more than ten times a second."""
 
-    def _read_sparse(self, fd: int, size: int) -> tuple[list[bytes], list[bytes], int]:
-        hashes: list[bytes] = []
-        rows: list[bytes] = []
-        total = 0
-        for start, length, hole in extents(fd, size):
-            if hole:
-                hashes.append(hole_hash(length))
-                rows.append(hole_row(length))
-                total += length
+    def __init__(self, progress: Progress | None, files: int, size: int) -> None:
+        self._progress, self._files, self._size = progress, files, size
+        self._done = self._done_files = 0
+        self._next = 0.0
+
+    def bytes_read(self, n: int) -> None:
+        self._done += n
+        self._tell()
+
+    def file(self, size: int) -> None:
+        self._done_files += 1
+        self.bytes_read(size)
+
+    def end(self) -> None:
+        if self._progress:
+            self._progress(self._size, self._size, self._files, self._files)
+
+    def _tell(self) -> None:
+        if self._progress and (now := time.monotonic()) >= self._next:
+            self._next = now + PROGRESS_S
+            done, files = min(self._done, self._size), min(self._done_files, self._files)
+            self._progress(done, self._size, files, self._files)
+
+
+class Before:
+    """The previous version, as an intake wants it."""
+
+    def __init__(self, contents: Contents, ref: bytes) -> None:
+        self.version = contents.open_manifest(ref)
+        self._contents = contents
+
+    def stamps(self) -> Iterator[tuple[bytes, bytes]]:
+        """(path, stamp) in path order."""
+        return self._contents.stamps(self.version.ref)
+
+    def entries(self) -> Iterator[tuple[bytes, FileEntry, bytes]]:
+        """(stamp, entry, chunk rows) in path order."""
+        stamps = chain(self.stamps(), repeat((b"", NO_PRINT)))  # a lost stat cache only means reading again
+        for (path, stamp), (entry, parts) in zip(stamps, self.version.files(), strict=False):
+            rows = b"".join(pack_chunk(*p) for p in parts)
+            yield (stamp if path == entry.path else NO_PRINT), entry, rows
+
+
+def take_in(
+    contents: Contents, paths: Sequence[bytes], walk: Walk, previous: bytes | None, meter: Meter, skip: bool
+) -> Intake:
+    """`Contents.take_in`, under the writer's lock."""
+    found, same = iter(walk), 0
+    before = None if previous is None else Before(contents, previous)
+    if before is not None:
+        same, found = _equal_start(found, before.stamps())
+        first = next(found, None)
+        if first is None and same == before.version.head.files and not walk.unreadable:
+            meter.end()
+            return _unchanged(contents, before.version, walk)
+        found = found if first is None else chain([first], found)
+    run = _Run(contents, walk, meter)
+    try:
+        run.take(_merge(found, before, same))
+        if walk.unreadable and not skip:
+            raise Unreadable(walk.unreadable)
+        head = run.manifest.finish()
+    except BaseException:
+        # A refusal or Ctrl-C: what is sealed is kept, so that the next run need not write it again.
+        with contextlib.suppress(IdaoError):
+            run.close()
+        raise
+    run.close()
+    meter.end()
+    skipped = tuple(walk.skipped + walk.unreadable)
+    # A file that was only touched makes no new version; one whose permissions changed does.
+    if before is not None and head.root == before.version.head.root and not run.modes_differ:
+        contents.end_intake(run.prefix, before.version.ref, run.manifest.scan_pages)
+        return replace(_unchanged(contents, before.version, walk), read_files=run.read, skipped=skipped)
+    ref, sealed = contents.add_version(run.prefix, head, run.manifest.scan_pages, paths)
+    return Intake(ref, head.root, sealed, head.files, head.size, run.new_bytes, run.read, False, skipped)
+
+
+def _unchanged(contents: Contents, version: Version, walk: Walk) -> Intake:
+    head, sealed = version.head, contents.sealed_manifest(version.ref)
+    return Intake(version.ref, head.root, sealed, head.files, head.size, 0, 0, True, tuple(walk.skipped))
+
+
+class _Run:
+    """The part of an intake that writes."""
+
+    def __init__(self, contents: Contents, walk: Walk, meter: Meter) -> None:
+        self._contents, self._walk, self._meter = contents, walk, meter
+        self.prefix = contents.begin_intake()
+        self._writer_of = partial(_writer, contents, self.prefix, os.urandom(32))
+        self._writer = self._writer_of("-0", contents.chunk_row, None)
+        self._packs = self._writer.packs
+        self._pool: Pool | None = None
+        self.manifest = ManifestWriter(self._writer.keep_bytes)
+        self.read = self.new_bytes = 0
+        self.modes_differ = False
+
+    def take(self, steps: Iterator[Step]) -> None:
+        """Puts every step into the manifest, reading what is to be read."""
+        for step, taken in self._results(steps):
+            if taken is None:
+                assert step.entry is not None
+                self.manifest.add(step.entry, step.rows, step.found.stamp)
+                self._meter.file(step.found.size)
                 continue
-            os.lseek(fd, start, os.SEEK_SET)
-            h, r, n = self._read(fd, self._cut(fd, length))
-            hashes += h
-            rows += r
-            total += n
-        return hashes, rows, total
+            self.read, self.new_bytes = self.read + 1, self.new_bytes + taken.new_bytes
+            self._meter.file(0)
+            if not taken.problem:
+                self.modes_differ |= step.entry is not None and step.entry.mode != taken.mode
+                self.manifest.add(_entry(step.found.path, taken), taken.rows, taken.stamp)
+            elif taken.problem == VANISHED:
+                self._walk.skipped.append((step.found.path, VANISHED))
+            else:
+                self._walk.unreadable.append((step.found.path, taken.problem))
 
-    def _cut(self, fd: int, length: int | None) -> Iterator[tuple[int, int]]:
-        """(offset in the buffer, size) of each chunk of what `fd` gives, up to `length` bytes or its end.
-
-        Keyed content-defined cuts: bytes that moved within a file are still found, and the lengths do not
-        follow a public table.
-        """
-        if self._cdc is None:
-            from pyfastcdc import FastCDC
-
-            self._cdc = FastCDC(
-                CHUNK_BYTES_AVERAGE,
-                min_size=CHUNK_BYTES_MIN,
-                max_size=CHUNK_BYTES_MAX,
-                seed=self._seed,
-            )
-        fill, left, end = 0, length, False
-        while not end:
-            while fill < READ_BYTES and not end:
-                room = READ_BYTES - fill if left is None else min(READ_BYTES - fill, left)
-                n = os.readv(fd, [self._view[fill : fill + room]]) if room else 0
-                end = n == 0
-                fill += n
-                left = None if left is None else left - n
-            at = 0
-            for chunk in self._cdc.cut_buf(self._view[:fill]):
-                # The last cut is the buffer's end, not the content's, unless the file ends there.
-                if not end and chunk.offset + chunk.length == fill:
-                    break
-                yield chunk.offset, chunk.length
-                at = chunk.offset + chunk.length
-            self._view[: fill - at] = self._view[at:fill]
-            fill -= at
-
-
-def _taken(
-    mode: int,
-    size: int,
-    mtime_ns: int,
-    hashes: list[bytes],
-    rows: list[bytes],
-    stamp: bytes,
-    before: tuple[bytes, bytes] | None,
-) -> Taken:
-    if before is not None and content_root(before[0], hashes) == before[1]:
-        secret, root = before
-    else:
-        secret = os.urandom(32)
-        root = content_root(secret, hashes)
-    return Taken("", FILE, mode, size, mtime_ns, secret, root, b"".join(rows), b"", stamp)
-
-
-def _take_link(full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
-    begun = time.time_ns()
-    st = os.lstat(full)
-    target = os.readlink(full)
-    if before is not None and link_root(before[0], target) == before[1]:
-        secret, root = before
-    else:
-        secret = os.urandom(32)
-        root = link_root(secret, target)
-    stamp = NO_PRINT if st.st_ctime_ns > begun - RACY_NS else stamp_of(st)
-    return Taken("", LINK, 0o777, len(target), st.st_mtime_ns, secret, root, target=target, stamp=stamp)
-
-
-def extents(fd: int, size: int) -> Iterator[tuple[int, int, bool]]:
-    """(start, length, is a hole) of a file's stretches, in bytes; short holes belong to the data."""
-    at = start = 0  # start: of the data not yet given
-    while at < size:
+    def close(self) -> None:
+        """Ends all packs and indexes them."""
         try:
-            data = min(os.lseek(fd, at, os.SEEK_DATA), size)
-        except OSError as e:
-            if e.errno != errno.ENXIO:
-                raise IdaoError(f"cannot find the holes of a file: {e.strerror}", code="disk") from e
-            data = size
-        if data - at >= HOLE_BYTES_MIN:
-            if at > start:
-                yield start, at - start, False
-            yield at, data - at, True
-            start = data
-        if data >= size:
-            break
-        at = min(os.lseek(fd, data, os.SEEK_HOLE), size)
-    if start < size:
-        yield start, size - start, False
+            if self._pool is not None:
+                self._pool.close()
+        finally:
+            if self._pool is not None:
+                self._pool.stop()
+            self._contents.index(self._packs.close())
+
+    def _results(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
+        if may_fork():
+            ahead, much = enough(steps)
+            steps = chain(ahead, steps)
+            if much:
+                yield from self._fork(steps)
+                return
+        reader = FileReader(self._writer, self._contents.keys, self._meter.bytes_read)
+        for step in steps:
+            yield step, None if step.same else reader.take(step.found.full, step.found.kind, former(step))
+            self._contents.index(self._packs.finished())
+
+    def _fork(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
+        contents = self._contents
+        with contextlib.closing(contents.db.execute("select id from chunk order by id")) as ids:
+            known = known_prefixes(row[0] for row in ids)
+        setup = Setup(self._writer_of, partial(_reader, contents), known)
+        self._pool = Pool(setup, contents.chunk_row, contents.index, self._meter.bytes_read)
+        for step, taken in self._pool.results(steps):
+            yield step, taken
+            contents.index(self._packs.finished())
+
+
+def _writer(
+    contents: Contents,
+    prefix: str,
+    run_secret: bytes,
+    number: str,
+    lookup: Callable[[bytes], bytes | None],
+    claim: Callable[[bytes], bool] | None,
+) -> ChunkWriter:
+    return ChunkWriter(
+        contents.keys, contents.folder, prefix + number, run_secret, lookup, claim, contents.direct
+    )
+
+
+def _reader(contents: Contents, writer: ChunkWriter, tick: Callable[[int], None]) -> FileReader:
+    return FileReader(writer, contents.keys, tick)
+
+
+def _equal_start(
+    found: Iterator[Found], stamps: Iterator[tuple[bytes, bytes]]
+) -> tuple[int, Iterator[Found]]:
+    """How many entries from the start are as they were, and the found ones from there on."""
+    same = 0
+    for f in found:
+        old = next(stamps, None)
+        if old is None or old[0] != f.path or old[1] != f.stamp or f.stamp == NO_PRINT:
+            return same, chain([f], found)
+        same += 1
+    return same, iter(())
+
+
+def _merge(found: Iterator[Found], before: Before | None, same: int) -> Iterator[Step]:
+    """Every found entry beside its former self; the first `same` are known to be unchanged."""
+    if before is None:
+        for f in found:
+            yield Step(f, None, b"", False)
+        return
+    old = before.entries()
+    for stamp, entry, rows in islice(old, same):
+        yield Step(Found(entry.path, b"", entry.kind, entry.size, stamp), entry, rows, True)
+    was = next(old, None)
+    for f in found:
+        while was is not None and was[1].path < f.path:
+            was = next(old, None)
+        if was is not None and was[1].path == f.path:
+            stamp, entry, rows = was
+            yield Step(f, entry, rows, stamp == f.stamp and stamp != NO_PRINT)
+        else:
+            yield Step(f, None, b"", False)
+
+
+def _entry(path: bytes, t: Taken) -> FileEntry:
+    parts = len(t.rows) // CHUNK_ROW
+    return FileEntry(path, t.kind, t.mode, t.size, t.mtime_ns, t.secret, t.content_root, parts, t.target)

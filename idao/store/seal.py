@@ -21,8 +21,8 @@ from idao.manifest import AEGIS, AEGIS_ZSTD, COMPRESSED, XCHACHA, XCHACHA_ZSTD
 
 TAG_MAX = 32
 """Bytes that sealing adds at most: 32 for AEGIS-256, 16 for XChaCha20-Poly1305."""
-WRAPPED = 24 + 32 + 16
-"""A wrapped key: nonce, sealed key, tag."""
+WRAPPED_KEY = 32 + 16
+"""A chunk's wrapped key: sealed key, tag."""
 CHUNK_BYTES_MAX = 2 * 1024 * 1024
 """Largest chunk: what one sealed chunk may claim to unpack to, and a third of what memory holds at once."""
 ZSTD_LEVEL = 1
@@ -59,7 +59,7 @@ _ZERO_NONCE = bytes(32)
 class ChunkSealer:
     """Seals and opens chunks with libsodium's C functions. One per thread."""
 
-    __slots__ = ("_decompress", "_functions", "_length", "ffi")
+    __slots__ = ("_decompress", "_functions", "_length", "_wrap", "_wrapped", "ffi")
 
     def __init__(self) -> None:
         self.ffi, lib = _sodium()
@@ -71,6 +71,7 @@ class ChunkSealer:
             16,
         )
         self._functions = {AEGIS: aegis, AEGIS_ZSTD: aegis, XCHACHA: xchacha, XCHACHA_ZSTD: xchacha}
+        self._wrap, self._wrapped = xchacha[0], self.ffi.new("unsigned char[48]")
         self._decompress: Any = None
 
     def seal(self, form: int, key: bytes, chunk_id: bytes, source: Cdata, size: int, out: Cdata) -> int:
@@ -80,6 +81,25 @@ class ChunkSealer:
         null = self.ffi.NULL
         encrypt(out, null, source, size, ad, 33, null, _ZERO_NONCE, key)
         return size + int(tag)
+
+    def wrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, key: bytes) -> bytes:
+        """A chunk's key under the home's wrapping key, 48 bytes.
+
+        The nonce is the start of the sealed chunk's hash: another key gives another hash, so no nonce meets
+        two keys, and none has to be stored.
+        """
+        null = self.ffi.NULL
+        self._wrap(self._wrapped, null, key, 32, chunk_id, 32, null, sealed[:24], wrapping)
+        return bytes(self.ffi.buffer(self._wrapped))
+
+    def unwrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, wrapped: bytes) -> bytes:
+        """Undoes `wrap_key`; `VerificationFailed`."""
+        null, key = self.ffi.NULL, self.ffi.new("unsigned char[32]")
+        unwrap = self._functions[XCHACHA][1]
+        bad = len(wrapped) != WRAPPED_KEY or len(sealed) != 32
+        if bad or unwrap(key, null, null, wrapped, WRAPPED_KEY, chunk_id, 32, sealed[:24], wrapping) != 0:
+            raise VerificationFailed("a chunk's key does not open", code="key-damaged")
+        return bytes(self.ffi.buffer(key))
 
     def open(self, form: int, key: bytes, chunk_id: bytes, size: int, sealed: bytes) -> bytes:
         """The content of a sealed chunk. `VerificationFailed` if key, id, form, size or a byte is wrong."""

@@ -1,0 +1,364 @@
+"""Two workers for one intake: forked processes that read, cut, compress and seal, each into its own packs.
+
+Processes, because a small file costs more in Python than in the disk; forked, because they start in a
+millisecond. The parent alone writes the index and the manifest. Results come back in the order of the walk.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import ctypes
+import marshal
+import mmap
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from idao.errors import IdaoError
+from idao.store.chunks import ChunkWriter, FileReader, Taken
+from idao.store.packs import IndexRow, Pack
+
+if TYPE_CHECKING:
+    from idao.store.intake import Step
+
+WORKERS = 2
+"""Two keep the slowest disk worth having busy; a third brings a third set of buffers."""
+FORK_FILES = 400
+FORK_BYTES = 16 * 1024 * 1024
+"""Less work than either is done sooner than two processes are started and ended."""
+BATCH_FILES = 64
+BATCH_BYTES = 2 * 1024 * 1024
+BATCH_PATHS = 16 * 1024
+"""A batch is a few milliseconds of work, and its paths fit a socket's buffer: sending never waits."""
+QUEUED = 2
+"""Batches a worker has at most: one in work, one waiting, so that it never waits for the parent."""
+AHEAD_MAX = 4096
+"""Results that may wait for an earlier one, a big file say, before the walk pauses."""
+TICK_BYTES = 4 * 1024 * 1024
+CLAIM_SLOTS = 2**18
+CLAIM_PROBES = 8
+"""4 MiB of shared memory for the ids of a run; when it is full, a content met by both is stored twice."""
+
+_LENGTH = struct.Struct(">Q")
+
+
+class Setup(NamedTuple):
+    """What a worker needs of the home; `known` are the first 8 bytes of the index's ids, ascending."""
+
+    writer: Callable[[str, Callable[[bytes], bytes | None], Callable[[bytes], bool] | None], ChunkWriter]
+    reader: Callable[[ChunkWriter, Callable[[int], None]], FileReader]
+    known: array[int]
+
+
+class Claims:
+    """Which contents of this run already have a writer: a hash set of ids in shared memory.
+
+    Without locks: when both workers ask in the same instant both may win, and a chunk is stored twice.
+    """
+
+    def __init__(self) -> None:
+        self._words = memoryview(mmap.mmap(-1, CLAIM_SLOTS * 16)).cast("Q")
+
+    def claim(self, chunk_id: bytes) -> bool:
+        """True when the caller is to store it."""
+        a, b = struct.unpack_from("<QQ", chunk_id)
+        words = self._words
+        for i in range(CLAIM_PROBES):
+            at = ((a + i) % CLAIM_SLOTS) * 2
+            x, y = words[at], words[at + 1]
+            if x == a and y == b:
+                return False
+            if not x and not y:
+                words[at + 1], words[at] = b, a
+                return True
+        return True
+
+
+def may_fork() -> bool:
+    """Whether workers can be forked here: Linux, more than one core, no thread that a fork would cut."""
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 and threading.active_count() == 1
+
+
+def enough(steps: Iterator[Step]) -> tuple[list[Step], bool]:
+    """Looks ahead: (steps consumed, whether there is enough work for workers)."""
+    ahead, files, size, biggest = [], 0, 0, 0
+    for step in steps:
+        ahead.append(step)
+        if step.same:
+            if len(ahead) >= AHEAD_MAX:
+                break
+            continue
+        files, size, biggest = files + 1, size + step.found.size, max(biggest, step.found.size)
+        if files >= FORK_FILES or size - biggest >= FORK_BYTES:
+            return ahead, True
+    return ahead, False
+
+
+class _Batch:
+    __slots__ = ("results", "steps")
+
+    def __init__(self, steps: list[Step]) -> None:
+        self.steps = steps
+        self.results: list[Taken] | None = None
+
+
+class _Worker:
+    """The parent's side of one worker."""
+
+    def __init__(self, number: int, setup: Setup, claims: Claims, others: list[_Worker]) -> None:
+        self.socket, child = socket.socketpair()
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            for other in others:
+                other.socket.close()
+            self.socket.close()
+            _child(child, number, setup, claims, parent)
+        child.close()
+        self.batches: deque[_Batch] = deque()
+        self.open = True
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+
+class Pool:
+    """Runs the workers of one intake. Always `stop` it."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        lookup: Callable[[bytes], bytes | None],
+        index: Callable[[list[Pack]], None],
+        tick: Callable[[int], None],
+    ) -> None:
+        """`lookup` finds a chunk's row; `index` takes durable packs; `tick` hears of bytes read."""
+        self._lookup, self._index, self._tick = lookup, index, tick
+        self._workers: list[_Worker] = []
+        claims = Claims()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number in range(1, WORKERS + 1):
+            self._workers.append(_Worker(number, setup, claims, self._workers))
+
+    def results(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
+        """Each step with what became of it, in order; None for one that is the same."""
+        from idao.store.intake import former
+
+        items = _batches(steps)
+        order: deque[_Batch | Step] = deque()
+        unsent: deque[_Batch] = deque()
+        more = True
+        while True:
+            while more and len(unsent) <= WORKERS * QUEUED and len(order) < AHEAD_MAX:
+                item = next(items, None)
+                if item is None:
+                    more = False
+                    break
+                order.append(item)
+                if isinstance(item, _Batch):
+                    unsent.append(item)
+            for worker in self._workers:
+                while unsent and len(worker.batches) < QUEUED:
+                    batch = unsent.popleft()
+                    worker.batches.append(batch)
+                    tasks = [(s.found.full, s.found.kind, former(s)) for s in batch.steps]
+                    _send(worker.socket, ("take", tasks))
+            while order and (not isinstance(order[0], _Batch) or order[0].results is not None):
+                done = order.popleft()
+                if isinstance(done, _Batch):
+                    yield from zip(done.steps, done.results or (), strict=True)
+                else:
+                    yield done, None
+            if order:
+                self._listen()
+            elif not more:
+                return
+
+    def close(self) -> None:
+        """Has the workers end their packs, and indexes them."""
+        for worker in self._workers:
+            _send(worker.socket, ("close", None))
+        while any(w.open for w in self._workers):
+            self._listen()
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the workers, whatever they do."""
+        for worker in self._workers:
+            worker.socket.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(worker.pid, 0)
+        self._workers = []
+
+    def _listen(self) -> None:
+        """Waits for word from any worker and acts on it."""
+        ready, _, _ = select.select([w for w in self._workers if w.open], [], [])
+        for worker in ready:
+            message: tuple[str, Any] = _receive(worker.socket) or ("gone", None)
+            word, body = message
+            if word == "done":
+                worker.batches.popleft().results = [Taken(*t) for t in body[0]]
+                self._index(_packs(body[1]))
+            elif word == "read":
+                self._tick(body)
+            elif word == "row":
+                _send(worker.socket, ("row", self._lookup(body)))
+            elif word == "closed":
+                worker.open = False
+                self._index(_packs(body))
+            elif word == "refused":
+                text, hint, code = body
+                raise IdaoError(text, hint=hint, code=code)
+            elif word == "bug":
+                raise RuntimeError(f"in a worker:\n{body}")
+            else:
+                raise IdaoError(
+                    "a worker process was ended from outside, perhaps for want of memory",
+                    hint="run the same command again: what is stored stays stored",
+                )
+
+
+def _packs(plain: list[Any]) -> list[Pack]:
+    return [Pack(name, size, [IndexRow(*r) for r in rows]) for name, size, rows in plain]
+
+
+def _batches(steps: Iterator[Step]) -> Iterator[_Batch | Step]:
+    """Groups neighbouring steps that are to be read; the others pass through."""
+    batch: list[Step] = []
+    size = paths = 0
+    for step in steps:
+        if step.same:
+            if batch:
+                yield _Batch(batch)
+                batch, size, paths = [], 0, 0
+            yield step
+            continue
+        batch.append(step)
+        size, paths = size + step.found.size, paths + len(step.found.full) + 128
+        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES or paths >= BATCH_PATHS:
+            yield _Batch(batch)
+            batch, size, paths = [], 0, 0
+    if batch:
+        yield _Batch(batch)
+
+
+# --- the worker's side ------------------------------------------------------------------------------------
+
+
+def _child(sock: socket.socket, number: int, setup: Setup, claims: Claims, parent: int) -> None:
+    """Works until told to close; never returns."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _die_with(parent)
+        _work(sock, number, setup, claims)
+        status = 0
+    except IdaoError as e:
+        _send(sock, ("refused", (e.message, e.hint, e.code)))
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone
+    except BaseException:
+        import traceback
+
+        with contextlib.suppress(OSError):
+            _send(sock, ("bug", traceback.format_exc()))
+    finally:
+        os._exit(status)
+
+
+def _die_with(parent: int) -> None:
+    """A worker that outlived its parent would write packs that nobody knows."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG (linux/prctl.h)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> None:
+    waiting: deque[Any] = deque()
+    known, read = setup.known, [0]
+
+    def lookup(chunk_id: bytes) -> bytes | None:
+        prefix = int.from_bytes(chunk_id[:8], "big")
+        i = bisect.bisect_left(known, prefix)
+        if i == len(known) or known[i] != prefix:
+            return None
+        # The index is the parent's to read: SQLite must not be carried over a fork.
+        _send(sock, ("row", chunk_id))
+        while (answer := _must(_receive(sock)))[0] != "row":
+            waiting.append(answer)
+        row: bytes | None = answer[1]
+        return row
+
+    def tick(n: int) -> None:
+        read[0] += n
+        if read[0] >= TICK_BYTES:
+            _send(sock, ("read", read[0]))
+            read[0] = 0
+
+    writer = setup.writer(f"-{number}", lookup, claims.claim)
+    reader = setup.reader(writer, tick)
+    while True:
+        word, tasks = waiting.popleft() if waiting else _must(_receive(sock))
+        if word == "close":
+            break
+        taken = [tuple(reader.take(full, kind, before)) for full, kind, before in tasks]
+        _send(sock, ("done", (taken, _plain(writer.packs.finished()))))
+    _send(sock, ("closed", _plain(writer.packs.close())))
+
+
+def _plain(packs: Iterator[Pack]) -> list[Any]:
+    return [(p.name, p.size, [tuple(r) for r in p.rows]) for p in packs]
+
+
+def _must(message: tuple[str, Any] | None) -> tuple[str, Any]:
+    if message is None:
+        raise BrokenPipeError
+    return message
+
+
+def _send(sock: socket.socket, message: tuple[str, Any]) -> None:
+    data = marshal.dumps(message)
+    sock.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _receive(sock: socket.socket) -> tuple[str, Any] | None:
+    """One message; None when the other side is gone."""
+    head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
+    if len(head) < _LENGTH.size:
+        return None
+    size = _LENGTH.unpack(head)[0]
+    data = bytearray(size)
+    view = memoryview(data)
+    while view:
+        n = sock.recv_into(view)
+        if not n:
+            return None
+        view = view[n:]
+    message: tuple[str, Any] = marshal.loads(data)
+    return message
+
+
+def known_prefixes(ids: Iterator[bytes]) -> array[int]:
+    """The first 8 bytes of each id as numbers; the ids come in order."""
+    out = array("Q")
+    while block := b"".join(i[:8] for i in islice(ids, 65536)):
+        part = array("Q", block)
+        if sys.byteorder == "little":
+            part.byteswap()
+        out.extend(part)
+    return out
