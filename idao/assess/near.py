@@ -11,6 +11,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isqrt
 
 from idao.assess.report import WHOLE, share
 
@@ -25,8 +26,10 @@ CATEGORIES_MAX = 16
 """Values of a text column that is compared: each takes its own bits."""
 NEIGHBOURS = 10
 """K of the label check: the usual choice; more blurs small classes."""
-SCALES = ((4, 3), (16, 4), (64, 5))
-"""(k, exponent): see `_threshold`."""
+SCALES = ((4, 1), (16, 2), (64, 3))
+"""(k, log4 k): the neighbours from whose distances the density is told, see `_threshold`."""
+CROWDS = ((2, 1), (1, 3), (0, 6))
+"""(e, m): m rows where 1/4^e is expected. By chance (Poisson) that is so for 6, 0.2 and 0.06 % of rows."""
 CHANCE = 600
 """bp of honest rows that the thresholds take for near copies: 0 to 5 in 100 in data of 2 to 30 columns."""
 _ROW_BITS = 16
@@ -105,21 +108,25 @@ def distances(code: int, others: Sequence[int]) -> list[int]:
 
 
 def _threshold(ranked: Sequence[int]) -> int:
-    """Below which distance two rows are nearer than chance; `ranked` ascending, the row's own 0 first.
+    """Below which distance rows are nearer than chance; 0 if none is. `ranked` ascending, the own 0 first.
 
     Where d(k) is the distance to the k-th neighbour, the number of neighbours within r grows like r^D, so
-    (d(k)/d(4k))^D = 1/4 whatever the dimension D. At d(k)·(d(k)/d(4k))^q one expects k/4^q neighbours:
-    the exponents make that 1/16 each, and some 5 rows in 100 of honest data of any dimension tried lie
-    below. So do copies with jitter, in groups smaller than k.
+    (d(k)/d(4k))^D = 1/4 whatever the dimension D. At d(k)·(d(k)/d(4k))^q one expects k/4^q neighbours.
+    Copies with jitter are more than that, in groups of up to k.
     """
     best = 0
-    for k, q in SCALES:
+    for k, log in SCALES:
         # Less than a fifth beyond 4k is the rim of the sample, not its density.
         if 5 * k > len(ranked):
             break
         near, far = ranked[k], ranked[4 * k]
-        if far:
-            best = max(best, near ** (q + 1) // far**q)
+        if not far:
+            continue
+        for e, crowd in CROWDS:
+            q = log + e
+            radius = near ** (q + 1) // far**q
+            if radius > best and crowd < k and ranked[crowd] <= radius:
+                best = radius
     return best
 
 
@@ -184,7 +191,7 @@ def beyond_chance(count: int, rows: int, chance: int) -> int:
 
 
 def _kappa(pairs: dict[tuple[str, str], int], n: int) -> int:
-    """Cohen's kappa in bp, 0 when not above chance: noise and a single class get nothing."""
+    """Cohen's kappa in bp, 0 when not surely above chance: noise and a single class get nothing."""
     real: dict[str, int] = {}
     guessed: dict[str, int] = {}
     for (a, b), count in pairs.items():
@@ -192,4 +199,6 @@ def _kappa(pairs: dict[tuple[str, str], int], n: int) -> int:
         guessed[b] = guessed.get(b, 0) + count
     agree = sum(count for (a, b), count in pairs.items() if a == b) * n
     chance = sum(count * guessed.get(name, 0) for name, count in real.items())
-    return max(0, WHOLE * (agree - chance) // (n * n - chance)) if n * n > chance else 0
+    kappa = WHOLE * (agree - chance) // (n * n - chance) if n * n > chance else 0
+    # Two standard errors of pure chance: what lies within tells nothing.
+    return kappa if kappa * isqrt(n) > 2 * WHOLE else 0

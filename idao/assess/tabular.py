@@ -266,7 +266,7 @@ def _near(
     card.counts.update(near_duplicate_rows=len(chosen) - len(found.leaders), rows_compared=len(chosen))
     limits = found.thresholds
     if len(cols) > len(numeric):
-        # Earlier tables are compared by numbers alone, whose cuts do not depend on the other values there are.
+        # Earlier tables are compared by numbers alone: their cuts do not depend on which categories occur.
         plain, grids, levels = _encode(numeric, chosen)
         limits = near.compare(plain, None).thresholds
     card.slice = Slice(
@@ -318,9 +318,7 @@ def _label(card: Card, rows: Rows, cols: Sequence[Column], options: Options) -> 
     label = next((c for c in rows.columns if c.name in options.labels), None)
     if label is None:
         if options.labels:
-            card.say(
-                "labels", "no table has a column of the name given for the label", "name it as the header does"
-            )  # fmt: skip
+            card.say("labels", "no table has a column of the label's name", "name it as the header does")
     elif len(label.values) > CLASSES_MAX:
         card.say("labels", "the label is a quantity or a text, not a class: its noise was not judged")
     elif not cols and not label.constant:
