@@ -72,6 +72,26 @@ def show_time(ms: int) -> str:
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
 
 
+_SPANS_MS = {"s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def parse_time(text: str) -> int:
+    """Milliseconds UTC of an RFC 3339 time or date, or of a span from now such as 90d."""
+    from datetime import UTC, datetime
+
+    if text[:-1].isdigit() and len(text) < 12 and text[-1] in _SPANS_MS:
+        return now_ms() + int(text[:-1]) * _SPANS_MS[text[-1]]
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        ms = int(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        ms = -1
+    if ms < 0:
+        raise UsageError(f"not a time: '{text}'", hint="such as 2027-01-31, 2027-01-31T12:00:00Z or 90d")
+    return ms
+
+
 def entropy(size: int) -> bytes:
     return os.urandom(size)
 
