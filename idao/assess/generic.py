@@ -10,8 +10,8 @@ from idao.assess.report import WHOLE, AssessFile, Card, Options, share
 from idao.assess.sample import Part
 
 BUDGET = 2 * 1024 * 1024
-"""Bytes read: enough for the secrets of most small trees, some 150 ms."""
-TEXT_BUDGET = 512 * 1024
+"""Bytes read: enough for the secrets of most small trees, some 100 ms."""
+TEXT_BUDGET = 256 * 1024
 """Of these, bytes compared as texts."""
 
 

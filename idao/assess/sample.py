@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from idao.assess.report import AssessFile
 from idao.crypto.hashing import Kind, digest
 
-FILES_MAX = 1_000
-"""Files opened: at some 20 microseconds each, 20 ms of a review."""
+FILES_MAX = 500
+"""Files opened: at some 20 microseconds each, 10 ms of a review."""
 WINDOW = 16 * 1024
 """Least bytes read in one place: some hundred rows, and as cheap as one byte."""
 WINDOWS_MAX = 8

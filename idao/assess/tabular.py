@@ -26,13 +26,13 @@ from idao.assess.sample import Part
 from idao.assess.table import Reading, Table, read_tables
 from idao.crypto.hashing import Kind, digest
 
-BUDGET = 1536 * 1024
-"""Bytes read: some 20,000 rows, of which `table.py` keeps what 120 ms allow."""
+BUDGET = 1024 * 1024
+"""Bytes read: some 15,000 rows, of which `table.py` keeps what 80 ms allow."""
 TABLES_MAX = 16
 """Tables of different shape looked at, those with most rows first."""
 CLASSES_MAX = 64
 """Distinct labels above which a label is a quantity and not a class."""
-EARLIER_SLICES_MAX = 4
+EARLIER_SLICES_MAX = 2
 """Earlier tables compared row by row, 15 ms each: those with most columns of the same name."""
 EARLIER_ROWS_MAX = 192
 """Own rows compared with each."""
@@ -65,7 +65,7 @@ def assess(inputs: Sequence[AssessFile], options: Options, earlier: Earlier, car
     reading = read_tables(parts)
     ranked = sorted((t for t in reading.tables.values() if t.rows), key=lambda t: (-len(t.rows), t.header))
     findings = Findings()
-    tables = [_rows(t, columns.check(t, options.labels, findings)) for t in ranked[:TABLES_MAX]]
+    tables = [_rows(t, options.labels, findings) for t in ranked[:TABLES_MAX]]
     _score_reading(card, reading, len(ranked))
     _score_columns(card, findings)
     hashes = [h for t in tables for h in t.hashes]
@@ -82,16 +82,18 @@ def assess(inputs: Sequence[AssessFile], options: Options, earlier: Earlier, car
     return parts
 
 
-def _rows(table: Table, cols: list[Column]) -> Rows:
+def _rows(table: Table, labels: Sequence[str], findings: Findings) -> Rows:
     """Hashes over the cells in the order of column names, so that moved columns change nothing."""
-    by_name = sorted(range(len(cols)), key=lambda i: table.header[i]) if table.named else range(len(cols))
-    rows = zip(*[cols[i].cells for i in by_name], strict=True)
+    cells = list(zip(*table.rows, strict=True))
+    by_name = sorted(range(len(cells)), key=lambda i: table.header[i]) if table.named else range(len(cells))
+    rows = zip(*[cells[i] for i in by_name], strict=True)
     unit = Kind.ASSESSOR_UNIT
     hashes = [digest(unit, "\x1f".join(r).encode("utf-8", "surrogatepass"))[:ROW_BYTES] for r in rows]
     first: dict[bytes, int] = {}
     for i, h in enumerate(hashes):
         first.setdefault(h, i)
-    return Rows(table, cols, hashes, [first[h] for h in sorted(first)])
+    order = [first[h] for h in sorted(first)]
+    return Rows(table, columns.check(table, order, labels, findings), hashes, order)
 
 
 # --- reading and columns ---------------------------------------------------------------------------------
