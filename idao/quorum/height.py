@@ -42,8 +42,8 @@ class Height:
         """View for which a block was ordered."""
         self.grace: int | None = None
         """View that its leader, this validator, delays a little for a late finalization."""
-        self.asked: set[bytes] = set()
-        """Blocks asked for since the last retransmission."""
+        self.asked: dict[bytes, int] = {}
+        """How often each block was asked for since the last retransmission."""
 
     def leader(self, view: int) -> int:
         return self.validators.leader(self.number, view)

@@ -39,6 +39,9 @@ AHEAD_PER_PEER = 8
 """Frames kept per peer and later height: a proposal, two votes, three certificates, and room for a view."""
 STATUS_CERTIFICATES = 16
 """Certificates sent in answer to one status: enough for any usual lag, few enough for a slow link."""
+FETCHES = 3
+"""Peers asked for one block between two retransmissions: without a bound, one that answers with garbage and
+is the only one to answer is asked as fast as it answers."""
 
 Verify = Callable[[bytes, bytes, Vote], bool]
 """(key, signature, vote) -> whether it holds. Pure: `keys.verify_vote`."""
@@ -244,32 +247,37 @@ class Machine:
         if self._genuine(of, signed):
             self._count(of, signed)
 
-    def _count(self, of: Height, signed: SignedVote) -> None:
-        """R8: a genuine vote is compared with what is held. Then: R9, enough of a kind, R6."""
+    def _hear(self, of: Height, signed: SignedVote) -> bool:
+        """R8: compares a genuine vote with what is held, whatever it came in; R9. Returns if it is news."""
         new, other = of.votes.add(signed)
         if not new:
-            return
+            return False
         vote, validator = signed.vote, of.validators.validators[signed.signer]
         if other is not None:
             self._out.append(ev.FaultFound(make_fault(other, signed, validator.key)))
         if of is not self.h:
-            return
+            return False
         self.liveness.heard(validator.idao)
         if (
             signed.signer == of.me
-            and of.slots.get((vote.view, SLOT_OF[vote.kind])) != signed
             and self.signing
+            and of.slots.get((vote.view, SLOT_OF[vote.kind])) != signed
         ):
             self._halt(
                 f"a vote at height {vote.height} bears our key but is not ours: a copied or restored home"
             )
         if of.votes.voted_power >= of.honest_size:
             self._arm(of)
-        if vote.kind == PROPOSE:
+        return True
+
+    def _count(self, of: Height, signed: SignedVote) -> None:
+        """A single genuine vote: it may complete a certificate, or give its view up (R6)."""
+        vote = signed.vote
+        if not self._hear(of, signed) or vote.kind == PROPOSE:
             return
         if of.votes.power(vote.kind, vote.view, vote.digest) >= of.quorum_size:
             self._on_certificate(of, ev.OWN, of.votes.certificate(vote))
-        if vote.kind == NULLIFY:
+        elif vote.kind == NULLIFY:
             self._check_nullified(of)
 
     def _on_certificate(self, h: Height, peer: ev.Peer, c: Certificate, *, stored: bool = False) -> None:
@@ -283,7 +291,7 @@ class Machine:
         if not stored:
             self._out += [ev.Persist(c), ev.Broadcast(c)]
         for signed in votes_in(c):
-            self._count(of, signed)
+            self._hear(of, signed)
         if c.vote.kind == FINALIZE:
             self._on_finalization(of, c)
         if of is not self.h:
@@ -455,9 +463,8 @@ class Machine:
             return
         if e.verdict == ev.MISMATCH:
             del h.verdicts[e.hash], h.bodies[e.hash]
-            h.asked.discard(e.hash)
             if e.hash in h.wanted():
-                self._fetch(h, e.hash)
+                self._fetch(h, e.hash, again=True)
             return
         h.verdicts[e.hash] = e.verdict
         if e.verdict == ev.VALID:
@@ -472,12 +479,13 @@ class Machine:
             h.stored.add(digest)
             self._out.append(ev.Persist(ev.StoredBlock(h.number, digest, h.bodies[digest])))
 
-    def _fetch(self, h: Height, digest: bytes) -> None:
-        """Asks one peer for a block; another one each time."""
+    def _fetch(self, h: Height, digest: bytes, *, again: bool = False) -> None:
+        """Asks one peer for a block; another one each time, a few times between two retransmissions."""
         peers = [v.idao for i, v in enumerate(h.validators.validators) if i != h.me]
         peers = [p for p in peers if self.liveness.answers(p)] or peers
-        if digest not in h.asked and peers:
-            h.asked.add(digest)
+        asked = h.asked.get(digest, 0)
+        if peers and (not asked or (again and asked < FETCHES)):
+            h.asked[digest] = asked + 1
             self._turn_of_peer += 1
             self._out.append(ev.Send(peers[self._turn_of_peer % len(peers)], ev.GetBlock(h.number, digest)))
 

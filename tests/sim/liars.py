@@ -432,9 +432,10 @@ class Twin(Liar):
         if self.hears(to):
             self.world.send(self, to, frame)
 
-    def hear(self, sender: int, frame: ev.Frame) -> None:
-        if sender != self.index and self.hears(sender):
-            super().hear(sender, frame)
+    def accepts(self, sender: Node) -> bool:
+        if isinstance(sender, Twin):
+            return sender.second == self.second and sender.index != self.index
+        return self.hears(sender.index)
 
 
 class SteadyTwin(Twin):

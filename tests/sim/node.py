@@ -272,6 +272,9 @@ class Node:
     def emit(self, to: int, frame: ev.Frame) -> None:
         self.world.send(self, to, frame)
 
+    def accepts(self, sender: Node) -> bool:
+        return True
+
     def hear(self, sender: int, frame: ev.Frame) -> None:
         self.turn(ev.Msg(self.world.peers[sender], frame))
 

@@ -146,6 +146,8 @@ class World:
         return self._report()
 
     def finished(self) -> bool:
+        if self.excess and self.now < self.plan.gst_ms + 10_000:
+            return False  # A fork is to be noticed once the sides hear each other.
         return len(self.txs) == self.plan.txs and all(len(n.committed) == self.plan.txs for n in self.correct)
 
     def _stuck(self) -> None:
@@ -196,6 +198,8 @@ class World:
     def send(self, sender: Node, to: int, frame: ev.Frame) -> None:
         for at in self.network.arrivals(self.now, sender.index, to):
             for node in self.copies[to]:
+                if not node.accepts(sender):
+                    continue
                 self._count += 1
                 heapq.heappush(
                     self._heap,
@@ -375,6 +379,8 @@ class World:
             needed = 2 * self.validators.quorum_size - self.validators.total_power
             power = sum(self.plan.powers[i] for i in named)
             faulty = sum(self.plan.powers[i] for i in self.plan.liars)
+            if not any(n.forks or n.halts for n in self.correct):
+                self.fail("nobody noticed a fork")
             if faulty < self.validators.quorum_size and power < needed:
                 self.fail(f"a fork proves only power {power} guilty, {needed} are due")
         for node in self.correct:

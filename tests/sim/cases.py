@@ -1,0 +1,618 @@
+"""Each rule and each bug of a peer that concerns the machine, as a case on the bench.
+
+A case takes the machine class, so that the mutation check can hand in a broken one. Numbers in names
+(`peer_09_...`) are those of the list of peers' bugs in the project's research on consensus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate, SignedVote
+from idao.quorum import events as ev
+from idao.quorum.machine import VIEW_MS
+
+from .bench import BODY, Bench, X, Y
+
+CASES: dict[str, Callable[[Any], None]] = {}
+
+
+def case(fn: Callable[[Any], None]) -> Callable[[Any], None]:
+    CASES[fn.__name__] = fn
+    return fn
+
+
+# --- R1 to R7 -----------------------------------------------------------------------------------------
+
+
+@case
+def good_view_is_notarize_finalize_commit(m: Any) -> None:
+    b = Bench(m).start().propose(0, X)
+    assert b.signed() == [(NOTARIZE, 0, X)]
+    b.votes(NOTARIZE, 0, X, (1, 2))
+    assert b.signed() == [(NOTARIZE, 0, X), (FINALIZE, 0, X)] and b.view == 1
+    b.votes(FINALIZE, 0, X, (1, 2))
+    assert [(c.height, c.hash) for c in b.of(ev.Commit)] == [(1, X)]
+
+
+@case
+def first_proposal_of_a_view_alone_counts(m: Any) -> None:
+    b = Bench(m).start().propose(0, X).propose(0, Y)
+    assert b.signed() == [(NOTARIZE, 0, X)]
+    assert [f.fault.kind for f in b.of(ev.FaultFound)] == ["propose"]
+
+
+@case
+def only_the_leader_proposes(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(ev.Propose(b.sv(PROPOSE, 2, 0, X), BODY[X], ()))
+    assert b.signed() == []
+
+
+@case
+def nullified_view_does_not_bar_a_notarize(m: Any) -> None:
+    b = Bench(m).start(pool=True).timeout().propose(0, X)
+    assert b.signed() == [(NULLIFY, 0, b""), (NOTARIZE, 0, X)]
+    b.votes(NOTARIZE, 0, X, (1, 2))
+    assert (FINALIZE, 0, X) not in b.signed(), "its slot T is spent"
+
+
+@case
+def finalized_view_is_not_nullified(m: Any) -> None:
+    b = Bench(m).start(pool=True).propose(0, X).votes(NOTARIZE, 0, X)
+    b.votes(NULLIFY, 0, by=(1, 2, 3)).timeout()
+    assert (NULLIFY, 0, b"") not in b.signed()
+
+
+@case
+def notarized_view_is_not_given_up(m: Any) -> None:
+    """R6: whoever holds a notarization of the view never nullifies it, body or not."""
+    b = Bench(m).start(pool=True).say(b_cert := Bench(m).cert(NOTARIZE, 0, X))
+    assert b.view == 1
+    b.machine.h.view = 0
+    b.votes(NULLIFY, 0, by=(1, 2))
+    assert (NULLIFY, 0, b"") not in b.signed() and b_cert.vote.view == 0
+
+
+@case
+def unjustified_proposal_waits(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(b.cert(NOTARIZE, 0, X)).propose(1, Y, body=True)
+    assert (NOTARIZE, 1, Y) not in b.signed()
+    b.say(b.cert(NULLIFY, 0))
+    assert (NOTARIZE, 1, Y) in b.signed(), "view 0 was skipped after all: now it may"
+
+
+@case
+def gap_in_a_justification_waits(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.propose(2, Y, b.cert(NULLIFY, 1))
+    assert b.view == 2 and b.signed() == []
+    b.say(b.cert(NULLIFY, 0))
+    assert b.signed() == [(NOTARIZE, 2, Y)]
+
+
+@case
+def peer_10_parent_of_another_block_does_not_justify(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.propose(1, Y, b.cert(NOTARIZE, 0, X))
+    assert b.view == 1 and (NOTARIZE, 1, Y) not in b.signed()
+
+
+@case
+def notarized_block_is_proposed_again(m: Any) -> None:
+    """R2. Peer 2, hidden lock: what one node alone saw notarized binds the next leader through it."""
+    b = Bench(m, me=2).start(pool=True).propose(0, X).votes(NOTARIZE, 0, X, (0, 1, 3))
+    assert b.view == 1 and not b.of(ev.Build)
+    b.tick(ev.GRACE)
+    assert (PROPOSE, 1, X) in b.signed() and not b.of(ev.Build)
+    frame = b.sent(ev.Propose)[-1]
+    assert [c.vote.kind for c in frame.justify] == [NOTARIZE]
+
+
+@case
+def leader_waits_for_certificates_it_lacks(m: Any) -> None:
+    b = Bench(m, me=3).start(pool=True).say(b_null := Bench(m).cert(NULLIFY, 1, by=(0, 1, 2)))
+    assert b.view == 2 and not b.of(ev.Build) and b.sent(ev.Status) and b_null.vote.view == 1
+    b.say(b.cert(NULLIFY, 0, by=(0, 1, 2)))
+    assert (PROPOSE, 2, X) in b.signed()
+    assert [c.vote.view for c in b.sent(ev.Propose)[-1].justify] == [1, 0]
+
+
+@case
+def leader_gives_a_late_finalization_its_grace(m: Any) -> None:
+    b = Bench(m, me=2).start(pool=True).propose(0, X).votes(NOTARIZE, 0, X, (0, 1, 3))
+    assert all(kind != PROPOSE for kind, _, _ in b.signed())
+    b.votes(FINALIZE, 0, X, (0, 1, 3)).tick(ev.GRACE)
+    assert all(kind != PROPOSE for kind, _, _ in b.signed()) and len(b.of(ev.Commit)) == 1
+
+
+@case
+def invalid_block_is_given_up_at_once(m: Any) -> None:
+    """Peer 11: and without one there is still the timer."""
+    b = Bench(m)
+    b.verdicts[X] = ev.INVALID
+    b.start().propose(0, X)
+    assert b.signed() == [(NULLIFY, 0, b"")]
+
+
+@case
+def untimely_is_not_invalid(m: Any) -> None:
+    """Peer 46: a block from the future is refused now and accepted once a quorum notarized it."""
+    b = Bench(m)
+    b.verdicts[X] = ev.UNTIMELY
+    b.start().propose(0, X)
+    assert b.signed() == [(NULLIFY, 0, b"")]
+    b.verdicts[X] = ev.VALID
+    b.votes(NOTARIZE, 0, X)
+    assert not b.of(ev.Halt) and [v.fresh for v in b.of(ev.Validate)] == [True, False]
+    b.votes(FINALIZE, 0, X)
+    assert len(b.of(ev.Commit)) == 1
+
+
+@case
+def leaders_own_nullify_ends_its_view(m: Any) -> None:
+    b = Bench(m).start(pool=True).votes(NULLIFY, 0, by=(1,))
+    assert b.signed() == [(NULLIFY, 0, b"")]
+
+
+@case
+def nullify_from_enough_power_is_joined(m: Any) -> None:
+    b = Bench(m).start(pool=True).votes(NULLIFY, 0, by=(2,))
+    assert b.signed() == []
+    b.votes(NULLIFY, 0, by=(3,))
+    assert b.signed() == [(NULLIFY, 0, b"")] and b.view == 1
+
+
+@case
+def nullifies_that_came_early_count_on_entering(m: Any) -> None:
+    b = Bench(m).start(pool=True).votes(NULLIFY, 1, by=(1, 3))
+    assert b.signed() == []
+    b.say(b.cert(NULLIFY, 0))
+    assert b.signed() == [(NULLIFY, 1, b"")]
+
+
+@case
+def suspect_leader_gets_no_patience(m: Any) -> None:
+    b = Bench(m).start(pool=True).feed(*(ev.PeerUp(p) for p in Bench(m).peers[1:]))
+    b.feed(ev.PeerDown(b.peers[1]))
+    assert b.signed() == [(NULLIFY, 0, b"")]
+    c = Bench(m).start(pool=True).feed(ev.PeerUp(b.peers[1]), ev.PeerUp(b.peers[2]), ev.PeerDown(b.peers[1]))
+    assert c.signed() == [], "the others alone are no quorum: nothing is won by giving up"
+
+
+@case
+def leader_heard_through_others_is_not_suspect(m: Any) -> None:
+    b = Bench(m).start(pool=True).feed(*(ev.PeerUp(p) for p in Bench(m).peers[1:]))
+    b.say(b.cert(NULLIFY, 0)).feed(ev.PeerDown(b.peers[3]))
+    b.say(b.sv(NOTARIZE, 3, 1, X), peer=1).forget_effects()
+    b.say(b.cert(NULLIFY, 1))
+    assert b.signed() == [], "view 2 is led by 3, whom 1 relays"
+
+
+# --- certificates and votes ---------------------------------------------------------------------------
+
+
+@case
+def peer_15_padded_certificate(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    good = b.cert(NULLIFY, 0)
+    garbage = replace(good, bitmap=b"\x0f", signatures=(bytes(64), *good.signatures))
+    b.say(garbage)
+    assert b.view == 0
+    b.say(good)
+    assert b.view == 1
+
+
+@case
+def peer_07_forged_certificates(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    good, other = b.cert(NULLIFY, 0), b.cert(NULLIFY, 1)
+    two = b.cert(NULLIFY, 0, by=(1, 2))
+    forged = [
+        two,
+        Certificate(good.vote, good.bitmap, other.signatures),
+        Certificate(good.vote, b"\x0e", tuple(reversed(good.signatures))),  # peer 31: index and identity
+        Certificate(good.vote, b"\x0e\x00", good.signatures),  # peer 32: bitmap length
+        Certificate(good.vote, b"\xee", (*good.signatures, *good.signatures)),  # peer 23: nobody's bits
+        Certificate(good.vote, b"\x00", ()),
+        Certificate(good.vote, b"\x0e", good.signatures[:2]),
+        Certificate(b.sv(PROPOSE, 1, 0, X).vote, b"\x0e", b.cert(PROPOSE, 0, X).signatures),
+    ]
+    for certificate in forged:
+        b.say(certificate)
+        assert b.view == 0 and not b.of(ev.Persist), certificate
+    b.propose(1, X, two)
+    assert b.view == 0, "peer 8: certificates inside a proposal are checked too"
+
+
+@case
+def peer_16_votes_of_another_chain(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    other = b"other".ljust(32)
+    b.say(*(b.sv(NULLIFY, i, 0, quorum=other) for i in (1, 2, 3)))
+    votes = [b.sv(NULLIFY, i, 0, quorum=other) for i in (1, 2, 3)]
+    b.say(Certificate(votes[0].vote, b"\x0e", tuple(v.signature for v in votes)))
+    frame = b.frame(1, X)
+    b.say(replace(frame, justify=(Certificate(votes[0].vote, b"\x0e", tuple(v.signature for v in votes)),)))
+    assert b.view == 0 and b.signed() == []
+
+
+@case
+def peer_17_a_repeated_vote_counts_once(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    for _ in range(3):
+        b.votes(NULLIFY, 0, by=(2,))
+    assert b.signed() == [] and b.view == 0
+
+
+@case
+def forged_votes_do_not_count(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    for i in (1, 2, 3):
+        b.say(replace(b.sv(NULLIFY, 2, 0), signer=i, signature=b.sv(NULLIFY, 1, 1).signature))
+    b.say(b.sv(NULLIFY, 77, 0), b.sv(NULLIFY, 4, 0))
+    assert b.signed() == [] and b.view == 0 and not b.of(ev.FaultFound)
+
+
+@case
+def peer_18_own_vote_completes_the_certificate(m: Any) -> None:
+    b = Bench(m).start(pool=True).votes(NULLIFY, 0, by=(2, 3))
+    assert b.view == 1, "joining made the third"
+    c = Bench(m).start(pool=True).votes(NULLIFY, 0, by=(2,)).timeout().votes(NULLIFY, 0, by=(3,))
+    assert c.view == 1
+
+
+@case
+def peer_09_finalization_of_a_far_view(m: Any) -> None:
+    b = Bench(m).start(pool=True).propose(0, X).say(b_cert := Bench(m).cert(FINALIZE, 5, X))
+    assert len(b.of(ev.Commit)) == 1 and b_cert.vote.view == 5
+
+
+@case
+def peer_20_one_transition_twice(m: Any) -> None:
+    b = Bench(m).start(pool=True).say(*[Bench(m).cert(NULLIFY, 0)] * 2).votes(NULLIFY, 0)
+    assert b.view == 1
+    assert len([e for e in b.of(ev.SetTimer) if e.kind == ev.VIEW and e.view == 1]) == 1
+    b.timeout().timeout()
+    assert b.signed().count((NULLIFY, 1, b"")) == 1
+
+
+@case
+def peer_22_certified_block_is_not_the_held_one(m: Any) -> None:
+    b = Bench(m).start(pool=True).propose(0, Y)
+    b.say(b.cert(NOTARIZE, 0, X), b.cert(FINALIZE, 0, X))
+    assert not b.of(ev.Commit) and b.sent(ev.GetBlock)[0].hash == X
+    b.say(ev.Body(1, X, BODY[X]))
+    assert [c.hash for c in b.of(ev.Commit)] == [X]
+
+
+@case
+def body_after_its_certificates_commits(m: Any) -> None:
+    """Found here: a proposal that comes after its finalization left the body unlinked."""
+    b = Bench(m).start().say(*(Bench(m).cert(k, 0, X) for k in (NOTARIZE, FINALIZE)))
+    assert not b.of(ev.Commit)
+    b.propose(0, X)
+    assert len(b.of(ev.Commit)) == 1
+
+
+@case
+def garbage_body_is_asked_of_another(m: Any) -> None:
+    b = Bench(m).start().say(*(Bench(m).cert(k, 0, X) for k in (NOTARIZE, FINALIZE)))
+    asked = [e.peer for e in b.of(ev.Send) if isinstance(e.frame, ev.GetBlock)]
+    for _ in range(9):
+        b.say(ev.Body(1, X, b"garbage"))
+    assert len(b.sent(ev.GetBlock)) == 3, "bounded, until the next retransmission"
+    asked += [e.peer for e in b.of(ev.Send) if isinstance(e.frame, ev.GetBlock)][len(asked) :]
+    assert len(set(asked)) > 1 and not b.of(ev.Commit)
+    b.say(ev.Body(1, X, BODY[X]))
+    assert len(b.of(ev.Commit)) == 1
+
+
+@case
+def peer_26_decided_twice_is_committed_once(m: Any) -> None:
+    b = Bench(m).start().propose(0, X)
+    b.votes(NOTARIZE, 0, X).votes(FINALIZE, 0, X).say(b.cert(FINALIZE, 0, X), b.cert(FINALIZE, 1, X))
+    b.say(ev.Body(1, X, BODY[X]))
+    assert len(b.of(ev.Commit)) == 1
+
+
+@case
+def peer_24_huge_numbers(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    far = 2**63 - 1
+    b.votes(NOTARIZE, far, X).votes(NULLIFY, far).say(b.frame(far, X, body=True))
+    status = ev.Status(far, far, X, b"", b"", False)
+    b.say(status, replace(status, height=1), replace(status, height=0), ev.GetBlock(0, X))
+    assert b.view == 0 and b.signed() == [] and len(b.machine.h.votes) == 0 and not b.of(ev.Serve)
+
+
+@case
+def peer_52_quorum_arithmetic(m: Any) -> None:
+    for n in range(1, 31):
+        b = Bench(m, n=n)
+        q, w = b.validators.quorum_size, n
+        assert 3 * q > 2 * w >= 3 * (q - 1) and b.validators.honest_size == w - q + 1
+        b = Bench(m, n=n, me=0).start(pool=True)
+        if n > 3:
+            b.votes(NULLIFY, 0, by=tuple(range(1, q)))
+            assert b.view == 1, "q − 1 of theirs, and ours that joined"
+
+
+# --- R7, R8: faults and forks -------------------------------------------------------------------------
+
+
+@case
+def every_kind_of_fault_is_named(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(b.sv(NOTARIZE, 2, 0, X), b.sv(NOTARIZE, 2, 0, Y))
+    b.say(b.sv(FINALIZE, 2, 0, X), b.sv(FINALIZE, 2, 0, Y))
+    b.say(b.sv(FINALIZE, 3, 0, X), b.sv(NULLIFY, 3, 0))
+    b.say(b.sv(PROPOSE, 1, 0, X), b.sv(PROPOSE, 1, 0, Y))
+    assert [f.fault.kind for f in b.of(ev.FaultFound)] == [
+        "notarize",
+        "finalize",
+        "finalize-nullify",
+        "propose",
+    ]
+    b.say(b.sv(NOTARIZE, 1, 0, X), b.sv(FINALIZE, 1, 0, X), b.sv(NOTARIZE, 1, 1, Y), b.sv(NOTARIZE, 2, 0, Y))
+    assert len(b.of(ev.FaultFound)) == 4, "different slots, or a pair already named"
+
+
+@case
+def votes_inside_certificates_are_compared(m: Any) -> None:
+    b = Bench(m).start(pool=True).votes(NULLIFY, 0, by=(2,)).say(Bench(m).cert(FINALIZE, 0, X))
+    assert [f.fault.kind for f in b.of(ev.FaultFound)] == ["finalize-nullify"]
+
+
+@case
+def second_certificate_is_kept_and_forwarded(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(b.cert(NOTARIZE, 0, X), b.cert(NOTARIZE, 0, Y))
+    assert {c.vote.digest for c in b.sent(Certificate)} == {X, Y}
+    assert len(b.of(ev.FaultFound)) == 3
+    b.say(b.cert(NOTARIZE, 0, X), b.cert(NOTARIZE, 0, Y))
+    assert len(b.sent(Certificate)) == 2, "once each: no storm"
+
+
+@case
+def fork_stops_signing_for_good(m: Any) -> None:
+    b = Bench(m).start(pool=True).propose(0, X, body=False)
+    b.say(b.cert(FINALIZE, 0, X), b.cert(FINALIZE, 1, Y))
+    assert [(f.a.vote.digest, f.b.vote.digest) for f in b.of(ev.ForkDetected)] == [(X, Y)]
+    assert b.of(ev.Halt)
+    stored = {p.row.vote.digest for p in b.of(ev.Persist) if isinstance(p.row, Certificate)}
+    assert stored == {X, Y}, "both are kept"
+    b.say(ev.Body(1, Y, BODY[Y]), ev.Body(1, X, BODY[X]))
+    assert [c.hash for c in b.of(ev.Commit)] == [X], "a pending decision stays the first"
+    b.start(height=2, pool=True, tip=X).timeout()
+    assert all(view == 0 and kind == NOTARIZE for kind, view, _ in b.signed())
+
+
+@case
+def late_finalization_of_the_height_before_is_a_fork(m: Any) -> None:
+    b = Bench(m).start().propose(0, X).votes(NOTARIZE, 0, X).votes(FINALIZE, 0, X)
+    other = b.cert(FINALIZE, 1, Y)
+    b.start(height=2, tip=X).say(other)
+    assert b.of(ev.ForkDetected) and b.of(ev.Halt)
+    first = Bench(m).cert(FINALIZE, 0, X)
+    c = Bench(m)
+    c.start(height=2, tip=X, parent=first, parent_validators=c.validators).say(other)
+    assert c.of(ev.ForkDetected), "also after a restart"
+
+
+@case
+def another_tip_is_answered_with_our_finalization(m: Any) -> None:
+    first = Bench(m).cert(FINALIZE, 0, X)
+    b = Bench(m)
+    b.start(height=2, tip=X, parent=first, parent_validators=b.validators)
+    b.say(ev.Status(2, 0, Y, b"", b"", False))
+    assert b.sent(Certificate) == [first]
+
+
+@case
+def peer_45_divergence_halts_this_node_alone(m: Any) -> None:
+    b = Bench(m)
+    b.verdicts[X] = ev.INVALID
+    b.start().propose(0, X).votes(NOTARIZE, 0, X)
+    assert "divergence" in b.of(ev.Halt)[0].reason
+    b.votes(FINALIZE, 0, X)
+    assert not b.of(ev.Commit)
+
+
+@case
+def own_key_elsewhere_halts(m: Any) -> None:
+    """Peer 43: a copied or rolled-back home meets what it does not remember signing."""
+    b = Bench(m).start(pool=True).say(Bench(m).sv(NOTARIZE, 0, 0, Y))
+    assert b.of(ev.Halt)
+    b.propose(0, X)
+    assert b.signed() == []
+    c = Bench(m).start().propose(0, X)
+    c.say(c.sv(NOTARIZE, 0, 0, X))
+    assert not c.of(ev.Halt), "our own words coming back are no news"
+
+
+# --- recovery -----------------------------------------------------------------------------------------
+
+
+@case
+def peer_14_slots_survive_a_restart(m: Any) -> None:
+    old = Bench(m).start().propose(0, X)
+    signs = (old.sv(NOTARIZE, 0, 0, X),)
+    b = Bench(m).start(signs=signs, blocks=(ev.StoredBlock(1, X, BODY[X]),)).propose(0, Y)
+    assert b.signed() == [] and signs[0] in b.sent(SignedVote), "said again byte for byte"
+    c = Bench(m).start(signs=(Bench(m).sv(NULLIFY, 0, 2),))
+    assert c.view == 2
+    c.timeout()
+    assert c.signed() == []
+
+
+@case
+def peer_21_stored_certificates_are_replayed(m: Any) -> None:
+    cert = Bench(m).cert(FINALIZE, 0, X)
+    b = Bench(m).start(certificates=(cert,), blocks=(ev.StoredBlock(1, X, BODY[X]),))
+    assert len(b.of(ev.Commit)) == 1
+    c = Bench(m).start(certificates=(Bench(m).cert(NULLIFY, 0), Bench(m).cert(NULLIFY, 1)))
+    assert c.view == 2
+    d = Bench(m).start(certificates=(Bench(m).cert(NOTARIZE, 0, X),), blocks=(ev.StoredBlock(1, X, BODY[X]),))
+    assert (FINALIZE, 0, X) in d.signed()
+
+
+@case
+def peer_27_restarted_leader_repeats_its_proposal(m: Any) -> None:
+    b = Bench(m, me=1)
+    b.start(signs=(b.sv(PROPOSE, 1, 0, X),), blocks=(ev.StoredBlock(1, X, BODY[X]),))
+    assert b.sent(ev.Propose)[0].block == BODY[X] and not b.of(ev.Build)
+    assert b.signed() == [(NOTARIZE, 0, X)], "it had not come to that"
+
+
+@case
+def peer_42_nothing_is_signed_when_told_not_to(m: Any) -> None:
+    b = Bench(m, me=1).start(pool=True, signing=False).propose(0, X).timeout()
+    assert b.signed() == [] and not b.of(ev.Build)
+    b.votes(NOTARIZE, 0, X, (0, 2, 3)).votes(FINALIZE, 0, X, (0, 2, 3))
+    assert len(b.of(ev.Commit)) == 1, "following needs no voice"
+
+
+# --- R9 to R11 ----------------------------------------------------------------------------------------
+
+
+@case
+def peer_12_idle_and_busy_a_thousand_times(m: Any) -> None:
+    b = Bench(m, n=1)
+    b.start()
+    for height in range(1, 1001):
+        assert not [e for e in b.effects if not isinstance(e, ev.Commit)], "idle: nothing said, no timer"
+        b.feed(ev.PoolNonEmpty(height))
+        assert len(b.of(ev.Commit)) == 1 and b.of(ev.Commit)[0].height == height
+        b.forget_effects().start(height=height + 1, tip=X)
+
+
+@case
+def work_for_another_height_arms_nothing(m: Any) -> None:
+    b = Bench(m).start(height=2).feed(ev.PoolNonEmpty(1))
+    assert b.effects == []
+
+
+@case
+def enough_voices_arm_an_idle_node(m: Any) -> None:
+    b = Bench(m, me=1).start().votes(NULLIFY, 0, by=(2,))
+    assert not b.of(ev.SetTimer)
+    b.votes(NULLIFY, 0, by=(3,))
+    assert b.of(ev.SetTimer)
+    c = Bench(m, me=1).start().votes(NOTARIZE, 0, Y, by=(2, 3))
+    assert c.of(ev.Build), "asked by power that holds a correct validator"
+
+
+@case
+def peer_11_timer_of_an_earlier_view(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    early = b.of(ev.SetTimer)
+    b.say(b.cert(NULLIFY, 0))
+    b.feed(*(ev.Timer(t.kind, t.height, t.view, t.generation) for t in early))
+    assert b.signed() == []
+
+
+@case
+def peer_13_nothing_crosses_heights(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.verdicts[X] = "later"
+    b.propose(0, X).start(height=2, tip=Y)
+    b.feed(ev.BlockReady(1, X, ev.VALID), ev.Built(1, 0, X, BODY[X]))
+    assert b.signed() == [] and b.view == 0
+    assert b.machine.h.bodies == {} and not b.machine.h.certificates
+
+
+@case
+def frames_of_the_next_height_wait(m: Any) -> None:
+    b = Bench(m).start()
+    b.height = 2
+    frame, votes = b.frame(0, X), [b.sv(NOTARIZE, i, 0, X) for i in (1, 2, 3)]
+    b.height = 1
+    b.say(frame, *votes[:1], peer=1).say(votes[1], peer=2).say(votes[2], peer=3)
+    assert b.signed() == [] and b.of(ev.CatchUp)
+    b.propose(0, Y).votes(NOTARIZE, 0, Y).votes(FINALIZE, 0, Y).forget_effects()
+    b.start(height=2, tip=Y)
+    assert (FINALIZE, 0, X) in b.signed()
+
+
+@case
+def peer_17_flood_of_later_heights_is_bounded(m: Any) -> None:
+    b = Bench(m).start()
+    for height in (2, 3, 4, 99):
+        b.height = height
+        b.say(*(b.sv(NULLIFY, 2, v) for v in range(50)), peer=2)
+    waiting = [len(f) for frames in b.machine._ahead.values() for f in frames.values()]
+    assert max(waiting) <= 8 and len(waiting) <= 2
+
+
+@case
+def flood_of_later_views_is_bounded(m: Any) -> None:
+    b = Bench(m).start()
+    b.say(*(b.sv(NOTARIZE, 2, v, d) for v in range(100) for d in (X, Y)))
+    assert len(b.machine.h.votes) <= 6
+    b.say(*(ev.Body(1, bytes([i]) * 32, b"?") for i in range(50)))
+    assert b.machine.h.bodies == {}
+
+
+@case
+def peer_19_lost_votes_are_sent_again(m: Any) -> None:
+    b = Bench(m).start(pool=True).timeout().forget_effects_keep_timers()
+    b.tick()
+    assert b.sv(NULLIFY, 0, 0) in b.sent(SignedVote) and b.sent(ev.Status)
+    first, second = [e.delay_ms for e in b.of(ev.SetTimer) if e.kind == ev.STATUS][-2:]
+    assert second == 2 * first
+
+
+@case
+def status_from_behind_is_helped(m: Any) -> None:
+    b = Bench(m).start(pool=True).propose(0, X).say(*(Bench(m).cert(NULLIFY, v) for v in (0, 1)))
+    b.forget_effects()
+    b.say(ev.Status(1, 0, b.machine._tip, b"\0", b"\0", False), peer=3)
+    assert sorted(c.vote.view for c in b.sent(Certificate)) == [0, 1]
+    assert b.sv(NOTARIZE, 0, 0, X) in b.sent(SignedVote)
+    assert b.sent(ev.Propose)[0].vote.vote.digest == X
+    b.forget_effects().say(ev.Status(1, 2, b.machine._tip, b"\0", b"\3", True), peer=3)
+    assert not b.sent(Certificate)
+
+
+@case
+def lower_and_higher_heights_are_served_and_asked(m: Any) -> None:
+    b = Bench(m).start(height=5).say(ev.Status(3, 0, X, b"", b"", False), ev.Status(9, 0, X, b"", b"", False))
+    assert [(e.height) for e in b.of(ev.Serve)] == [3]
+    assert [(e.height) for e in b.of(ev.CatchUp)] == [9]
+
+
+@case
+def peer_30_patience_is_reset_when_a_quorum_returns(m: Any) -> None:
+    b = Bench(m).start(pool=True).feed(ev.PeerUp(Bench(m).peers[1]))
+    for view in range(12):
+        b.say(b.cert(NULLIFY, view))
+    assert b.of(ev.SetTimer)[-1].delay_ms > 20 * VIEW_MS
+    b.feed(*(ev.PeerDown(p) for p in b.peers[1:]), ev.PeerUp(b.peers[1]))
+    assert b.of(ev.SetTimer)[-1].delay_ms > 20 * VIEW_MS
+    b.feed(ev.PeerUp(b.peers[2]))
+    assert [e.delay_ms for e in b.of(ev.SetTimer) if e.kind == ev.VIEW][-1] == VIEW_MS
+
+
+@case
+def certificates_are_forwarded_once(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(*[b.cert(NULLIFY, 0)] * 3)
+    assert len(b.sent(Certificate)) == 1
+
+
+@case
+def storage_comes_before_speech(m: Any) -> None:
+    """A block and the notarization it has are rows before the votes that stand on them."""
+    b = Bench(m).start().propose(0, X).votes(NOTARIZE, 0, X)
+    kinds = [
+        "block" if isinstance(e, ev.Persist) and isinstance(e.row, ev.StoredBlock)
+        else "cert" if isinstance(e, ev.Persist)
+        else {NOTARIZE: "notarize", FINALIZE: "finalize"}[e.vote.kind]
+        for e in b.effects
+        if isinstance(e, ev.Persist | ev.Sign)
+    ]  # fmt: skip
+    assert kinds[:4] == ["block", "notarize", "cert", "finalize"]
