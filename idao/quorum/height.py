@@ -6,11 +6,15 @@ Dropped whole when the height changes: stale per-height flags have halted and co
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from idao.model import NOTARIZE, NULLIFY, Certificate, SignedVote, ValidatorSet, Vote
-from idao.quorum.events import JUSTIFY_MAX, VIEWS_MAX, Propose
+from idao.crypto.certificates import votes_in, well_formed
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, Certificate, SignedVote, ValidatorSet, Vote
+from idao.quorum.events import JUSTIFY_MAX, VIEWS_MAX, Propose, Start, Status
 from idao.quorum.votes import Slot, VoteKeeper
+
+Verify = Callable[[bytes, bytes, Vote], bool]
+"""(key, signature, vote) -> whether it holds. Pure: `keys.verify_vote`."""
 
 
 class Height:
@@ -44,6 +48,33 @@ class Height:
         """View that its leader, this validator, delays a little for a late finalization."""
         self.asked: dict[bytes, int] = {}
         """How often each block was asked for since the last retransmission."""
+
+    @classmethod
+    def before(cls, start: Start) -> Height | None:
+        """The height before, as far as a restart knows it: its set and its finalization."""
+        c = start.parent
+        if c is None or start.parent_validators is None:
+            return None
+        past = cls(start.height - 1, start.parent_validators, None)
+        past.decided = c
+        past.certificates[FINALIZE, c.vote.view] = {c.vote.digest: c}
+        return past
+
+    def genuine(self, signed: SignedVote, verify: Verify) -> bool:
+        """Whether a vote is signed by the key at its index."""
+        validators = self.validators.validators
+        if signed.signer >= len(validators):
+            return False
+        return verify(validators[signed.signer].key, signed.signature, signed.vote)
+
+    def holds(self, c: Certificate, verify: Verify) -> bool:
+        """Shape, power and every signature of a certificate; votes already held need no second look."""
+        if not well_formed(c, self.validators):
+            return False
+        for signed in votes_in(c):
+            if self.votes.held(signed.signer, signed.vote) != signed and not self.genuine(signed, verify):
+                return False
+        return True
 
     def leader(self, view: int) -> int:
         return self.validators.leader(self.number, view)
@@ -142,3 +173,13 @@ class Height:
         ]
         missing.sort(key=lambda c: (-c.vote.view, c.vote.kind, c.vote.digest))
         return missing[:limit]
+
+    def status(self, tip: bytes) -> Status:
+        signed = self.proposals.get(self.view)
+        held = signed is not None and signed.vote.digest in self.bodies
+        return Status(self.number, self.view, tip, self.bits(NOTARIZE), self.bits(NULLIFY), held)
+
+    def own_votes(self, view: int) -> list[SignedVote]:
+        """Own votes at `view`, and how the view before it ended (its finalization may lack ours)."""
+        slots = (view, "N"), (view, "T"), (view - 1, "T")
+        return [s for slot in slots if isinstance(s := self.slots.get(slot), SignedVote)]

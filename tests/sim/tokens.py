@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from idao.crypto.keys import Signer, verify_vote
 from idao.model import Validator, ValidatorSet, Vote
-from idao.quorum.machine import Verify
+from idao.quorum.height import Verify
 
 
 def token(key: bytes, vote: Vote) -> bytes:

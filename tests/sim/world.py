@@ -405,6 +405,6 @@ class World:
         machine = node.machine
         h = machine.h
         held = sum(len(b) for b in h.bodies.values()) + 200 * len(h.votes)
-        waiting = sum(len(f) for frames in machine._ahead.values() for f in frames.values())
+        waiting = len(machine._ahead)
         if held > HEIGHT_BYTES_MAX or waiting > BUFFERED_MAX or len(h.bodies) > h.view + 4 + self.n:
             node.fail(f"holds too much: {held} bytes, {len(h.bodies)} bodies, {waiting} waiting frames")
