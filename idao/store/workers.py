@@ -173,7 +173,7 @@ class Pool:
                     batch = unsent.popleft()
                     worker.batches.append(batch)
                     tasks = [(s.found.full, s.found.kind, former(s)) for s in batch.steps]
-                    _send(worker.socket, ("take", tasks))
+                    _tell(worker, ("take", tasks))
             while order and (not isinstance(order[0], _Batch) or order[0].results is not None):
                 done = order.popleft()
                 if isinstance(done, _Batch):
@@ -188,7 +188,7 @@ class Pool:
     def close(self) -> None:
         """Has the workers end their packs, and indexes them."""
         for worker in self._workers:
-            _send(worker.socket, ("close", None))
+            _tell(worker, ("close", None))
         while any(w.open for w in self._workers):
             self._listen()
         self.stop()
@@ -215,7 +215,7 @@ class Pool:
             elif word == "read":
                 self._tick(body)
             elif word == "row":
-                _send(worker.socket, ("row", self._lookup(body)))
+                _tell(worker, ("row", self._lookup(body)))
             elif word == "closed":
                 worker.open = False
                 self._index(_packs(body))
@@ -225,10 +225,21 @@ class Pool:
             elif word == "bug":
                 raise RuntimeError(f"in a worker:\n{body}")
             else:
-                raise IdaoError(
-                    "a worker process was ended from outside, perhaps for want of memory",
-                    hint="run the same command again: what is stored stays stored",
-                )
+                raise _gone()
+
+
+def _tell(worker: _Worker, message: tuple[str, Any]) -> None:
+    try:
+        _send(worker.socket, message)
+    except OSError as e:
+        raise _gone() from e
+
+
+def _gone() -> IdaoError:
+    return IdaoError(
+        "a worker process was ended from outside, perhaps for want of memory",
+        hint="run the same command again: what is stored stays stored",
+    )
 
 
 def _packs(plain: list[Any]) -> list[Pack]:
@@ -338,7 +349,10 @@ def _send(sock: socket.socket, message: tuple[str, Any]) -> None:
 
 def _receive(sock: socket.socket) -> tuple[str, Any] | None:
     """One message; None when the other side is gone."""
-    head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
+    try:
+        head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
+    except ConnectionResetError:
+        return None
     if len(head) < _LENGTH.size:
         return None
     size = _LENGTH.unpack(head)[0]
