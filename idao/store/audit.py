@@ -62,7 +62,7 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
     try:
         store.db.execute("begin")  # one snapshot, although a node may be writing
         _Audit(store, report, progress).run()
-    except sqlite3.DatabaseError as e:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
         report.note("file", f"SQLite cannot read it: {e}")
     except IdaoError as e:
         report.note("file", e.message)
@@ -108,16 +108,18 @@ class _Audit:
                 self.report.note("file", str(line))
 
     def _check_schema(self) -> None:
-        expected = {_name_of(s): s for s in files.schema()}
-        rows = self.db.execute("select name, sql from sqlite_master where sql is not null")
-        found = {name: " ".join(sql.split()) for name, sql in rows}
-        for name, sql in expected.items():
-            if name not in found:
-                self.report.note(f"schema {name}", "missing")
-            elif found[name].lower() != " ".join(sql.split()).lower():
-                self.report.note(f"schema {name}", "differs from what this version makes")
-        for name in sorted(set(found) - set(expected)):
-            self.report.note(f"schema {name}", "not of this version")
+        fresh = sqlite3.connect(":memory:")
+        for statement in files.schema():
+            fresh.execute(statement)
+        expected, found = _schema_of(fresh), _schema_of(self.db)
+        fresh.close()
+        for name in sorted(expected | found):
+            if expected.get(name) != found.get(name):
+                what = "missing" if name not in found else "differs from what this version makes"
+                self.report.note(f"schema {name}", what)
+        for pragma, value in (("application_id", files.APPLICATION_ID), ("user_version", files.VERSION)):
+            if self.db.execute(f"pragma {pragma}").fetchone()[0] != value:
+                self.report.note(f"schema {pragma}", "differs from what this version makes")
 
     def _genesis(self) -> rules.Tip:
         bundle = self.store.bundle
@@ -319,10 +321,9 @@ class _Audit:
                 self.report.note(where, "does not verify")
 
 
-def _name_of(statement: str) -> str:
-    words = statement.split()
-    at = words.index("index") if words[1] in ("unique", "index") else words.index("table")
-    return words[at + 1].strip('"')
+def _schema_of(db: sqlite3.Connection) -> dict[str, tuple[str, str, str]]:
+    rows = db.execute("select name, type, tbl_name, sql from sqlite_master where sql is not null")
+    return {name: (kind, table, sql) for name, kind, table, sql in rows}
 
 
 def _show_key(key: tuple[Any, ...]) -> str:

@@ -157,7 +157,7 @@ class LedgerStore:
         check_application(db, f"ledger '{path.name}'", APPLICATION_ID, VERSION)
         try:
             return cls(path, db)
-        except sqlite3.DatabaseError as e:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
             raise damaged(path, e) from e
 
     def close(self) -> None:

@@ -1,0 +1,72 @@
+"""Homes for tests: made once a session with every kind of record, copied for each test that changes one."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from idao.dao import Dao
+from idao.hall import founding
+from idao.hall.contribute import Wish
+
+
+@dataclass(frozen=True)
+class Lived:
+    """A home in which things have happened."""
+
+    path: Path
+    data: Path
+    asset: str
+    dat: str
+
+    def dao(self) -> Dao:
+        return Dao.open(self.path)
+
+
+def make_data(folder: Path) -> Path:
+    (folder / "sub").mkdir(parents=True)
+    rows = "".join(f"{n},{20 + n * 7 % 70},{n * 13 % 90 + 90}\n" for n in range(60))
+    (folder / "visits.csv").write_text("id,age,pressure\n" + rows)
+    (folder / "sub" / "notes.txt").write_text("Seen and noted.\n" * 30)
+    (folder / "empty").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def _lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
+    base = tmp_path_factory.mktemp("lived")
+    data = make_data(base / "clinic")
+    home = base / "home"
+    founding.create(home, name="clinic", domain=None, passphrase=None)
+    dao = Dao.open(home)
+    asset = dao.assets.contribute([str(data)], Wish(name="clinic 2026", licence="CC-BY-4.0"))["asset"]
+    dat = dao.tokens.mint(asset, value=1000)["dat"]
+    dao.tokens.issue(500)
+    dao.tokens.settle(dao.tokens.classes()[0]["class"], 100, "me")
+    dao.tokens.claim(dat, "me")
+    (data / "visits.csv").open("a").write("60,33,120\n")
+    dao.assets.contribute([str(data)], Wish())
+    return Lived(home, data, asset, dat)
+
+
+@pytest.fixture
+def lived(_lived: Lived, tmp_path: Path) -> Lived:
+    """A copy of its own."""
+    shutil.copytree(_lived.path, tmp_path / "home")
+    shutil.copytree(_lived.data, tmp_path / "clinic")
+    return Lived(tmp_path / "home", tmp_path / "clinic", _lived.asset, _lived.dat)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Callable[[], Dao]:
+    """Makes a new home without a passphrase."""
+
+    def make() -> Dao:
+        founding.create(tmp_path / "fresh", name="ana", domain=None, passphrase=None)
+        return Dao.open(tmp_path / "fresh")
+
+    return make
