@@ -103,7 +103,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CLONE / name, copy)
-    shutil.copytree(CLONE / "idao", copy / "idao", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("idao", "man"):
+        shutil.copytree(CLONE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     subprocess.run([*pip, "-w", str(out), str(copy)], check=True)
     (path,) = out.glob("*.whl")
@@ -115,7 +116,9 @@ def test_wheel_holds_what_the_sources_hold(wheel: Path) -> None:
         packed = {n for n in z.namelist() if n.startswith("idao/")}
         (entry,) = (n for n in z.namelist() if n.endswith("entry_points.txt"))
         assert "idao = idao.__main__:main" in z.read(entry).decode()
+        pages = {n.rpartition("/")[2] for n in z.namelist() if "/share/man/man1/" in n}
     assert packed == set(BUILD.own_files())
+    assert pages == {p.name for p in (CLONE / "man").glob("*.1")}
 
 
 def test_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
