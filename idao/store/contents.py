@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from idao.store.home_db import damaged, open_home_db
 from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
 from idao.store.packs import SUFFIX, Pack, PackReader, disk_error
 from idao.store.seal import (
+    CHUNK_BYTES_MAX,
+    TAG_MAX,
     ChunkSealer,
     StoreKeys,
     manifest_open,
@@ -187,7 +190,10 @@ class Contents:
             return None
         sealed, size, stored, form, wrapped = row
         key = self.sealer.unwrap_key(self.keys.wrapping, chunk_id, sealed, wrapped)
-        return pack_chunk(chunk_id, key, sealed, size, stored, form)
+        try:
+            return pack_chunk(chunk_id, key, sealed, size, stored, form)
+        except struct.error as e:
+            raise VerificationFailed("the index holds an impossible chunk", code="index-damaged") from e
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -237,6 +243,8 @@ class Contents:
 
     def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes]:
         """(content, part hash) of the chunk that should lie there. Or `VerificationFailed`."""
+        if offset < 0 or not 0 <= ref.stored <= CHUNK_BYTES_MAX + TAG_MAX:
+            raise VerificationFailed("a chunk has an impossible place", code="chunk-damaged")
         try:
             sealed = self._reader.read(pack, offset, ref.stored)
         except OSError as e:

@@ -103,9 +103,11 @@ class ChunkSealer:
 
     def open(self, form: int, key: bytes, chunk_id: bytes, size: int, sealed: bytes) -> bytes:
         """The content of a sealed chunk. `VerificationFailed` if key, id, form, size or a byte is wrong."""
-        _, decrypt, tag = self._functions[form]
+        _, decrypt, tag = self._functions.get(form, (None, None, 0))
+        if decrypt is None:
+            raise VerificationFailed("chunk has an unknown form", code="chunk-damaged")
         n = len(sealed) - tag
-        if n < 0 or size > CHUNK_BYTES_MAX:
+        if n < 0 or not 0 <= size <= CHUNK_BYTES_MAX:
             raise VerificationFailed("chunk has an impossible size", code="chunk-damaged")
         out = bytearray(n)
         ad = bytes((form,)) + chunk_id

@@ -1,0 +1,398 @@
+"""Reading, restoring, checking and forgetting; and a store that somebody damaged."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from idao import manifest as m
+from idao.crypto import canonical
+from idao.errors import Busy, IdaoError, Malformed, NotFound, Refused, VerificationFailed
+from idao.store import chunks, packs, seal
+from idao.store.contents import Contents, Intake
+from idao.store.home_db import SCHEMA, open_home_db
+from idao.store.restore import restore
+from idao.store.version import StoredFile, Version
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture
+def contents(tmp_path: Path) -> Iterator[Contents]:
+    with Contents(tmp_path / "home", KEY) as opened:
+        yield opened
+
+
+@pytest.fixture
+def src(tmp_path: Path) -> Path:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    (folder / "a").write_bytes(os.urandom(3_000_000))
+    (folder / "sub").mkdir()
+    (folder / "sub" / "b").write_bytes(b"text\n" * 1000)
+    (folder / "link").symlink_to("a")
+    return folder
+
+
+def take(contents: Contents, *paths: Path) -> Intake:
+    raw = [os.fsencode(p) for p in paths]
+    return contents.take_in(raw, contents.last_from(raw))
+
+
+# --- restoring ---------------------------------------------------------------------------------------------
+
+
+def test_some_paths_can_be_restored_alone(contents: Contents, src: Path, tmp_path: Path) -> None:
+    ref = take(contents, src).ref
+    assert contents.restore(ref, tmp_path / "one", [b"sub"]) == 1
+    assert (tmp_path / "one/sub/b").read_bytes() == b"text\n" * 1000 and not (tmp_path / "one/a").exists()
+    with pytest.raises(NotFound, match="nothing"):
+        contents.restore(ref, tmp_path / "two", [b"a", b"nothing"])
+
+
+def test_nothing_is_overwritten(contents: Contents, src: Path, tmp_path: Path) -> None:
+    ref, out = take(contents, src).ref, tmp_path / "out"
+    out.mkdir()
+    (out / "a").write_bytes(b"mine")
+    with pytest.raises(Refused, match="exists already") as refusal:
+        contents.restore(ref, out)
+    assert refusal.value.code == "exists" and (out / "a").read_bytes() == b"mine"
+    with pytest.raises(IdaoError):
+        contents.restore(ref, out / "a")
+
+
+def test_a_link_in_the_way_is_not_followed(contents: Contents, src: Path, tmp_path: Path) -> None:
+    ref, out, outside = take(contents, src).ref, tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (out / "sub").symlink_to(outside)
+    with pytest.raises(IdaoError):
+        contents.restore(ref, out)
+    assert not list(outside.iterdir())
+
+
+def test_a_manifest_that_links_and_then_writes_through_the_link_fails(
+    contents: Contents, tmp_path: Path
+) -> None:
+    """What a hostile grantor would send: link `x` to a folder, then file `x/y`."""
+    (tmp_path / "outside").mkdir()
+    link = m.FileEntry(b"x", m.LINK, 0o777, 1, 0, KEY, KEY, 0, os.fsencode(tmp_path / "outside"))
+    file = m.FileEntry(b"x/y", m.FILE, 0o644, 0, 0, KEY, KEY, 0, b"")
+
+    class Hostile:
+        def all(self) -> Iterator[StoredFile]:
+            yield from (StoredFile(e, [], contents.load) for e in (link, file))
+
+    class Silent:
+        def bytes_read(self, n: int) -> None: ...
+        def file(self, size: int) -> None: ...
+        def end(self) -> None: ...
+
+    with pytest.raises(IdaoError):
+        restore(Hostile(), tmp_path / "out", None, Silent())  # type: ignore[arg-type]
+    assert not list((tmp_path / "outside").iterdir())
+
+
+# --- the seals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [m.AEGIS, m.AEGIS_ZSTD, m.XCHACHA, m.XCHACHA_ZSTD])
+def test_a_chunk_opens_only_as_what_it_is(form: int) -> None:
+    import zstandard
+
+    s, content, key, cid = seal.ChunkSealer(), b"content " * 100, os.urandom(32), os.urandom(32)
+    body = zstandard.compress(content, 1) if form in m.COMPRESSED else content
+    out = bytearray(len(body) + seal.TAG_MAX)
+    n = s.seal(form, key, cid, s.ffi.from_buffer(body), len(body), s.ffi.from_buffer("unsigned char[]", out))
+    sealed = bytes(out[:n])
+    assert s.open(form, key, cid, len(content), sealed) == content
+    other = {
+        m.AEGIS: m.AEGIS_ZSTD,
+        m.AEGIS_ZSTD: m.AEGIS,
+        m.XCHACHA: m.XCHACHA_ZSTD,
+        m.XCHACHA_ZSTD: m.XCHACHA,
+    }
+    for bad in (
+        (form, bytes(32), cid, len(content), sealed),
+        (form, key, bytes(32), len(content), sealed),
+        (form, key, cid, len(content) + 1, sealed),
+        (form, key, cid, 2**40, sealed),
+        (form, key, cid, len(content), sealed[:-1]),
+        (form, key, cid, len(content), b""),
+        (form, key, cid, len(content), sealed[:9] + bytes([sealed[9] ^ 1]) + sealed[10:]),
+        (other[form], key, cid, len(content), sealed),
+        (99, key, cid, len(content), sealed),
+    ):
+        with pytest.raises(VerificationFailed):
+            s.open(*bad)
+
+
+def test_wrapped_keys() -> None:
+    s, wrapping, cid, sealed, key = seal.ChunkSealer(), *(os.urandom(32) for _ in range(4))
+    wrapped = s.wrap_key(wrapping, cid, sealed, key)
+    assert len(wrapped) == seal.WRAPPED_KEY and s.unwrap_key(wrapping, cid, sealed, wrapped) == key
+    for bad in ((KEY, cid, sealed, wrapped), (wrapping, KEY, sealed, wrapped), (wrapping, cid, KEY, wrapped)):
+        with pytest.raises(VerificationFailed):
+            s.unwrap_key(*bad)
+    with pytest.raises(VerificationFailed):
+        s.unwrap_key(wrapping, cid, sealed, wrapped[:-1])
+    with pytest.raises(VerificationFailed):
+        seal.unwrap(KEY, b"short", b"")
+    assert seal.unwrap(KEY, seal.wrap(KEY, b"secret", b"p"), b"p") == b"secret"
+    with pytest.raises(VerificationFailed):
+        seal.unwrap(KEY, seal.wrap(KEY, b"secret", b"p"), b"q")
+
+
+def test_no_plain_bytes_lie_in_the_home(contents: Contents, src: Path) -> None:
+    (src / "a-telling-name.csv").write_bytes(b"a telling line\n" * 3)
+    take(contents, src)
+    contents.close()
+    for path in contents.home.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            assert b"telling" not in data and KEY not in data
+            assert path.stat().st_mode & 0o077 == 0, f"{path.name} is open to others"
+
+
+def test_another_data_key_opens_nothing(contents: Contents, src: Path) -> None:
+    ref = take(contents, src).ref
+    with Contents(contents.home, bytes(32)) as other:
+        with pytest.raises(VerificationFailed):
+            other.open_manifest(ref)
+        assert other.check() != []
+
+
+def test_a_grantee_reads_with_the_asset_key_alone(contents: Contents, src: Path) -> None:
+    """The manifest's head, the asset key and the sealed chunks are enough; the data key is not needed."""
+    intake = take(contents, src)
+    packed = seal.manifest_open(contents.asset_key(intake.ref), intake.manifest)
+    sealer = seal.ChunkSealer()
+
+    def load(ref: m.ChunkRef) -> bytes:
+        row = contents.db.execute(
+            "select name, offset from chunk join pack on pack = pack.id where chunk.id=?", (ref.id,)
+        ).fetchone()
+        sealed = (contents.folder / f"{row[0]}.pack").read_bytes()[row[1] : row[1] + ref.stored]
+        assert seal.sealed_hash(sealed) == ref.sealed
+        return sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
+
+    version = Version(intake.ref, packed, load)
+    assert version.head.root == intake.root
+    assert version.open(b"a").read() == (src / "a").read_bytes()
+    with pytest.raises(Malformed):
+        Version(bytes(32), packed, load)
+    head = canonical.unpack(m.Manifest, packed)
+    for bent in (replace(head, files=9), replace(head, chunks=0), replace(head, file_pages=b"x")):
+        again = canonical.pack(bent)
+        with pytest.raises(IdaoError):
+            bad = Version(m.manifest_hash(again), again, load)
+            list(bad.files())
+
+
+# --- forgetting --------------------------------------------------------------------------------------------
+
+
+def test_forgetting_frees_what_nobody_else_uses(contents: Contents, src: Path) -> None:
+    (src / "own").write_bytes(os.urandom(2_000_000))
+    both = take(contents, src).ref
+    kept = contents.take_in([os.fsencode(src / "a")]).ref
+    key = contents.db.execute("select key from asset_key where ref=?", (both,)).fetchone()[0]
+    before = _disk(contents)
+    assert contents.forget(both) >= 2_000_000
+    with pytest.raises(NotFound):
+        contents.open_manifest(both)
+    with pytest.raises(NotFound):
+        contents.forget(both)
+    assert contents.read(kept, b"a") == (src / "a").read_bytes()
+    assert contents.check() == [] and _disk(contents) < before - 1_900_000
+    assert all(key not in p.read_bytes() for p in contents.home.glob("home.db*")), "the wrapped key lingers"
+    contents.forget(kept)
+    assert not list(contents.folder.iterdir()) and contents.check() == []
+    assert take(contents, src).files == 4, "and it can be taken in again"
+
+
+def _disk(contents: Contents) -> int:
+    return sum(p.stat().st_blocks * 512 for p in contents.folder.iterdir())
+
+
+def test_forgetting_goes_on_after_a_crash(
+    contents: Contents, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from idao.store import forget as forget_module
+
+    ref = take(contents, src).ref
+
+    def crash(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(forget_module, "reclaim", crash)
+    with pytest.raises(KeyboardInterrupt):
+        contents.forget(ref)
+    monkeypatch.undo()
+    assert contents.versions() == [] and list(contents.folder.iterdir())
+    with Contents(contents.home, KEY) as after:
+        (src / "a").write_bytes(b"small")
+        take(after, src)
+        assert after.check() == [] and _disk(after) < 100_000
+
+
+# --- damage ------------------------------------------------------------------------------------------------
+
+
+def test_every_flipped_byte_of_a_pack_is_found_and_named(contents: Contents, src: Path) -> None:
+    (src / "a").write_bytes(os.urandom(600))
+    ref = take(contents, src).ref
+    (pack,) = contents.folder.iterdir()
+    good = pack.read_bytes()
+    for at in range(0, len(good), 37):
+        pack.write_bytes(good[:at] + bytes([good[at] ^ 0x40]) + good[at + 1 :])
+        found = contents.check()
+        assert found and any(pack.name in f.where for f in found), f"byte {at}"
+    pack.write_bytes(b"\xff" * 600 + good[600:])
+    assert {"a"} <= {f.where.rpartition(" ")[2] for f in contents.check() if " file " in f.where}
+    with pytest.raises(VerificationFailed):
+        contents.read(ref, b"a")
+    pack.write_bytes(good)
+    assert contents.check() == []
+
+
+def test_missing_cut_and_foreign_packs_are_named(contents: Contents, src: Path, tmp_path: Path) -> None:
+    ref = take(contents, src).ref
+    (pack,) = contents.folder.iterdir()
+    (contents.folder / "stray.pack").write_bytes(b"?")
+    assert [(f.where, f.what) for f in contents.check()] == [("packs/stray.pack", "is not in the index")]
+    (contents.folder / "stray.pack").unlink()
+    good = pack.read_bytes()
+    pack.write_bytes(good[:-100])
+    assert any(f.what.startswith("has ") for f in contents.check())
+    pack.unlink()
+    assert any(f.what == "is missing" for f in contents.check())
+    with pytest.raises(VerificationFailed):
+        contents.restore(ref, tmp_path / "out")
+    assert not (tmp_path / "out/a").exists(), "no half file is left"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "update chunk set offset = offset + 1",
+        "update chunk set key = zeroblob(48)",
+        "update chunk set sealed = zeroblob(32)",
+        "update chunk set id = randomblob(32)",
+        "update chunk set size = size + 1",
+        "update chunk set size = -1",
+        "update chunk set stored = -1",
+        "update chunk set offset = -1",
+        "update chunk set form = 7 - form",
+        "update chunk set pack = pack + 1",
+        "delete from chunk",
+        "delete from pack",
+        "update version set manifest = zeroblob(9)",
+        "update asset_key set key = zeroblob(72)",
+        "update version set ref = zeroblob(32)",
+        "delete from asset_key",
+    ],
+)
+def test_every_change_of_the_index_is_found(contents: Contents, src: Path, change: str) -> None:
+    take(contents, src)
+    contents.db.execute(change)
+    assert contents.check() != []
+
+
+def test_a_lost_stat_cache_only_costs_time(contents: Contents, src: Path) -> None:
+    first = take(contents, src)
+    contents.db.execute("delete from scan")
+    again = take(contents, src)
+    assert again.unchanged and again.ref == first.ref and again.read_files == 3
+
+
+def test_databases_that_are_not_ours(tmp_path: Path) -> None:
+    def code(path: Path) -> str:
+        with pytest.raises(IdaoError) as refusal:
+            open_home_db(path)
+        return refusal.value.code
+
+    (tmp_path / "noise.db").write_bytes(os.urandom(5000))
+    assert code(tmp_path / "noise.db") == "damaged"
+    other = sqlite3.connect(tmp_path / "other.db")
+    other.execute("create table t(x)")
+    other.commit()
+    assert code(tmp_path / "other.db") == "foreign"
+    ours = open_home_db(tmp_path / "newer.db")
+    ours.execute("pragma user_version=99")
+    ours.close()
+    assert code(tmp_path / "newer.db") == "newer"
+    assert code(tmp_path) == "disk"
+    assert code(tmp_path / "no" / "folder.db") == "disk"
+
+
+def test_the_schema_is_documented_and_safe(tmp_path: Path) -> None:
+    db = open_home_db(tmp_path / "home.db")
+    assert db.execute("pragma journal_mode").fetchone()[0] == "wal"
+    assert db.execute("pragma synchronous").fetchone()[0] == 2
+    for (name,) in db.execute("select name from sqlite_master where type='table'").fetchall():
+        assert f"create table {name}(" in SCHEMA
+    open_home_db(tmp_path / "home.db").execute("insert into petname values('bob', 'idao', x'00')")
+    assert db.execute("select name from petname").fetchall() == [("bob",)]
+
+
+def test_a_damaged_home_db_is_named_not_traced(contents: Contents, src: Path) -> None:
+    take(contents, src)
+    contents.close()
+    path = contents.home / "home.db"
+    data = bytearray(path.read_bytes())
+    data[4096:] = os.urandom(len(data) - 4096)
+    path.write_bytes(data)
+    try:
+        with Contents(contents.home, KEY) as after:
+            assert after.check() != []
+            with pytest.raises(IdaoError):
+                take(after, src)
+    except IdaoError as e:
+        assert e.code == "damaged"
+
+
+# --- a disk that will not ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_a_full_disk_refuses_and_loses_nothing(
+    contents: Contents, src: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    kept = take(contents, src)
+    (src / "big").write_bytes(os.urandom(12_000_000))
+    monkeypatch.setattr(packs, "PACK_BYTES", 4_000_000)
+    real, calls = packs._write, []
+
+    def full(fd: int, data: memoryview) -> None:
+        calls.append(len(data))
+        if len(calls) > after:
+            raise OSError(28, "No space left on device")
+        real(fd, data)
+
+    monkeypatch.setattr(packs, "_write", full)
+    with pytest.raises(IdaoError, match="no space left") as refusal:
+        take(contents, src)
+    assert refusal.value.code == "disk-full"
+    monkeypatch.setattr(packs, "_write", real)
+    with Contents(contents.home, KEY) as later:
+        assert later.versions() == [kept.ref]
+        assert later.read(kept.ref, b"a") == (src / "a").read_bytes()
+        assert take(later, src).files == 4 and later.check() == []
+
+
+def test_waiting_for_the_writer(contents: Contents, src: Path, tmp_path: Path) -> None:
+    with contents._writing(), Contents(contents.home, KEY, wait_s=0.2) as other, pytest.raises(Busy):
+        take(other, src)
+
+
+def test_chunks_never_exceed_the_buffers() -> None:
+    assert seal.CHUNK_BYTES_MAX + seal.TAG_MAX + packs.BLOCK <= packs.BUFFER_BYTES
+    assert packs.BUFFER_BYTES % packs.BLOCK == 0
+    assert chunks.READ_BYTES >= 2 * seal.CHUNK_BYTES_MAX
+    assert m.PAGE_BYTES + 2 * m.PATH_MAX + 1000 < seal.CHUNK_BYTES_MAX
