@@ -156,10 +156,11 @@ class Demands:
 def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
     """Judges a proof, the given files, and the demands. `UsageError` for a demand that cannot be read."""
     _check_demands(demands.require)
+    named = [(name, _read_trust(name)) for name in demands.trust]
     verdict = proof.judge(data)
     for given in files:
         _check_given(verdict, given)
-    trusted = _judge_trust(verdict, demands.trust)
+    trusted = _judge_trust(verdict, named)
     _judge_requirements(verdict, demands.require, trusted)
     judged = verdict.anchor
     anchored = None
@@ -195,15 +196,32 @@ def _check_demands(require: Sequence[str]) -> None:
             raise UsageError(f"cannot require '{demand}'", hint=f"one of: {', '.join(REQUIREMENTS)}")
 
 
-def _judge_trust(verdict: proof.Verdict, trust: Sequence[str]) -> bool:
-    """A full quorum id, the iDAO id of a quorum of one, or a checkpoint file that the proof agrees with."""
+def _read_trust(named: str) -> bytes | note.Checkpoint:
+    """A full quorum or iDAO id, or a checkpoint file; `UsageError` for anything else."""
+    for kind in ("quorum", "idao"):
+        if named.startswith(f"{kind}:"):
+            return parse_id(kind, named)
+    path = Path(named)
+    if not path.is_file() or path.stat().st_size > note.NOTE_BYTES_MAX:
+        raise UsageError(
+            f"'{named}' is no quorum id, iDAO id or checkpoint file",
+            hint="names on a ledger are not trusted: give the full id",
+        )
+    try:
+        return note.parse_checkpoint(note.parse_note(path.read_text("utf-8")).text)
+    except (Malformed, UnicodeDecodeError) as e:
+        raise UsageError(f"'{named}' is not a checkpoint: {e}") from e
+
+
+def _judge_trust(verdict: proof.Verdict, trust: Sequence[tuple[str, bytes | note.Checkpoint]]) -> bool:
+    """Whether somebody who was named vouches for the quorum of the proof."""
     if not trust:
         return False
     matches: list[str] = []
 
     def rule() -> str:
-        for named in trust:
-            if (why := _vouches(verdict, named)) is not None:
+        for named, known in trust:
+            if (why := _vouches(verdict, named, known)) is not None:
                 matches.append(why)
         if not matches:
             raise VerificationFailed("nobody you named vouches for it")
@@ -213,22 +231,12 @@ def _judge_trust(verdict: proof.Verdict, trust: Sequence[str]) -> bool:
     return bool(matches)
 
 
-def _vouches(verdict: proof.Verdict, named: str) -> str | None:
-    if named.startswith("quorum:"):
-        return "the quorum you named" if parse_id("quorum", named) == verdict.quorum else None
-    if named.startswith("idao:"):
-        alone = verdict.kind == genesis.PERSON and verdict.founders == (parse_id("idao", named),)
+def _vouches(verdict: proof.Verdict, named: str, known: bytes | note.Checkpoint) -> str | None:
+    if isinstance(known, bytes):
+        if named.startswith("quorum:"):
+            return "the quorum you named" if known == verdict.quorum else None
+        alone = verdict.kind == genesis.PERSON and verdict.founders == (known,)
         return "the iDAO you named, in its own quorum of one" if alone else None
-    path = Path(named)
-    if not path.is_file() or path.stat().st_size > note.NOTE_BYTES_MAX:
-        raise UsageError(
-            f"'{named}' is no quorum id, iDAO id or checkpoint file",
-            hint="names on a ledger are not trusted: give the full id",
-        )
-    try:
-        known = note.parse_checkpoint(note.parse_note(path.read_text("utf-8")).text)
-    except (Malformed, UnicodeDecodeError) as e:
-        raise UsageError(f"'{named}' is not a checkpoint: {e}") from e
     if known.quorum != verdict.quorum:
         return None
     mine = verdict.anchor.checkpoint if verdict.anchor else None
