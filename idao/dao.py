@@ -367,5 +367,4 @@ class Dao:
 
 def _key_seq(body: Any) -> int:
     """The key number of a tx that brings its own proof of authority."""
-    events = body.events if hasattr(body, "events") else (body.event,)
-    return events[-1].event.key_seq if events else 0
+    return body.events[-1].event.key_seq if body.events else 0

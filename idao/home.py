@@ -3,6 +3,7 @@
     config.toml          names and defaults, hand-editable
     keys/lock            what a passphrase opens (or says that there is none)
     keys/identity.key    signs transactions and ballots      } sealed under the lock
+    keys/next.key        replaces it in a rotation           }
     keys/validator.key   signs blocks and checkpoints        }
     keys/data.key        wraps asset keys, keys chunk ids    }
     keys/history         inception record and key events: public, so reading needs no key
@@ -39,7 +40,7 @@ PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
 LOCK_POLL_S = 0.05
 """How often a waiting process looks at the lock again."""
-RING = ("identity", "validator", "data")
+RING = ("identity", "next", "validator", "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Keys:
     """The opened keys of a home."""
 
     identity: Signer
+    next: Signer
+    """What the last key event committed to: the identity key after a rotation."""
     validator: Signer
     data: bytes
     kek: bytes
@@ -198,8 +201,9 @@ class Home:
         key = self._member(name, "key")
         if key.exists():
             raise UsageError(f"this home has a member '{name}' already")
-        write_file(key, seal.seal(kek, f"member {name}", seed, entropy(seal.NONCE_BYTES)))
+        # The key last: a crash between leaves a history without a key, which the next attempt replaces.
         write_file(self._member(name, "history"), canonical.pack(history))
+        write_file(key, seal.seal(kek, f"member {name}", seed, entropy(seal.NONCE_BYTES)))
 
     def member_signer(self, name: str, kek: bytes) -> Signer:
         path = self._member(name, "key")
@@ -227,7 +231,7 @@ class Home:
             passphrase = read_passphrase(passphrase_file, "passphrase of this home: ")
         kek = seal.open_lock(lock, passphrase)
         secrets = [seal.unseal(kek, name, self._key_bytes(f"{name}.key")) for name in RING]
-        return Keys(Signer(secrets[0]), Signer(secrets[1]), secrets[2], kek)
+        return Keys(Signer(secrets[0]), Signer(secrets[1]), Signer(secrets[2]), secrets[3], kek)
 
     def write_key(self, name: str, secret: bytes, kek: bytes) -> None:
         sealed = seal.seal(kek, name, secret, entropy(seal.NONCE_BYTES))

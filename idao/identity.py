@@ -2,12 +2,15 @@
 
 The rules of the chain:
 
-1. The id is the hash of the inception record, which commits to the hash of the first recovery key.
-2. A *rotation* is signed by the current key, follows the last event, and takes the next number. It cannot
-   touch the recovery commitment: a thief of the current key never becomes the owner for good.
+1. The id is the hash of the inception record, which commits to the next key and to the first recovery key,
+   each by a hash.
+2. A *rotation* reveals the next key, is signed by it, makes it current and commits to another one. It
+   follows the last event, takes the next number, and cannot touch the recovery commitment. A thief of the
+   current key alone can make no event at all; a thief of both keys never becomes the owner for good.
 3. A *recovery* reveals the committed recovery key, is signed by it, spends it, and commits to the next
    one. It follows the last event, or the inception when its maker knows nothing else, and may skip
-   numbers; so one recovery event is good on every ledger, whatever rotations each has seen.
+   numbers; so one recovery event is good on every ledger, whatever rotations each has seen. It replaces
+   current and next key alike.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ class KeyState:
     idao: Id
     key: PublicKey
     key_seq: int
+    next: Hash
+    """Commitment to the key that a rotation may bring in."""
     head: Hash
     """Hash of the last event; before any, of the inception record, which is the id."""
     recovery: Hash
@@ -43,6 +48,11 @@ class KeyState:
 def idao_id(inception: Inception) -> bytes:
     """The 32 bytes of `idao:…`."""
     return hash_of(Kind.INCEPTION, inception)
+
+
+def next_commitment(next_public: bytes) -> bytes:
+    """What stands for the next key until a rotation reveals it."""
+    return digest(Kind.NEXT_KEY, next_public)
 
 
 def recovery_commitment(recovery_public: bytes) -> bytes:
@@ -57,6 +67,7 @@ def incept(seed: bytes) -> Inception:
         v=1,
         nonce=phrase.inception_nonce(seed),
         key=Signer(phrase.first_key(seed)).public,
+        next=next_commitment(Signer(phrase.next_key(seed)).public),
         recovery=recovery_commitment(recovery),
     )
 
@@ -66,7 +77,7 @@ def initial(inception: Inception) -> KeyState:
     if inception.v != 1:
         raise _broken(f"inception record of format {inception.v}; this program knows 1")
     own = idao_id(inception)
-    return KeyState(own, inception.key, 0, own, inception.recovery)
+    return KeyState(own, inception.key, 0, inception.next, own, inception.recovery)
 
 
 def advance(now: KeyState, signed: SignedKeyEvent) -> KeyState:
@@ -78,15 +89,18 @@ def advance(now: KeyState, signed: SignedKeyEvent) -> KeyState:
         raise _broken("key event of another iDAO")
     if event.key == now.key:
         raise _broken("key event that keeps the key it should replace")
+    if event.next in (now.next, next_commitment(event.key)):
+        raise _broken("a key event must commit to another next key: this one may be known")
     if event.recovery_key is None:
-        signer = now.key
+        signer = event.key
         _check_rotation(now, event)
     else:
         signer = event.recovery_key
         _check_recovery(now, event, signer)
     if not verify_key_event(signer, signed.signature, event):
         raise _broken(f"key event {event.key_seq}: the signature is not by the key that may make it")
-    return KeyState(now.idao, event.key, event.key_seq, hash_of(Kind.KEY_EVENT, event), event.next_recovery)
+    head = hash_of(Kind.KEY_EVENT, event)
+    return KeyState(now.idao, event.key, event.key_seq, event.next, head, event.next_recovery)
 
 
 def _check_rotation(now: KeyState, event: KeyEvent) -> None:
@@ -94,6 +108,8 @@ def _check_rotation(now: KeyState, event: KeyEvent) -> None:
         raise _broken(f"key event {event.key_seq} does not follow the last one known")
     if event.key_seq != now.key_seq + 1:
         raise _broken(f"key event {event.key_seq} where {now.key_seq + 1} is next")
+    if next_commitment(event.key) != now.next:
+        raise _broken("a rotation brings in the key committed to before, and no other")
     if event.next_recovery != now.recovery:
         raise _broken("only a recovery key may change the recovery commitment")
 
@@ -126,22 +142,25 @@ def key_at(inception: Inception, events: Sequence[SignedKeyEvent]) -> KeyState:
     return history(inception, events)[-1]
 
 
-def rotate(now: KeyState, signer: Signer, new_key: bytes) -> SignedKeyEvent:
-    """A rotation to `new_key` (a public key), signed by the current key."""
+def rotate(now: KeyState, signer: Signer, next_public: bytes) -> SignedKeyEvent:
+    """A rotation to the key of `signer`, which `now` committed to; the one after it will be `next_public`."""
     event = KeyEvent(
         v=1,
         idao=now.idao,
         key_seq=now.key_seq + 1,
         previous=now.head,
-        key=new_key,
+        key=signer.public,
+        next=next_commitment(next_public),
         recovery_key=None,
         next_recovery=now.recovery,
     )
     return SignedKeyEvent(event, signer.sign_key_event(event))
 
 
-def recover(inception: Inception, seed: bytes, number: int, new_key: bytes) -> SignedKeyEvent:
-    """A recovery to `new_key`, made of the phrase's seed alone.
+def recover(
+    inception: Inception, seed: bytes, number: int, new_key: bytes, next_public: bytes
+) -> SignedKeyEvent:
+    """A recovery to `new_key`, with `next_public` to come after it, made of the phrase's seed alone.
 
     `number` counts the recoveries before this one (0 for the first); a ledger that has seen more, or fewer,
     refuses the event.
@@ -154,6 +173,7 @@ def recover(inception: Inception, seed: bytes, number: int, new_key: bytes) -> S
         key_seq=(number + 1) * RECOVERY_STEP,
         previous=own,
         key=new_key,
+        next=next_commitment(next_public),
         recovery_key=recovery.public,
         next_recovery=recovery_commitment(Signer(phrase.recovery_key(seed, number + 1)).public),
     )

@@ -266,23 +266,26 @@ class Block:
 class Inception:
     """The first record of an identity; its hash is the iDAO id.
 
-    `nonce`, the first key and the recovery key are all derived from the recovery phrase, so the phrase
-    alone restores the same id on a new machine.
+    `nonce`, the first key, the next key and the recovery key are all derived from the recovery phrase, so
+    the phrase alone restores the same id on a new machine.
     """
 
     v: int
     nonce: Salt
     key: PublicKey
+    next: Hash
+    """Hash of the public key that the first rotation brings in."""
     recovery: Hash
     """Hash of the recovery public key, which stays unseen until it is used."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEvent:
-    """One rotation in the hash chain of an identity's keys.
+    """One change of key in the hash chain of an identity's keys.
 
-    Signed by the recovery key when `recovery_key` is given (it must hash to the current commitment and
-    is spent by this), else by the current key. `next_recovery` commits to the recovery key after it.
+    A rotation brings in the `key` that the event before committed to as `next`, and is signed by it. A
+    recovery gives `recovery_key` (it must hash to the current commitment and is spent by this) and is
+    signed by that. `next_recovery` commits to the recovery key after it.
     """
 
     v: int
@@ -292,6 +295,8 @@ class KeyEvent:
     previous: Hash
     """Hash of the event before (of the inception record for the first)."""
     key: PublicKey
+    next: Hash
+    """Hash of the public key that the rotation after this one brings in."""
     recovery_key: PublicKey | None
     next_recovery: Hash
 

@@ -47,7 +47,7 @@ class World:
         self.state.put(Member(IDAO, who(n), role, weight, self.height if since is None else since))
 
     def identify(self, n: int) -> None:
-        self.state.put(Identity(who(n), who(n), 0, who(n), who(n), 0, 0))
+        self.state.put(Identity(who(n), who(n), 0, who(n), who(n), who(n), 0, 0))
 
     def context(self, actor: bytes, tx: bytes) -> Context:
         return Context(self.state, who(99), self.height, self.time_ms, actor, tx, 1, (IDAO,), IDAO)

@@ -35,7 +35,7 @@ class World:
         self.governor = id_of(people[0])
         for name in people:
             idao = id_of(name)
-            self.state.put(idaos.Identity(idao, bytes(32), 0, bytes(32), bytes(32), 0, 0))
+            self.state.put(idaos.Identity(idao, bytes(32), 0, bytes(32), bytes(32), bytes(32), 0, 0))
             self.state.put(idaos.Member(idao, idao, "owner", 1, 0))
             self.rule(name)
 

@@ -18,7 +18,9 @@ VECTORS = Path(__file__).parent / "vectors"
 SEED = phrase.seed_from(json.loads((VECTORS / "bip39.json").read_text())["vectors"][0]["phrase"])
 INCEPTION = identity.incept(SEED)
 FIRST = Signer(phrase.first_key(SEED))
-B, C, D = (Signer(bytes([n]) * 32) for n in (2, 3, 4))
+NEXT = Signer(phrase.next_key(SEED))
+B, C, D, E = (Signer(bytes([n]) * 32) for n in (2, 3, 4, 5))
+RECOVERY = Signer(phrase.recovery_key(SEED, 0))
 START = identity.initial(INCEPTION)
 
 
@@ -26,6 +28,14 @@ def refused(now, signed, why):
     with pytest.raises(Malformed, match=why) as e:
         identity.advance(now, signed)
     assert e.value.code == "key-event"
+
+
+def rotation(now, signer, after):
+    return identity.rotate(now, signer, after.public)
+
+
+def recovery(number, key, after, seed=SEED):
+    return identity.recover(INCEPTION, seed, number, key.public, after.public)
 
 
 def signed(signer, event):
@@ -40,15 +50,11 @@ def test_vectors():
     for expected in vector["events"]:
         event = canonical.unpack(SignedKeyEvent, bytes.fromhex(expected["bytes"]))
         state = identity.advance(state, event)
-        assert (state.key_seq, state.key.hex(), state.head.hex(), state.recovery.hex()) == (
-            expected["key_seq"],
-            expected["key"],
-            expected["head"],
-            expected["recovery"],
-        )
-    first = identity.rotate(START, FIRST, B.public)
-    second = identity.recover(INCEPTION, SEED, 0, C.public)
-    assert [canonical.pack(e).hex() for e in (first, second)] == [e["bytes"] for e in vector["events"]]
+        for name in ("key", "next", "head", "recovery"):
+            assert getattr(state, name).hex() == expected[name]
+        assert state.key_seq == expected["key_seq"]
+    made = (rotation(START, NEXT, B), recovery(0, C, D))
+    assert [canonical.pack(e).hex() for e in made] == [e["bytes"] for e in vector["events"]]
 
 
 def test_the_phrase_alone_restores_the_same_id():
@@ -57,46 +63,61 @@ def test_the_phrase_alone_restores_the_same_id():
     assert identity.idao_id(identity.incept(bytes(64))) != START.idao
 
 
-def test_rotation_needs_the_current_key():
-    rotated = identity.advance(START, identity.rotate(START, FIRST, B.public))
-    assert (rotated.key, rotated.key_seq) == (B.public, 1)
-    assert identity.advance(rotated, identity.rotate(rotated, B, C.public)).key_seq == 2
-    refused(rotated, identity.rotate(rotated, FIRST, C.public), "signature")  # the stolen old key
-    refused(START, identity.rotate(START, B, B.public), "signature")
-    refused(START, identity.rotate(START, FIRST, FIRST.public), "keeps the key")
+def test_a_rotation_needs_the_next_key():
+    rotated = identity.advance(START, rotation(START, NEXT, B))
+    assert (rotated.key, rotated.key_seq) == (NEXT.public, 1)
+    assert rotated.next == identity.next_commitment(B.public)
+    assert identity.advance(rotated, rotation(rotated, B, C)).key_seq == 2
+    refused(rotated, rotation(rotated, C, D), "committed to before")
+    refused(rotated, rotation(START, NEXT, C), "keeps the key")
+
+
+def test_a_thief_of_the_current_key_can_make_no_event():
+    refused(START, rotation(START, FIRST, B), "keeps the key")
+    refused(START, rotation(START, B, C), "committed to before")
+    for event in (rotation(START, NEXT, B).event, recovery(0, B, C).event):  # revealed but not held
+        refused(START, signed(FIRST, event), "signature")
+    once = identity.advance(START, rotation(START, NEXT, B))
+    refused(once, rotation(once, FIRST, C), "committed to before")  # the stolen old key
+    refused(once, signed(FIRST, rotation(once, B, C).event), "signature")
+
+
+def test_a_known_key_is_never_committed_to_again():
+    for made, signer in ((rotation(START, NEXT, B), NEXT), (recovery(0, C, D), RECOVERY)):
+        for stale in (START.next, identity.next_commitment(made.event.key)):
+            refused(START, signed(signer, replace(made.event, next=stale)), "another next key")
 
 
 def test_recovery_needs_nothing_but_the_phrase_and_beats_a_thief():
     thief = START
-    for key in (B, C):
-        old = FIRST if key is B else B
-        thief = identity.advance(thief, identity.rotate(thief, old, key.public))
-    back = identity.advance(thief, identity.recover(INCEPTION, SEED, 0, D.public))
+    for signer, after in ((NEXT, B), (B, C)):
+        thief = identity.advance(thief, rotation(thief, signer, after))
+    back = identity.advance(thief, recovery(0, D, E))
     assert (back.key, back.key_seq) == (D.public, identity.RECOVERY_STEP)
-    refused(back, identity.rotate(thief, C, B.public), "does not follow")
+    refused(back, rotation(thief, C, FIRST), "does not follow")
+    refused(back, rotation(back, C, FIRST), "committed to before")
     # The same event is good on a ledger that has seen none of the thief's rotations.
-    assert identity.advance(START, identity.recover(INCEPTION, SEED, 0, D.public)) == back
+    assert identity.advance(START, recovery(0, D, E)) == back
 
 
 def test_a_thief_cannot_move_the_recovery_commitment():
-    event = replace(identity.rotate(START, FIRST, B.public).event, next_recovery=bytes(32))
-    refused(START, signed(FIRST, event), "only a recovery key")
+    event = replace(rotation(START, NEXT, B).event, next_recovery=bytes(32))
+    refused(START, signed(NEXT, event), "only a recovery key")
 
 
 def test_a_recovery_key_works_once():
-    once = identity.advance(START, identity.recover(INCEPTION, SEED, 0, B.public))
-    refused(once, identity.recover(INCEPTION, SEED, 0, C.public), "spent")
-    refused(START, identity.recover(INCEPTION, SEED, 1, C.public), "another phrase")
-    refused(START, identity.recover(INCEPTION, bytes(64), 0, C.public), "another phrase")
-    twice = identity.advance(once, identity.recover(INCEPTION, SEED, 1, C.public))
+    once = identity.advance(START, recovery(0, B, C))
+    refused(once, recovery(0, C, D), "spent")
+    refused(START, recovery(1, C, D), "another phrase")
+    refused(START, recovery(0, C, D, bytes(64)), "another phrase")
+    twice = identity.advance(once, recovery(1, C, D))
     assert twice.key_seq == 2 * identity.RECOVERY_STEP
     assert identity.recovery_number(SEED, twice.recovery) == 2
     assert identity.recovery_number(bytes(64), twice.recovery, limit=5) is None
 
 
 def test_each_broken_rule_is_named():
-    recovery = Signer(phrase.recovery_key(SEED, 0))
-    rotation, rescue = identity.rotate(START, FIRST, B.public), identity.recover(INCEPTION, SEED, 0, B.public)
+    turn, rescue = rotation(START, NEXT, B), recovery(0, B, C)
     for change, why in (
         ({"v": 2}, "format 2"),
         ({"idao": bytes(32)}, "another iDAO"),
@@ -104,40 +125,35 @@ def test_each_broken_rule_is_named():
         ({"key_seq": 2}, "where 1 is next"),
         ({"key_seq": 0}, "where 1 is next"),
     ):
-        refused(START, signed(FIRST, replace(rotation.event, **change)), why)
+        refused(START, signed(NEXT, replace(turn.event, **change)), why)
     for change, why in (
         ({"previous": bytes(32)}, "neither the last event"),
         ({"key_seq": 0}, "key 0 was seen"),
         ({"next_recovery": START.recovery}, "now public"),
-        ({"key": recovery.public}, "cannot become"),
+        ({"key": RECOVERY.public}, "cannot become"),
     ):
-        refused(START, signed(recovery, replace(rescue.event, **change)), why)
-    refused(START, signed(FIRST, rescue.event), "signature")  # revealed but not held
+        refused(START, signed(RECOVERY, replace(rescue.event, **change)), why)
     with pytest.raises(Malformed, match="format 2"):
         identity.initial(replace(INCEPTION, v=2))
 
 
 def test_history_is_checked_whole_and_bounded():
-    rotation = identity.rotate(START, FIRST, B.public)
-    now = identity.advance(START, rotation)
-    second = identity.rotate(now, B, C.public)
+    first = rotation(START, NEXT, B)
+    second = rotation(identity.advance(START, first), B, C)
     assert identity.key_at(INCEPTION, ()) == START
-    assert [s.key for s in identity.history(INCEPTION, (rotation, second))] == [
-        FIRST.public,
-        B.public,
-        C.public,
-    ]
-    for bad in ((second,), (second, rotation), (rotation, rotation), (rotation, second, second)):
+    keys = [s.key for s in identity.history(INCEPTION, (first, second))]
+    assert keys == [FIRST.public, NEXT.public, B.public]
+    for bad in ((second,), (second, first), (first, first), (first, second, second)):
         with pytest.raises(Malformed):
             identity.key_at(INCEPTION, bad)
     with pytest.raises(Malformed, match="at most"):
-        identity.key_at(INCEPTION, (rotation,) * (identity.EVENTS_MAX + 1))
+        identity.key_at(INCEPTION, (first,) * (identity.EVENTS_MAX + 1))
 
 
 @given(st.data())
 @settings(max_examples=150)
 def test_a_changed_byte_never_makes_another_history(data):
-    raw = bytearray(canonical.pack(identity.rotate(START, FIRST, B.public)))
+    raw = bytearray(canonical.pack(rotation(START, NEXT, B)))
     raw[data.draw(st.integers(0, len(raw) - 1))] ^= data.draw(st.integers(1, 255))
     with pytest.raises(IdaoError):
         identity.advance(START, canonical.unpack(SignedKeyEvent, bytes(raw)))

@@ -29,12 +29,14 @@ def test_derived_secrets_are_pinned_and_apart():
     assert seed.hex() == vector["seed"]
     assert phrase.inception_nonce(seed).hex() == vector["inception_nonce"]
     assert phrase.first_key(seed).hex() == vector["first_key"]
+    assert phrase.next_key(seed).hex() == vector["next_key"]
     assert [phrase.recovery_key(seed, n).hex() for n in range(3)] == vector["recovery_keys"]
     assert phrase.authority_key(seed).hex() == vector["authority_key"]
     secrets = [
         phrase.authority_key(seed),
         phrase.inception_nonce(seed),
         phrase.first_key(seed),
+        phrase.next_key(seed),
         *(phrase.recovery_key(seed, n) for n in range(20)),
     ]
     assert len(set(secrets)) == len(secrets)

@@ -1,4 +1,4 @@
-"""The recovery phrase: 24 words of BIP-39, and the three kinds of secret derived from them (ADR 0002).
+"""The recovery phrase: 24 words of BIP-39, and the secrets derived from them (ADR 0002).
 
 The phrase restores an identity, never data: data keys are random so that they can be destroyed.
 Words in refusals are those that are *not* of the list; a right word is never repeated.
@@ -99,6 +99,11 @@ def inception_nonce(seed: bytes) -> bytes:
 def first_key(seed: bytes) -> bytes:
     """32-byte Ed25519 seed of the first identity key."""
     return derive_secret("idao 1 phrase identity key", _seed(seed))
+
+
+def next_key(seed: bytes) -> bytes:
+    """32-byte Ed25519 seed of the key that the first rotation may bring in."""
+    return derive_secret("idao 1 phrase next key", _seed(seed))
 
 
 def recovery_key(seed: bytes, number: int) -> bytes:

@@ -49,7 +49,7 @@ def create(path: Path, *, name: str, domain: str | None, passphrase: str | None)
     words = phrase.phrase_from(entropy(32))
     seed = phrase.seed_from(words)
     history = History(identity.incept(seed), ())
-    kek = _new_keys(path, passphrase, identity_seed=phrase.first_key(seed), history=history)
+    kek = _new_keys(path, passphrase, (phrase.first_key(seed), phrase.next_key(seed)), history)
     # Kept sealed until its owner has written it down, so that a run without a terminal loses nothing.
     _write_sealed(path, "phrase", words.encode(), kek)
     return _found_quorum(path, name, domain, seed, history, kek, words=words)
@@ -74,15 +74,17 @@ def recover(
     number = identity.recovery_number(seed, now.recovery)
     if number is None:
         raise UsageError("the history given was recovered with another phrase")
-    fresh = entropy(32)
-    event = identity.recover(inception, seed, number, keys.Signer(fresh).public)
+    fresh, after = entropy(32), entropy(32)
+    event = identity.recover(inception, seed, number, keys.Signer(fresh).public, keys.Signer(after).public)
     history = History(inception, (*events, event))
     identity.key_at(history.inception, history.events)
-    kek = _new_keys(path, passphrase, identity_seed=fresh, history=history)
+    kek = _new_keys(path, passphrase, (fresh, after), history)
     return _found_quorum(path, f"{name}-r1", None, seed, history, kek, parent=parent)
 
 
-def _new_keys(path: Path, passphrase: str | None, *, identity_seed: bytes, history: History) -> bytes:
+def _new_keys(
+    path: Path, passphrase: str | None, identity_seeds: tuple[bytes, bytes], history: History
+) -> bytes:
     if (path / "config.toml").exists():
         raise UsageError(f"there is an iDAO here already: '{path}'", hint="see 'idao status'")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,7 +96,8 @@ def _new_keys(path: Path, passphrase: str | None, *, identity_seed: bytes, histo
     kek = entropy(seal.KEK_BYTES)
     write_file(path / "keys" / "lock", seal.make_lock(kek, passphrase, entropy(seal.LOCK_RANDOM_BYTES)))
     for purpose, secret in (
-        ("identity", identity_seed),
+        ("identity", identity_seeds[0]),
+        ("next", identity_seeds[1]),
         ("validator", entropy(32)),
         ("data", entropy(32)),
     ):

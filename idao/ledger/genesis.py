@@ -47,7 +47,7 @@ class Bundle:
     charter: Annotated[bytes, Size(1, 16384)]
     founders: Annotated[tuple[Founder, ...], Size(1, VALIDATORS_MAX)]
     recovery: Signature | None
-    """By a recovery key of the parent's genesis, when this continues another quorum."""
+    """By a recovery key that this genesis and its parent's both name, when this continues another quorum."""
 
 
 @record("epoch", key=("epoch",))
@@ -119,8 +119,12 @@ def personal(
     )
 
 
-def check_bundle(bundle: Bundle) -> None:
-    """`VerificationFailed` unless every founder signed this genesis and its charter and members agree."""
+def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
+    """`VerificationFailed` unless every founder signed this genesis and its charter and members agree.
+
+    A genesis that continues another must be signed by a recovery key: its own, and one that `parent`, the
+    genesis continued, names too if it is at hand.
+    """
     genesis = bundle.genesis
     if genesis.formats != FORMATS:
         raise VerificationFailed(f"a ledger of format {genesis.formats}; this program knows {FORMATS}")
@@ -137,6 +141,26 @@ def check_bundle(bundle: Bundle) -> None:
         raise VerificationFailed("the founders are not the first validators")
     if genesis.kind not in (PERSON, GROUP) or (genesis.kind == PERSON and len(founders) != 1):
         raise VerificationFailed("a quorum of one has one founder")
+    _check_recovery(bundle, parent)
+
+
+def _check_recovery(bundle: Bundle, parent: Genesis | None) -> None:
+    genesis, signature = bundle.genesis, bundle.recovery
+    if (genesis.parent is None) != (signature is None):
+        raise VerificationFailed(
+            "a recovery signature belongs to a genesis that continues another, and only there"
+        )
+    if genesis.parent is None or signature is None:
+        return
+    allowed = set(genesis.recovery_keys)
+    if parent is not None:
+        if quorum_id(parent) != genesis.parent.quorum:
+            raise VerificationFailed("the genesis continues another quorum than the one given")
+        if parent.recovery_threshold != 1:
+            raise VerificationFailed("a quorum with several recovery keys cannot be continued by one")
+        allowed &= set(parent.recovery_keys)
+    if not any(keys.verify_genesis(key, signature, genesis) for key in sorted(allowed)):
+        raise VerificationFailed("no recovery key that may continue the old quorum signed this genesis")
 
 
 def first_state(bundle: Bundle) -> State:
@@ -145,7 +169,8 @@ def first_state(bundle: Bundle) -> State:
     state = State(DictBase())
     for founder in bundle.founders:
         rules = bundle.charter if genesis.kind == PERSON else charter.encode(charter.defaults())
-        idao.found(state, founder.inception, founder.events, rules)
+        founder_id = idao.found(state, founder.inception, founder.events, rules)
+        idao.trust_own(state, founder_id, quorum_id(genesis))
     if genesis.kind == GROUP:
         own = quorum_id(genesis)
         state.put(idao.Charter(own, 1, genesis.charter, bundle.charter))

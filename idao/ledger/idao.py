@@ -1,4 +1,4 @@
-"""Identities, charters and members: who an iDAO is, by which rules it lives, who belongs to it.
+"""Identities, charters, members, trust: who an iDAO is, by which rules it lives, who belongs to it.
 
 An iDAO is an identity with a charter. Its first member is itself, in the role `owner`. Other people join
 as members with iDAOs (hence keys) of their own, registered on the ledger by `idao.register`.
@@ -7,6 +7,7 @@ as members with iDAOs (hence keys) of their own, registered on the ledger by `id
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Annotated, Any
 
 from idao import identity
@@ -16,13 +17,21 @@ from idao.errors import VerificationFailed
 from idao.ledger import charter
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, Envelope, TxKind, refuse
-from idao.model import Hash, Id, Inception, PublicKey, SignedKeyEvent, Size, Word
+from idao.model import Hash, Id, Inception, PublicKey, Range, SignedKeyEvent, Size, Word
 
-KEY_EVENTS_MAX = 64
-"""Rotations carried in one registration; a longer history is registered in steps."""
+KEY_EVENTS_MAX = 128
+"""Key events in one tx, home or genesis: a rotation each month for ten years still fits a tx."""
 ROLES = ("owner", "member", "observer")
 MEMBERS_MAX = 1000
 """People of one iDAO; a tally reads them all."""
+TRUST_LINKS_MAX = 256
+"""Quorums one iDAO trusts; whoever picks a quorum for it reads them all."""
+TRUST_SCOPE_MAX = 32
+"""Kinds, or categories, that one link names: more than there are."""
+TRUST_WEIGHT_MAX = 10_000
+Scope = Annotated[tuple[Word, ...], Size(0, TRUST_SCOPE_MAX)]
+Weight = Annotated[int, Range(0, 2**31)]
+"""Votes of one member: the sum over `MEMBERS_MAX` members stays far below 2^63."""
 
 
 @record("identity", key=("idao",))
@@ -33,6 +42,7 @@ class Identity:
     idao: the iDAO's id
     key: its current public key
     key_seq: number of that key; the inception's is 0
+    next: hash of the public key that a rotation may bring in
     recovery: hash of the recovery key that may rotate it
     head: hash of the last key event, or of the inception record
     seq: highest sequence number used by its transactions
@@ -42,6 +52,7 @@ class Identity:
     idao: Id
     key: PublicKey
     key_seq: int
+    next: Hash
     recovery: Hash
     head: Hash
     seq: int
@@ -80,6 +91,27 @@ class Member:
     idao: Id
     member: Id
     role: Word
+    weight: Weight
+    since: int
+
+
+@record("trust_link", key=("idao", "quorum"))
+@dataclass(frozen=True, slots=True)
+class TrustLink:
+    """An iDAO's explicit, scoped trust in a quorum.
+
+    idao: who trusts
+    quorum: the trusted quorum
+    kinds: kinds of asset it is trusted with, in order; none means all
+    categories: categories of data it is trusted with, in order; none means all
+    weight: against other trusted quorums, from 1
+    since: height of the link
+    """
+
+    idao: Id
+    quorum: Id
+    kinds: Scope
+    categories: Scope
     weight: int
     since: int
 
@@ -99,7 +131,7 @@ def found(state: State, inception: Inception, events: tuple[SignedKeyEvent, ...]
 
 def _register(state: State, inception: Inception, events: tuple[SignedKeyEvent, ...], height: int) -> bytes:
     now = identity.key_at(inception, events)
-    state.put(Identity(now.idao, now.key, now.key_seq, now.recovery, now.head, 0, height))
+    state.put(Identity(now.idao, now.key, now.key_seq, now.next, now.recovery, now.head, 0, height))
     return now.idao
 
 
@@ -158,9 +190,12 @@ def _apply_register(ctx: Context, body: Register) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """A new key. The envelope is signed by the new key; the event carries its own authority."""
+    """The key events that this ledger lacks, in order. The envelope is signed by the key they lead to.
 
-    event: SignedKeyEvent
+    Several, so that a ledger that was out of reach for some rotations catches up without the keys between.
+    """
+
+    events: Annotated[tuple[SignedKeyEvent, ...], Size(1, KEY_EVENTS_MAX)]
 
 
 def _rotate_authority(state: State, envelope: Envelope, body: Rotate) -> bool:
@@ -168,22 +203,62 @@ def _rotate_authority(state: State, envelope: Envelope, body: Rotate) -> bool:
     if now is None:
         return False
     try:
-        after = identity.advance(_key_state(now), body.event)
+        after = _advanced(now, body)
     except VerificationFailed:
         return False
     return (envelope.key, envelope.key_seq) == (after.key, after.key_seq)
 
 
-def _key_state(rec: Identity) -> identity.KeyState:
-    return identity.KeyState(rec.idao, rec.key, rec.key_seq, rec.head, rec.recovery)
+def _advanced(rec: Identity, body: Rotate) -> identity.KeyState:
+    start = identity.KeyState(rec.idao, rec.key, rec.key_seq, rec.next, rec.head, rec.recovery)
+    return reduce(identity.advance, body.events, start)
 
 
 def _apply_rotate(ctx: Context, body: Rotate) -> None:
-    now = ctx.state.need(Identity, ctx.actor)
-    after = identity.advance(_key_state(now), body.event)
+    rec = ctx.state.need(Identity, ctx.actor)
+    now = _advanced(rec, body)
     ctx.state.put(
-        replace(now, key=after.key, key_seq=after.key_seq, recovery=after.recovery, head=after.head)
+        replace(rec, key=now.key, key_seq=now.key_seq, next=now.next, recovery=now.recovery, head=now.head)
     )
+
+
+# --- trust.add, trust.remove ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AddTrust:
+    """The signer trusts a quorum, on this ledger or elsewhere. Given again, the new scope replaces the old."""
+
+    quorum: Id
+    kinds: Scope
+    categories: Scope
+    weight: Annotated[int, Range(1, TRUST_WEIGHT_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTrust:
+    quorum: Id
+
+
+def trust_own(state: State, idao: bytes, quorum: bytes) -> None:
+    """Genesis: a founder trusts the quorum it makes, with everything."""
+    state.put(TrustLink(idao, quorum, (), (), 1, 0))
+
+
+def _apply_add_trust(ctx: Context, body: AddTrust) -> None:
+    for scope in (body.kinds, body.categories):
+        if list(scope) != sorted(set(scope)):
+            refuse("scope", "kinds and categories are listed once each, in order")
+    now = ctx.state.get(TrustLink, ctx.actor, body.quorum)
+    if now is None and sum(1 for _ in ctx.state.scan(TrustLink, ctx.actor)) >= TRUST_LINKS_MAX:
+        refuse("too-many-links", f"an iDAO trusts at most {TRUST_LINKS_MAX} quorums")
+    ctx.state.put(TrustLink(ctx.actor, body.quorum, body.kinds, body.categories, body.weight, ctx.height))
+
+
+def _apply_remove_trust(ctx: Context, body: RemoveTrust) -> None:
+    if ctx.state.get(TrustLink, ctx.actor, body.quorum) is None:
+        refuse("not-trusted", "the signer has no trust link to that quorum")
+    ctx.state.delete(TrustLink, ctx.actor, body.quorum)
 
 
 # --- members and charter, as actions of governance --------------------------------------------------
@@ -193,7 +268,7 @@ def _apply_rotate(ctx: Context, body: Rotate) -> None:
 class AddMember:
     member: Id
     role: Word
-    weight: int
+    weight: Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +320,10 @@ ACTIONS = {
     "member.add": (AddMember, add_member),
     "member.remove": (RemoveMember, remove_member),
 }
-RECORDS = (Identity, Charter, Member)
+RECORDS = (Identity, Charter, Member, TrustLink)
 KINDS = (
     TxKind("idao.register", Register, _apply_register, authority=_register_authority),
     TxKind("idao.rotate", Rotate, _apply_rotate, authority=_rotate_authority),
+    TxKind("trust.add", AddTrust, _apply_add_trust),
+    TxKind("trust.remove", RemoveTrust, _apply_remove_trust),
 )
