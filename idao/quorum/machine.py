@@ -95,8 +95,6 @@ class Machine(Rules):
                 h.proposals[signed.vote.view] = signed
         for certificate in sorted(e.certificates, key=lambda c: (c.vote.view, c.vote.kind, c.vote.digest)):
             self._on_certificate(h, ev.OWN, certificate, stored=True)
-        for row in e.blocks:
-            self._judge(h, row.hash, fresh=False)
         if h.armed:
             self._start_view(h)
             self._set_timer(h, ev.STATUS, self._status_ms)
@@ -139,7 +137,7 @@ class Machine(Rules):
                     self._take_body(h, digest, block)
                     self._consider(h)
             case ev.GetBlock(number, digest):
-                if number == h.number and h.verdicts.get(digest) is not None and digest in h.bodies:
+                if number == h.number and digest in h.stored:
                     self._out.append(ev.Send(peer, ev.Body(number, digest, h.bodies[digest])))
                 elif 0 < number < h.number:
                     self._out.append(ev.Serve(peer, number))
@@ -194,14 +192,9 @@ class Machine(Rules):
         if of is not self.h:
             return False
         self.liveness.heard(validator.idao)
-        if (
-            signed.signer == of.me
-            and self.signing
-            and of.slots.get((vote.view, SLOT_OF[vote.kind])) != signed
-        ):
-            self._halt(
-                f"a vote at height {vote.height} bears our key but is not ours: a copied or restored home"
-            )
+        mine = of.slots.get((vote.view, SLOT_OF[vote.kind]))
+        if signed.signer == of.me and mine != signed and self.signing:
+            self._halt(f"our key signed a vote at height {vote.height} elsewhere: a copied or restored home")
         if of.votes.voted_power >= of.honest_size:
             self._arm(of)
         return True

@@ -153,13 +153,14 @@ class Rules:
         if h.certified(digest):
             self._on_certified(h, digest)
 
-    def _judge(self, h: Height, digest: bytes, *, fresh: bool = True) -> None:
+    def _judge(self, h: Height, digest: bytes) -> None:
         """Orders a verdict on a block, once at a time; asks a peer for the block if it is not here."""
         if digest not in h.bodies:
             self._fetch(h, digest)
         elif h.verdicts.get(digest, ev.UNTIMELY) == ev.UNTIMELY:
             h.verdicts[digest] = None
-            fresh = fresh and not h.certified(digest)
+            # Once held durably it was judged before; once certified, others judged it in time.
+            fresh = digest not in h.stored and not h.certified(digest)
             self._out.append(ev.Validate(h.number, h.view, digest, h.bodies[digest], fresh))
 
     def _on_block_ready(self, h: Height, e: ev.BlockReady) -> None:

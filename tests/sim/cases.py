@@ -52,6 +52,40 @@ def only_the_leader_proposes(m: Any) -> None:
 
 
 @case
+def forged_proposal_is_not_voted_for(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    frame = b.frame(0, X)
+    b.say(replace(frame, vote=replace(frame.vote, signature=b.sv(PROPOSE, 2, 0, X).signature)))
+    assert b.signed() == []
+
+
+@case
+def flood_of_proposals_is_bounded(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    for i in range(20):
+        b.say(replace(b.frame(0, X), vote=b.sv(PROPOSE, 1, 0, bytes([i]) * 32)))
+    assert len(b.machine.h.bodies) <= 1 and len(b.machine.h.votes) <= 3
+    assert len(b.of(ev.FaultFound)) == 1
+
+
+@case
+def patience_grows_to_its_cap(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    for view in range(12):
+        b.say(b.cert(NULLIFY, view))
+    delays = {e.view: e.delay_ms for e in b.of(ev.SetTimer) if e.kind == ev.VIEW}
+    assert [delays[v] for v in (0, 1, 2, 3, 11, 12)] == [1000, 1500, 2250, 3375, 30_000, 30_000]
+
+
+@case
+def pending_decision_signs_nothing_more(m: Any) -> None:
+    b = Bench(m).start(pool=True).say(Bench(m).cert(FINALIZE, 0, X)).timeout().propose(0, Y)
+    b.say(b.cert(NULLIFY, 0, by=(1, 2, 3)))
+    b.timeout().votes(NULLIFY, 1, by=(2, 3))
+    assert b.signed() == [] and not b.of(ev.Commit)
+
+
+@case
 def nullified_view_does_not_bar_a_notarize(m: Any) -> None:
     b = Bench(m).start(pool=True).timeout().propose(0, X)
     assert b.signed() == [(NULLIFY, 0, b""), (NOTARIZE, 0, X)]
@@ -315,7 +349,7 @@ def garbage_body_is_asked_of_another(m: Any) -> None:
 def peer_26_decided_twice_is_committed_once(m: Any) -> None:
     b = Bench(m).start().propose(0, X)
     b.votes(NOTARIZE, 0, X).votes(FINALIZE, 0, X).say(b.cert(FINALIZE, 0, X), b.cert(FINALIZE, 1, X))
-    b.say(ev.Body(1, X, BODY[X]))
+    b.say(ev.Body(1, X, BODY[X]), b.cert(NOTARIZE, 1, X))
     assert len(b.of(ev.Commit)) == 1
 
 
