@@ -118,7 +118,7 @@ class Tokens:
         done = self._dao.submit([("dat.mint", body)])[0]
         state = self._dao.state()
         own = dats.class_id_of(self._dao.quorum, asset_id, version)
-        made = []
+        made: list[dict[str, Any]] = []
         while (
             dat := state.get(dats.Dat, dats.dat_id_of(self._dao.quorum, own, done.tx, len(made)))
         ) is not None:
