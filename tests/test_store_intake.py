@@ -374,7 +374,7 @@ def test_a_file_that_vanishes_is_left_out_and_named(
 def test_a_file_that_became_a_pipe_does_not_hang(contents: Contents, src: Path) -> None:
     os.mkfifo(src / "p")
     walked = walk.Found(b"p", os.fsencode(src / "p"), FILE, 0, walk.NO_PRINT)
-    writer = chunks.ChunkWriter(contents.keys, contents.folder, "t", KEY, contents.chunk_row, None, True)
+    writer = chunks.ChunkWriter(contents.keys, contents.folder, "t", KEY, contents.chunk_row, None)
     reader = chunks.FileReader(writer, contents.keys, lambda _: None)
     assert reader.take(walked.full, FILE, None).problem == "is no longer a file"
 

@@ -85,6 +85,7 @@ class ChunkWriter:
     `lookup` finds the row of a chunk of the home by id. `run_secret` gives the keys of this run's chunks:
     32 random bytes, the same in all workers of the run, forgotten when it ends; so two workers that meet
     the same content write the same row, and one of them need not write the chunk (`claim` says which).
+    `search=False`: the home was empty, so only this run's chunks can be met, and memory holds those.
     """
 
     def __init__(
@@ -95,11 +96,14 @@ class ChunkWriter:
         run_secret: bytes,
         lookup: Callable[[bytes], bytes | None],
         claim: Callable[[bytes], bool] | None,
-        direct: bool,
+        *,
+        search: bool = True,
+        direct: bool = True,
     ) -> None:
         import zstandard
 
         self._keys, self._run_secret, self._lookup, self._claim = keys, run_secret, lookup, claim
+        self._search = search
         self._sealer = ChunkSealer()
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
@@ -114,7 +118,9 @@ class ChunkWriter:
         """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source` is its address."""
         h = part_hash(content)
         chunk_id = self._keys.id_of(h)
-        row = self._fresh.get(chunk_id) or self._lookup(chunk_id)
+        row = self._fresh.get(chunk_id)
+        if row is None and (self._search or len(self._fresh) == FRESH_MAX):
+            row = self._lookup(chunk_id)
         if row is None:
             row = self._seal(chunk_id, content, source)
             if len(self._fresh) < FRESH_MAX:
@@ -159,6 +165,7 @@ class FileReader:
         """`tick(bytes)` hears of what was read, for progress."""
         self._writer, self._tick = writer, tick
         self._seed = keys.chunker_seed
+        self._had = 0
         self._cdc: Any = None
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
@@ -166,7 +173,7 @@ class FileReader:
 
     def take(self, full: bytes, kind: int, before: tuple[bytes, bytes] | None) -> Taken:
         """One entry. `before`: its (secret, content root) in the version before, kept if nothing differs."""
-        at = self._writer.new_bytes
+        self._had = self._writer.new_bytes
         try:
             if kind == LINK:
                 taken = _take_link(full, before)
@@ -186,12 +193,12 @@ class FileReader:
             return Taken(VANISHED)
         except OSError as e:
             return Taken(e.strerror or "unreadable")
-        return taken._replace(new_bytes=self._writer.new_bytes - at)
+        return taken
 
     def _take_file(self, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
         if full == STDIN:
             hashes, rows, size = self._read(0, self._cut(0, None))
-            return _taken(0o600, size, time.time_ns(), hashes, rows, NO_PRINT, before)
+            return self._taken(0o600, size, time.time_ns(), hashes, rows, NO_PRINT, before)
         # O_NONBLOCK: the file may have become a pipe since it was listed.
         fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -201,15 +208,33 @@ class FileReader:
                 if not stat.S_ISREG(st.st_mode):
                     return Taken("is no longer a file")
                 hashes, rows, size = self._read_file(fd, st)
-                after, stamp = stamp_of(os.fstat(fd)), stamp_of(st)
-                if after == stamp and size == st.st_size:
-                    if max(st.st_mtime_ns, st.st_ctime_ns) > begun - RACY_NS:
-                        stamp = NO_PRINT
+                after = os.fstat(fd)
+                times = st.st_mtime_ns, st.st_ctime_ns
+                if size == st.st_size == after.st_size and times == (after.st_mtime_ns, after.st_ctime_ns):
+                    stamp = NO_PRINT if max(times) > begun - RACY_NS else stamp_of(st)
                     mode = st.st_mode & MODE_MASK
-                    return _taken(mode, size, st.st_mtime_ns, hashes, rows, stamp, before)
+                    return self._taken(mode, size, times[0], hashes, rows, stamp, before)
         finally:
             os.close(fd)
         return Taken("changes while it is read")
+
+    def _taken(
+        self,
+        mode: int,
+        size: int,
+        mtime_ns: int,
+        hashes: list[bytes],
+        rows: list[bytes],
+        stamp: bytes,
+        before: tuple[bytes, bytes] | None,
+    ) -> Taken:
+        if before is not None and content_root(before[0], hashes) == before[1]:
+            secret, root = before
+        else:
+            secret = os.urandom(32)
+            root = content_root(secret, hashes)
+        new = self._writer.new_bytes - self._had
+        return Taken("", FILE, mode, size, mtime_ns, secret, root, b"".join(rows), b"", stamp, new)
 
     def _read_file(self, fd: int, st: os.stat_result) -> tuple[list[bytes], list[bytes], int]:
         size = st.st_size
@@ -284,23 +309,6 @@ class FileReader:
                 at = chunk.offset + chunk.length
             self._view[: fill - at] = self._view[at:fill]
             fill -= at
-
-
-def _taken(
-    mode: int,
-    size: int,
-    mtime_ns: int,
-    hashes: list[bytes],
-    rows: list[bytes],
-    stamp: bytes,
-    before: tuple[bytes, bytes] | None,
-) -> Taken:
-    if before is not None and content_root(before[0], hashes) == before[1]:
-        secret, root = before
-    else:
-        secret = os.urandom(32)
-        root = content_root(secret, hashes)
-    return Taken("", FILE, mode, size, mtime_ns, secret, root, b"".join(rows), b"", stamp)
 
 
 def _take_link(full: bytes, before: tuple[bytes, bytes] | None) -> Taken:

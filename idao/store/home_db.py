@@ -10,10 +10,9 @@ import os
 import sqlite3
 from pathlib import Path
 
-from idao.errors import Busy, IdaoError
+from idao.errors import IdaoError
+from idao.store.opening import APPLICATION_ID, check_owner, connect_reading, refusal
 
-APPLICATION_ID = 0x6964616F
-"""'idao': `file` and we ourselves can tell a home.db from any other SQLite file."""
 USER_VERSION = 1
 BUSY_SECONDS = 30
 """How long a statement waits for another process's short transaction."""
@@ -117,11 +116,18 @@ create table draft(
 """
 
 
-def open_home_db(path: Path | str) -> sqlite3.Connection:
+def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connection:
     """Opens or creates a home.db (`:memory:` in tests). Autocommit: writers say `begin immediate`.
 
+    With `readonly` nothing is written, and where there is no file an empty one is read.
     `IdaoError` with code `foreign`, `newer` or `damaged` when it is none of ours, of a later idao, or broken.
     """
+    if readonly and path != ":memory:":
+        if not os.path.exists(path):
+            return open_home_db(":memory:")
+        db = connect_reading(Path(path), BUSY_SECONDS)
+        check_owner(db, str(path), USER_VERSION)
+        return db
     try:
         if path != ":memory:":
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -129,49 +135,33 @@ def open_home_db(path: Path | str) -> sqlite3.Connection:
         raise IdaoError(f"cannot open {path}: {e.strerror}", code="disk") from e
     try:
         db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-        db.execute("pragma journal_mode=wal")
+        if db.execute("pragma user_version").fetchone()[0] == 0:
+            _create(db, path)
+        check_owner(db, str(path), USER_VERSION)
         db.execute("pragma synchronous=full")
         db.execute("pragma secure_delete=on")  # a destroyed key must not linger in a free page
-        version = db.execute("pragma user_version").fetchone()[0]
-        if version == 0:
-            version = _create(db, path)
-        owner = db.execute("pragma application_id").fetchone()[0]
     except sqlite3.DatabaseError as e:
-        raise damaged(path, e) from e
-    if owner != APPLICATION_ID:
-        raise IdaoError(f"not a home.db of idao: {path}", code="foreign")
-    if version > USER_VERSION:
-        raise IdaoError(
-            f"{path} was written by a newer idao (format {version}, this one reads {USER_VERSION})",
-            hint="update idao",
-            code="newer",
-        )
+        raise refusal(str(path), e) from e
     return db
 
 
-def _create(db: sqlite3.Connection, path: Path | str) -> int:
+def _create(db: sqlite3.Connection, path: Path | str) -> None:
+    if db.execute("select count(*) from sqlite_master").fetchone()[0] == 0:
+        db.execute("pragma journal_mode=wal")  # kept in the file
     db.execute("begin immediate")
     # Another process may have created it between our look and our lock.
-    if (version := int(db.execute("pragma user_version").fetchone()[0])) == 0:
+    if int(db.execute("pragma user_version").fetchone()[0]) == 0:
         if db.execute("select count(*) from sqlite_master").fetchone()[0]:
             db.execute("rollback")
-            raise IdaoError(f"not a home.db of idao: {path}", code="foreign")
+            raise IdaoError(f"{path} is not a file of idao", code="foreign")
         for statement in SCHEMA.split(";\n"):
             if statement.strip():
                 db.execute(statement)
         db.execute(f"pragma application_id={APPLICATION_ID}")
         db.execute(f"pragma user_version={USER_VERSION}")
-        version = USER_VERSION
     db.execute("commit")
-    return version
 
 
-def damaged(path: Path | str, error: Exception) -> IdaoError:
-    """The refusal for what SQLite raised: busy, damaged, or in its own words (a full or read-only disk)."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return Busy(f"{path} is in use by another process")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        hint = "restore it: idao backup restore"
-        return IdaoError(f"{path} is damaged: {error}", hint=hint, code="damaged")
-    return IdaoError(f"{path}: {error}", code="disk")
+def damaged(path: Path | str, error: sqlite3.Error) -> IdaoError:
+    """The refusal for what SQLite raised about this file."""
+    return refusal(str(path), error)

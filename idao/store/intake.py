@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -181,8 +180,18 @@ class _Run:
     def __init__(self, contents: Contents, walk: Walk, meter: Meter) -> None:
         self._contents, self._walk, self._meter = contents, walk, meter
         self.prefix = contents.begin_intake()
-        self._writer_of = partial(_writer, contents, self.prefix, os.urandom(32))
-        self._writer = self._writer_of("-0", contents.chunk_row, None)
+        self._run_secret = os.urandom(32)
+        search = contents.db.execute("select 1 from chunk limit 1").fetchone() is not None
+        self._writer = ChunkWriter(
+            contents.keys,
+            contents.folder,
+            f"{self.prefix}-0",
+            self._run_secret,
+            contents.chunk_row,
+            None,
+            search=search,
+            direct=contents.direct,
+        )
         self._packs = self._writer.packs
         self._pool: Pool | None = None
         self.manifest = ManifestWriter(self._writer.keep_bytes)
@@ -233,28 +242,11 @@ class _Run:
         contents = self._contents
         with contextlib.closing(contents.db.execute("select id from chunk order by id")) as ids:
             known = known_prefixes(row[0] for row in ids)
-        setup = Setup(self._writer_of, partial(_reader, contents), known)
+        setup = Setup(contents.keys, contents.folder, self.prefix, self._run_secret, contents.direct, known)
         self._pool = Pool(setup, contents.chunk_row, contents.index, self._meter.bytes_read)
         for step, taken in self._pool.results(steps):
             yield step, taken
             contents.index(self._packs.finished())
-
-
-def _writer(
-    contents: Contents,
-    prefix: str,
-    run_secret: bytes,
-    number: str,
-    lookup: Callable[[bytes], bytes | None],
-    claim: Callable[[bytes], bool] | None,
-) -> ChunkWriter:
-    return ChunkWriter(
-        contents.keys, contents.folder, prefix + number, run_secret, lookup, claim, contents.direct
-    )
-
-
-def _reader(contents: Contents, writer: ChunkWriter, tick: Callable[[int], None]) -> FileReader:
-    return FileReader(writer, contents.keys, tick)
 
 
 def _equal_start(

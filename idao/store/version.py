@@ -34,6 +34,7 @@ from idao.manifest import (
 )
 from idao.store.walk import PRINT_BYTES
 
+CHUNK_PAGE = PAGE_BYTES // CHUNK_ROW * CHUNK_ROW
 SCAN_ENTRIES = 4096
 """Entries on one page of the stat cache: some 100 kB packed."""
 _SUBTREE = 1024
@@ -94,13 +95,12 @@ class ManifestWriter:
         self._files_on_page += 1
         self.size += entry.size
         for at in range(0, len(rows), CHUNK_ROW):
-            row = rows[at : at + CHUNK_ROW]
-            self._rows += 1
-            if row[-1] != HOLE:
-                self._sealed.add(row[64:96])
-            self._chunks += row
-            if len(self._chunks) >= PAGE_BYTES:
-                self._end_chunks()
+            if rows[at + CHUNK_ROW - 1] != HOLE:
+                self._sealed.add(rows[at + 64 : at + 96])
+        for at in range(0, len(rows), PAGE_BYTES):
+            self._chunks += rows[at : at + PAGE_BYTES]
+            while len(self._chunks) >= CHUNK_PAGE:
+                self._end_chunks(CHUNK_PAGE)
         if len(self._files) >= PAGE_BYTES:
             self._end_files()
         self._scan.append((entry.path, stamp))
@@ -109,7 +109,7 @@ class ManifestWriter:
 
     def finish(self) -> Manifest:
         self._end_files()
-        self._end_chunks()
+        self._end_chunks(len(self._chunks))
         self._end_scan()
         return Manifest(
             v=1,
@@ -128,10 +128,12 @@ class ManifestWriter:
             self._file_pages += pack_page(self._keep(bytes(self._files)), self._files_on_page)
             self._files, self._files_on_page = bytearray(), 0
 
-    def _end_chunks(self) -> None:
-        if self._chunks:
-            self._chunk_pages += pack_page(self._keep(bytes(self._chunks)), len(self._chunks) // CHUNK_ROW)
-            self._chunks = bytearray()
+    def _end_chunks(self, size: int) -> None:
+        if size:
+            page = bytes(self._chunks[:size])
+            self._chunk_pages += pack_page(self._keep(page), size // CHUNK_ROW)
+            self._rows += size // CHUNK_ROW
+            del self._chunks[:size]
 
     def _end_scan(self) -> None:
         if self._scan:

@@ -83,7 +83,7 @@ class Walk:
         while stack:
             prefix, full, st, names, taken = stack[-1]
             for key, name, st_child in names:
-                path, below = prefix + name, os.path.join(full, name)
+                path, below = prefix + name, full + b"/" + name
                 if key.endswith(b"/"):
                     path += b"/"
                     stack.append((path, below, st_child, self._list(path, below, st_child), [0]))

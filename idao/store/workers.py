@@ -22,11 +22,13 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from idao.errors import IdaoError
 from idao.store.chunks import ChunkWriter, FileReader, Taken
 from idao.store.packs import IndexRow, Pack
+from idao.store.seal import StoreKeys
 
 if TYPE_CHECKING:
     from idao.store.intake import Step
@@ -55,8 +57,11 @@ _LENGTH = struct.Struct(">Q")
 class Setup(NamedTuple):
     """What a worker needs of the home; `known` are the first 8 bytes of the index's ids, ascending."""
 
-    writer: Callable[[str, Callable[[bytes], bytes | None], Callable[[bytes], bool] | None], ChunkWriter]
-    reader: Callable[[ChunkWriter, Callable[[int], None]], FileReader]
+    keys: StoreKeys
+    folder: Path
+    prefix: str
+    run_secret: bytes
+    direct: bool
     known: array[int]
 
 
@@ -321,8 +326,11 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
             _send(sock, ("read", read[0]))
             read[0] = 0
 
-    writer = setup.writer(f"-{number}", lookup, claims.claim)
-    reader = setup.reader(writer, tick)
+    keys, prefix = setup.keys, f"{setup.prefix}-{number}"
+    writer = ChunkWriter(
+        keys, setup.folder, prefix, setup.run_secret, lookup, claims.claim, direct=setup.direct
+    )
+    reader = FileReader(writer, keys, tick)
     while True:
         word, tasks = waiting.popleft() if waiting else _must(_receive(sock))
         if word == "close":
