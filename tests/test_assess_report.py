@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from dataclasses import fields, is_dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from subprocess import run
 from sys import executable
@@ -15,7 +16,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import idao.assess
-from idao.assess import AssessFile, Earlier, Options, assess, assessor_for, code_hash, detect_category, explain
+from idao.assess import (
+    AssessFile,
+    Earlier,
+    Options,
+    assess,
+    assessor_for,
+    code_hash,
+    detect_category,
+    explain,
+)
 from idao.assess.registry import ASSESSORS, CATEGORIES, SOURCES
 from idao.assess.report import Fingerprint, Report
 from idao.crypto import canonical
@@ -37,13 +47,13 @@ def chance(seed: int, count: int) -> list[int]:
 
 def vector_cases() -> dict[str, tuple[list[AssessFile], str, Options]]:
     numbers = chance(1, 900)
-    rows = [f"{n % 977}.{m % 10},{m % 131},{'ab'[n % 977 > 480]}" for n, m in zip(numbers, numbers[1:], strict=False)]
+    rows = [f"{n % 977}.{m % 10},{m % 131},{'ab'[n % 977 > 480]}" for n, m in pairwise(numbers)]
     table = "size,age,label\n" + "\n".join([*rows[:300], *rows[:30], "1,,a", "x,3,b"]) + "\n"
     words = ["data", "is", "kept", "by", "those", "who", "made", "it", "and", "shared", "when", "asked", "."]
     text = " ".join(words[n % 13] for n in numbers)
     return {
         "empty": ([], "generic", Options()),
-        "files": ([file("a", b"1" * 50), file("b", b"1" * 50), file("c.png", b"no image")], "other", Options()),
+        "files": ([file("a", b"1" * 50), file("b", b"1" * 50), file("c.png", b"no")], "other", Options()),
         "table": ([file("t.csv", table.encode())], "tabular", Options(("label",))),
         "lines": ([file("t.jsonl", b'{"a": 1.5, "b": null}\n{"a": 2}\n[]\n')], "tabular", Options()),
         "texts": ([file("a.txt", text.encode()), file("b.txt", (text + " end").encode())], "text", Options()),
@@ -158,8 +168,13 @@ def test_every_module_is_in_the_code_hash_also_from_a_zip(tmp_path: Path) -> Non
     with zipfile.ZipFile(archive, "w") as z:
         for path in sorted((PACKAGE.parent).glob("*.py")) + sorted(PACKAGE.parent.glob("*/*.py")):
             # Other line ends, as a checkout may have them, are the same code.
-            z.writestr(str(path.relative_to(PACKAGE.parent.parent)), path.read_bytes().replace(b"\n", b"\r\n"))
-    code = "import sys; sys.path.insert(0, sys.argv[1]); import idao.assess as a; print(a.__file__, a.code_hash().hex())"
+            z.writestr(
+                str(path.relative_to(PACKAGE.parent.parent)), path.read_bytes().replace(b"\n", b"\r\n")
+            )
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "import idao.assess as a; print(a.__file__, a.code_hash().hex())"
+    )
     out = run(
         [executable, "-c", code, str(archive)], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout.split()  # fmt: skip
@@ -169,7 +184,15 @@ def test_every_module_is_in_the_code_hash_also_from_a_zip(tmp_path: Path) -> Non
 def test_sources_hold_no_float_clock_or_chance() -> None:
     for path in PACKAGE.glob("*.py"):
         source = path.read_text()
-        for word in ("import random", "import time", "import os", "import secrets", "float(", "numpy", "open("):
+        for word in (
+            "import random",
+            "import time",
+            "import os",
+            "import secrets",
+            "float(",
+            "numpy",
+            "open(",
+        ):
             assert word not in source.replace("startswith(", ""), (path.name, word)
 
 

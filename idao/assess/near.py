@@ -16,7 +16,7 @@ from math import isqrt
 from idao.assess.report import WHOLE, share
 
 ROWS_MAX = 320
-"""Rows compared pair by pair: some 30 ms. Four times 64, the largest scale, and a fifth."""
+"""Rows compared pair by pair: some 30 ms."""
 BITS = 1_024
 """Bits of one row: distances of 128 bytes cost little more than of one."""
 LEVELS_MAX, LEVELS_MIN = 256, 8
@@ -26,12 +26,14 @@ CATEGORIES_MAX = 16
 """Values of a text column that is compared: each takes its own bits."""
 NEIGHBOURS = 10
 """K of the label check: the usual choice; more blurs small classes."""
-SCALES = ((4, 1), (16, 2), (64, 3))
-"""(k, log4 k): the neighbours from whose distances the density is told, see `_threshold`."""
-CROWDS = ((2, 1), (1, 3), (0, 6))
-"""(e, m): m rows where 1/4^e is expected. By chance (Poisson) that is so for 6, 0.2 and 0.06 % of rows."""
-CHANCE = 600
-"""bp of honest rows that the thresholds take for near copies: 0 to 5 in 100 in data of 2 to 30 columns."""
+SCALES = ((4, 1), (16, 2))
+"""(k, log4 k): the neighbours from whose distances the density is told, see `_radii`. A larger k would take
+small classes for groups of copies."""
+CROWDS = ((1, 3), (0, 6))
+"""(e, m): m rows where 1/4^e is expected, which is so by chance (Poisson) for 0.2 and 0.06 % of rows."""
+CHANCE, WIDE_CHANCE = 600, 1_500
+"""bp of honest rows taken for near copies within the `near` and the `wide` radius: 0 to 5 and 2 to 15 in 100
+in data of 2 to 30 columns."""
 _ROW_BITS = 16
 _TENS: tuple[int, ...] = tuple(10**i for i in range(13))
 _DECIMAL = re.compile(r"([+-]?)(\d{1,24})?(?:\.(\d{0,40}))?(?:[eE]([+-]?\d{1,2}))?", re.ASCII)
@@ -107,37 +109,39 @@ def distances(code: int, others: Sequence[int]) -> list[int]:
     return [(code ^ other).bit_count() for other in others]
 
 
-def _threshold(ranked: Sequence[int]) -> int:
-    """Below which distance rows are nearer than chance; 0 if none is. `ranked` ascending, the own 0 first.
+def _radii(ranked: Sequence[int]) -> tuple[int, int, int]:
+    """(reach, near, wide) of a row: distances within which other rows are too near; 0 if none is.
 
-    Where d(k) is the distance to the k-th neighbour, the number of neighbours within r grows like r^D, so
-    (d(k)/d(4k))^D = 1/4 whatever the dimension D. At d(k)·(d(k)/d(4k))^q one expects k/4^q neighbours.
-    Copies with jitter are more than that, in groups of up to k.
+    `ranked` ascending, the row's own 0 first. Where d(k) is the distance to the k-th neighbour, the number of
+    neighbours within r grows like r^D, so (d(k)/d(4k))^D = 1/4 whatever the dimension D. So one expects
+    1/4^e neighbours at d(k)·(d(k)/d(4k))^(log4 k + e). Copies with jitter are more, in groups of up to k.
     """
-    best = 0
+    reach, near, wide = 0, 0, 0
     for k, log in SCALES:
         # Less than a fifth beyond 4k is the rim of the sample, not its density.
         if 5 * k > len(ranked):
             break
-        near, far = ranked[k], ranked[4 * k]
-        if not far:
+        inner, outer = ranked[k], ranked[4 * k]
+        if not outer:
             continue
-        for e, crowd in CROWDS:
-            q = log + e
-            radius = near ** (q + 1) // far**q
-            if radius > best and crowd < k and ranked[crowd] <= radius:
-                best = radius
-    return best
+        empty, rare, usual = (inner ** (log + e + 1) // outer ** (log + e) for e in (2, 1, 0))
+        reach, wide = max(reach, empty), max(wide, rare)
+        if k > CROWDS[0][1] and ranked[CROWDS[0][1]] <= rare:
+            near = max(near, rare)
+        if k > CROWDS[1][1] and ranked[CROWDS[1][1]] <= usual:
+            near = max(near, usual)
+    return reach, max(near, reach), max(near, wide)
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """`leaders`: rows that are not near duplicates of an earlier one. `thresholds`: of every row, the
-    distance below which another is nearer than chance (0: none). `suspects`: rows whose neighbours mostly
-    have another label; `agreeing`: how many have the neighbours' label; `kappa`: that beyond chance, bp."""
+    """`copies`: bp of rows that are near copies of others. `leaders`: rows that are not. `reach`: of every
+    row, the distance within which another is nearer than chance. `suspects`: rows whose neighbours mostly
+    have another label; `agreeing`: rows with their neighbours' label; `kappa`: that beyond chance, bp."""
 
+    copies: int
     leaders: tuple[int, ...]
-    thresholds: tuple[int, ...]
+    reach: tuple[int, ...]
     judged: int
     agreeing: int
     suspects: tuple[int, ...]
@@ -147,18 +151,22 @@ class Neighbours:
 def compare(rows: Sequence[int], labels: Sequence[str] | None) -> Neighbours:
     """Near duplicates among the codes `rows`, and if there are `labels` their leave-one-out agreement."""
     leaders: list[int] = []
-    limits: list[int] = []
+    wider: list[int] = []
+    reaches: list[int] = []
     table: list[list[int]] = []
     for i, code in enumerate(rows):
         ds = distances(code, rows)
-        t = _threshold(sorted(ds))
-        limits.append(t)
-        if t and any(ds[j] <= t for j in leaders):
-            continue
-        leaders.append(i)
-        table.append(ds)
+        reach, near, wide = _radii(sorted(ds))
+        reaches.append(reach)
+        if not (wide and any(ds[j] <= wide for j in wider)):
+            wider.append(i)
+        if not (near and any(ds[j] <= near for j in leaders)):
+            leaders.append(i)
+            table.append(ds)
+    n = len(rows)
+    copies = max(beyond_chance(n - len(leaders), n, CHANCE), beyond_chance(n - len(wider), n, WIDE_CHANCE))
     if labels is None or len(leaders) <= 2 * NEIGHBOURS:
-        return Neighbours(tuple(leaders), tuple(limits), 0, 0, (), 0)
+        return Neighbours(copies, tuple(leaders), tuple(reaches), 0, 0, (), 0)
     suspects = []
     pairs: dict[tuple[str, str], int] = {}
     for i, ds in zip(leaders, table, strict=True):
@@ -169,7 +177,7 @@ def compare(rows: Sequence[int], labels: Sequence[str] | None) -> Neighbours:
             suspects.append(i)
     agreeing = sum(n for (a, b), n in pairs.items() if a == b)
     kappa = _kappa(pairs, len(leaders))
-    return Neighbours(tuple(leaders), tuple(limits), len(leaders), agreeing, tuple(suspects), kappa)
+    return Neighbours(copies, tuple(leaders), tuple(reaches), len(leaders), agreeing, tuple(suspects), kappa)
 
 
 def _vote(i: int, ds: Sequence[int], leaders: Sequence[int], labels: Sequence[str]) -> tuple[str, int, int]:

@@ -160,7 +160,11 @@ def iban(text: str) -> bool:
 
 
 def _public(address: bytes) -> bool:
-    a, b, c, d = (int(part) for part in address.split(b"."))
+    """A dotted quad that may belong to somebody's machine."""
+    parts = address.lstrip(b"(").split(b".")
+    if not parts[0]:
+        return False
+    a, b, c, d = map(int, parts)
     if max(a, b, c, d) > 255 or a in (0, 10, 127) or a >= 224 or (b, c, d) == (0, 0, 0):
         return False
     return not ((a == 192 and b == 168) or (a == 172 and 16 <= b < 32) or (a == 169 and b == 254))

@@ -89,8 +89,8 @@ class Slice:
     grids: Annotated[tuple[Grid, ...], Size(1, 64)]
     levels: Annotated[bytes, Size(0, 64 * 512)]
     """Row by row, one byte per grid."""
-    thresholds: Annotated[bytes, Size(0, 2 * 512)]
-    """Row by row, two bytes: the distance below which another row is nearer than chance."""
+    reach: Annotated[bytes, Size(0, 2 * 512)]
+    """Row by row, two bytes: the distance within which another row is nearer than chance."""
 
 
 @dataclass(frozen=True, slots=True)

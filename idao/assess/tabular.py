@@ -266,17 +266,16 @@ def _near(
     every = len(chosen) == len(rows.order)
     found = near.compare(codes, [label.cells[i] for i in chosen] if every and label else None)
     card.counts.update(near_duplicate_rows=len(chosen) - len(found.leaders), rows_compared=len(chosen))
-    limits = found.thresholds
+    reach = found.reach
     if len(cols) > len(numeric):
         # Earlier tables are compared by numbers alone: their cuts do not depend on which categories occur.
         plain, grids, levels = _encode(numeric, chosen)
-        limits = near.compare(plain, None).thresholds
+        reach = near.compare(plain, None).reach
     card.slice = Slice(
         _name_hash(main.name), _pack(low), _pack(high), tuple(grids),
-        b"".join(bytes(r) for r in levels), b"".join(t.to_bytes(2, "big") for t in limits),
+        b"".join(bytes(r) for r in levels), b"".join(t.to_bytes(2, "big") for t in reach),
     )  # fmt: skip
-    copies = near.beyond_chance(len(chosen) - len(found.leaders), len(chosen), near.CHANCE)
-    return WHOLE - copies, _seen_nearly(rows, numeric, earlier), found if every else None
+    return WHOLE - found.copies, _seen_nearly(rows, numeric, earlier), found if every else None
 
 
 def _seen_nearly(rows: Rows, numeric: Sequence[Column], earlier: Earlier) -> int:
@@ -308,7 +307,7 @@ def _seen_in(rows: Rows, named: dict[bytes, Column], item: Slice) -> int:
     cells = [named[g.column].cells for g in item.grids]
     ours = [[near.level(g, near.number(c[i])) for g, c in zip(grids, cells, strict=True)] for i in inside]
     known = near.codes(theirs, bits)
-    limits = [int.from_bytes(item.thresholds[i : i + 2], "big") for i in range(0, len(item.thresholds), 2)]
+    limits = [int.from_bytes(item.reach[i : i + 2], "big") for i in range(0, len(item.reach), 2)]
     count = 0
     for code in near.codes(ours, bits):
         count += any(d <= t for d, t in zip(near.distances(code, known), limits, strict=True) if t)
