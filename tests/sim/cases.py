@@ -514,17 +514,6 @@ def peer_42_nothing_is_signed_when_told_not_to(m: Any) -> None:
 
 
 @case
-def peer_12_idle_and_busy_a_thousand_times(m: Any) -> None:
-    b = Bench(m, n=1)
-    b.start()
-    for height in range(1, 1001):
-        assert not [e for e in b.effects if not isinstance(e, ev.Commit)], "idle: nothing said, no timer"
-        b.feed(ev.PoolNonEmpty(height))
-        assert len(b.of(ev.Commit)) == 1 and b.of(ev.Commit)[0].height == height
-        b.forget_effects().start(height=height + 1, tip=X)
-
-
-@case
 def work_for_another_height_arms_nothing(m: Any) -> None:
     b = Bench(m).start(height=2).feed(ev.PoolNonEmpty(1))
     assert b.effects == []
@@ -649,3 +638,14 @@ def storage_comes_before_speech(m: Any) -> None:
         if isinstance(e, ev.Persist | ev.Sign)
     ]  # fmt: skip
     assert kinds[:4] == ["block", "notarize", "cert", "finalize"]
+
+
+@case
+def peer_12_idle_and_busy_a_thousand_times(m: Any) -> None:
+    b = Bench(m, n=1)
+    b.start()
+    for height in range(1, 1001):
+        assert not [e for e in b.effects if not isinstance(e, ev.Commit)], "idle: nothing said, no timer"
+        b.feed(ev.PoolNonEmpty(height))
+        assert len(b.of(ev.Commit)) == 1 and b.of(ev.Commit)[0].height == height
+        b.forget_effects().start(height=height + 1, tip=X)

@@ -132,6 +132,16 @@ class Silent(Liar):
         return []
 
 
+class Dead(Liar):
+    """Its process died: its connections close."""
+
+    sin = "dead"
+
+    def boot(self) -> None:
+        for other in self.world.nodes:
+            self.world.after(60, lambda o=other: o.turn(ev.PeerDown(self.peer)))
+
+
 class Withholder(Liar):
     """Proposes blocks and never shows them; shows everything else."""
 
@@ -458,6 +468,7 @@ LIARS: dict[str, type[Liar]] = {
         TwoVotes,
         Nuller,
         Silent,
+        Dead,
         Withholder,
         Laggard,
         Amnesiac,

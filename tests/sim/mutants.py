@@ -75,11 +75,13 @@ def caught_by_case(machine: Any) -> str | None:
     return None
 
 
-def caught_by_simulation(machine: Any, limit_s: float = 60.0) -> str | None:
+def caught_by_simulation(
+    machine: Any, kinds: tuple[str, ...] = KINDS_OF_RUNS, seeds: int = SEEDS, limit_s: float = 60.0
+) -> str | None:
     """The first seed that notices: kinds take turns."""
     end = time.monotonic() + limit_s
-    for seed in range(SEEDS):
-        for kind in KINDS_OF_RUNS:
+    for seed in range(seeds):
+        for kind in kinds:
             try:
                 World(KINDS[kind](seed), machine).run()
             except Exception as e:

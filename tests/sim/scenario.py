@@ -62,7 +62,7 @@ def _liars(rng: random.Random, powers: tuple[int, ...]) -> dict[int, str]:
     liars: dict[int, str] = {}
     if rng.random() < 0.2:
         return liars
-    sins = [s for s in LIARS if s != "SteadyTwin"]
+    sins = [s for s in LIARS if s not in ("SteadyTwin", "Dead")]
     for i in rng.sample(range(len(powers)), len(powers)):
         if powers[i] <= room:
             room -= powers[i]
