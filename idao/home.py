@@ -4,6 +4,7 @@
     keys/lock            what a passphrase opens (or says that there is none)
     keys/identity.key    signs transactions and ballots      } sealed under the lock
     keys/next.key        replaces it in a rotation           }
+    keys/after.key       comes after that one; only while a rotation runs
     keys/validator.key   signs blocks and checkpoints        }
     keys/data.key        wraps asset keys, keys chunk ids    }
     keys/history         inception record and key events: public, so reading needs no key
@@ -32,15 +33,17 @@ from typing import Annotated, Any
 from idao.crypto import canonical, seal
 from idao.crypto.keys import Signer
 from idao.errors import Busy, Locked, Malformed, NoHome, NotFound, UsageError
+from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
-from idao.model import Inception, SignedKeyEvent, Size
+from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
 
 CONFIG_BYTES_MAX = 64 * 1024
 PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
 LOCK_POLL_S = 0.05
 """How often a waiting process looks at the lock again."""
-RING = ("identity", "next", "validator", "data")
+IDENTITY_FILES = ("identity", "next", "after")
+"""Key files that may hold the current and the next identity key; `after` only while a rotation runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class History:
 
     inception: Inception
     events: Annotated[tuple[SignedKeyEvent, ...], Size(0, KEY_EVENTS_MAX)]
+
+    @property
+    def last(self) -> Inception | KeyEvent:
+        """What names the current key and commits to the next. Unchecked: `identity.key_at` verifies."""
+        return self.events[-1].event if self.events else self.inception
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +179,10 @@ class Home:
 
     def save_config(self) -> None:
         lines = ["# idao configuration; see 'idao config show --origin'"]
+        lines += [f"{key} = {_toml(self.config[key])}" for key in DEFAULTS if key in self.config]
         for section, values in self.config.items():
+            if section in DEFAULTS:
+                continue
             lines.append(f"\n[{section}]")
             lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
         write_file(self.path / "config.toml", ("\n".join(lines) + "\n").encode())
@@ -196,6 +207,9 @@ class Home:
     def members(self) -> list[str]:
         folder = self.keys_folder / "members"
         return sorted(p.stem for p in folder.glob("*.history")) if folder.is_dir() else []
+
+    def has_member_key(self, name: str) -> bool:
+        return self._member(name, "key").is_file()
 
     def add_member(self, name: str, history: History, seed: bytes, kek: bytes) -> None:
         key = self._member(name, "key")
@@ -230,12 +244,57 @@ class Home:
         if seal.needs_passphrase(lock):
             passphrase = read_passphrase(passphrase_file, "passphrase of this home: ")
         kek = seal.open_lock(lock, passphrase)
-        secrets = [seal.unseal(kek, name, self._key_bytes(f"{name}.key")) for name in RING]
-        return Keys(Signer(secrets[0]), Signer(secrets[1]), Signer(secrets[2]), secrets[3], kek)
+        current, following = map(Signer, self._identity_seeds(kek))
+        validator = Signer(self.read_key("validator", kek))
+        return Keys(current, following, validator, self.read_key("data", kek), kek)
+
+    def _identity_seeds(self, kek: bytes) -> tuple[bytes, bytes]:
+        """Seeds of the current and the next key. The history tells which is which, whatever a crash left."""
+        kept = [n for n in IDENTITY_FILES if n != "after" or (self.keys_folder / "after.key").exists()]
+        seeds = {Signer(seed).public: seed for seed in (self.read_key(name, kek) for name in kept)}
+        last = self.history().last
+        following = [seed for public, seed in seeds.items() if next_commitment(public) == last.next]
+        if last.key not in seeds or not following:
+            raise Malformed("the key files are not those of the key history", hint="restore a backup")
+        return seeds[last.key], following[0]
+
+    def read_key(self, name: str, kek: bytes) -> bytes:
+        return seal.unseal(kek, name, self._key_bytes(f"{name}.key"))
 
     def write_key(self, name: str, secret: bytes, kek: bytes) -> None:
         sealed = seal.seal(kek, name, secret, entropy(seal.NONCE_BYTES))
         write_file(self.keys_folder / f"{name}.key", sealed)
+
+    def remove_key(self, name: str) -> None:
+        (self.keys_folder / f"{name}.key").unlink(missing_ok=True)
+        sync_folder(self.keys_folder)
+
+    def turn_keys(self, history: History, after: bytes, kek: bytes) -> None:
+        """Makes `history` true, whose last event brings in the next key and commits to the one of `after`.
+
+        A crash at any point leaves the old keys or the new ones (`_identity_seeds`).
+        """
+        self.write_key("after", after, kek)
+        write_file(self.keys_folder / "history", canonical.pack(history))
+        self.settle_keys(kek)
+
+    def settle_keys(self, kek: bytes) -> bool:
+        """Puts the identity keys into the files named after them. True if a crash had left it to do."""
+        if not (self.keys_folder / "after.key").exists():
+            return False
+        names = ("identity", "next")
+        seeds = self._identity_seeds(kek)
+        stale = seeds != tuple(self.read_key(name, kek) for name in names)
+        if stale:
+            for name, seed in zip(names, seeds, strict=True):
+                self.write_key(name, seed, kek)
+        self.remove_key("after")
+        return stale
+
+    def relock(self, kek: bytes, passphrase: str | None) -> None:
+        """A new lock for the same keys; None means no passphrase."""
+        made = seal.make_lock(kek, passphrase, entropy(seal.LOCK_RANDOM_BYTES))
+        write_file(self.keys_folder / "lock", made)
 
     # --- one process at a time
 
@@ -287,6 +346,11 @@ def read_passphrase(flag: str | None, prompt: str, *, confirm: bool = False) -> 
         if done.returncode:
             raise Locked(f"IDAO_PASSPHRASE_COMMAND ended with {done.returncode}")
         return _first_line(done.stdout, "IDAO_PASSPHRASE_COMMAND")
+    return ask_passphrase(prompt, confirm=confirm)
+
+
+def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:
+    """From a terminal; `Locked` without one."""
     if os.environ.get("IDAO_NO_INPUT") or not sys.stdin.isatty():
         raise Locked(
             "the keys of this home need a passphrase",
@@ -326,15 +390,30 @@ def _read_config(path: Path) -> dict[str, Any]:
     except OSError as e:
         raise UsageError(f"config.toml cannot be read: {e.strerror}", code="config") from e
     for section, values in config.items():
-        if not isinstance(values, dict):
+        if section in DEFAULTS:
+            check_setting(section, values)
+        elif not isinstance(values, dict):
             raise UsageError(f"config.toml: '{section}' stands outside a section", code="config")
     return config
+
+
+def check_setting(key: str, value: Any) -> None:
+    """`UsageError` for a value that `wait` or `color` cannot have."""
+    if key == "wait" and (type(value) not in (int, float) or not 0 <= value <= WAIT_S_MAX):
+        raise UsageError(f"wait is a number of seconds, not '{value}'", code="config")
+    if key == "color" and value not in COLORS:
+        raise UsageError(f"color is one of {', '.join(COLORS)}, not '{value}'", code="config")
+
+
+def configured(path: Path, key: str) -> Any:
+    """A setting of `DEFAULTS`, as the home at `path` has it, if there is one."""
+    return _read_config(path).get(key, DEFAULTS[key])
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return str(value)
     text = str(value)
     escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in text)

@@ -272,7 +272,7 @@ def _media_type(name: str) -> str:
     return mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 
-def _read_small(path: Path, what: str) -> bytes:
+def read_small(path: Path, what: str) -> bytes:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"the {what} '{path}' is not a file")
@@ -286,8 +286,8 @@ def _read_small(path: Path, what: str) -> bytes:
 
 
 def _read_policy(path: Path | None) -> policy.Policy:
-    return policy.OWNER_ONLY if path is None else policy.parse(_read_small(path, "policy"))
+    return policy.OWNER_ONLY if path is None else policy.parse(read_small(path, "policy"))
 
 
 def _read_card(path: Path | None, kind: str) -> bytes | None:
-    return None if path is None else card.to_bytes(card.read(_read_small(path, "card"), kind))
+    return None if path is None else card.to_bytes(card.read(read_small(path, "card"), kind))
