@@ -208,5 +208,5 @@ def _kappa(pairs: dict[tuple[str, str], int], n: int) -> int:
     agree = sum(count for (a, b), count in pairs.items() if a == b) * n
     chance = sum(count * guessed.get(name, 0) for name, count in real.items())
     kappa = WHOLE * (agree - chance) // (n * n - chance) if n * n > chance else 0
-    # Two standard errors of pure chance: what lies within tells nothing.
-    return kappa if kappa * isqrt(n) > 2 * WHOLE else 0
+    # Three standard errors of pure chance: what lies within tells nothing.
+    return kappa if kappa * isqrt(n) > 3 * WHOLE else 0
