@@ -68,7 +68,11 @@ GLOBAL_FLAGS = {
 GLOBAL_VALUES = {
     "--home": ("home", "DIR", "the home (IDAO_HOME)"),
     "--quorum": ("quorum", "NAME|ID", "the quorum meant (IDAO_QUORUM)"),
-    "--wait": ("wait", "SECONDS", "how long to wait for finality or a lock; default 30, 0 = do not"),
+    "--wait": (
+        "wait",
+        "SECONDS",
+        "how long to wait for finality or a lock; default 30, 0 = do not",
+    ),
     "--passphrase-file": ("passphrase_file", "FILE", "file whose first line opens the keys"),
 }
 
@@ -94,17 +98,29 @@ def read_globals(args: list[str]) -> tuple[dict[str, Any], list[str]]:
         else:
             rest.append(arg)
     if "wait" in found:
-        found["wait"] = _seconds(found["wait"])
+        found["wait"] = _seconds("--wait", found["wait"])
     return found, rest
 
 
-def _seconds(text: str) -> float:
+def _environment() -> dict[str, Any]:
+    """Global options from the environment. IDAO_HOME and the passphrase are read where they are used."""
+    found: dict[str, Any] = {}
+    if quorum := os.environ.get("IDAO_QUORUM"):
+        found["quorum"] = quorum
+    if wait := os.environ.get("IDAO_WAIT"):
+        found["wait"] = _seconds("IDAO_WAIT", wait)
+    if os.environ.get("IDAO_NO_INPUT"):
+        found["no_input"] = True
+    return found
+
+
+def _seconds(what: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value <= 10**9:
-        raise UsageError(f"--wait takes a number of seconds, not '{text}'")
+        raise UsageError(f"{what} takes a number of seconds, not '{text}'")
     return value
 
 
@@ -151,27 +167,29 @@ def _run(words: list[str]) -> int:
     from idao import ui
 
     if not words or words[0] in ("--help", "-h"):
-        ui.write_text(help_text())
-        return 0
+        return _tell("help", help_text())
     if words[0] == "help":
         return _help(words[1:])
     if words[0] in ("--version", "-V"):
-        ui.write(f"idao {__version__}")
+        ui.result({"version": __version__}, [f"idao {__version__}"])
         return 0
     if words[0] not in FAMILIES:
         raise _unknown(words[0])
     return _invoke(words[0], words[1:])
 
 
-def _help(words: list[str]) -> int:
+def _tell(what: str, text: str) -> int:
     from idao import ui
 
+    ui.result({what: text}, text.split("\n"))
+    return 0
+
+
+def _help(words: list[str]) -> int:
     if not words:
-        ui.write_text(help_text())
-        return 0
+        return _tell("help", help_text())
     if words[0] == "exit-codes":
-        ui.write_text(exit_codes_text())
-        return 0
+        return _tell("exit_codes", exit_codes_text())
     if words[0] not in FAMILIES:
         raise _unknown(words[0])
     return _invoke(words[0], [*words[1:], "--help"])
@@ -179,22 +197,33 @@ def _help(words: list[str]) -> int:
 
 def _invoke(word: str, args: list[str]) -> int:
     import typer
-    from typer._click.exceptions import ClickException
+    from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
+    command = command_of(word)
     try:
-        code = command_of(word).main(args, prog_name=f"idao {word}", standalone_mode=False)
+        code = command.main(args, prog_name=f"idao {word}", standalone_mode=False)
         return int(code or 0)
     except typer.Exit as e:
         return int(e.exit_code)
     except typer.Abort as e:
         raise KeyboardInterrupt from e
+    except NoArgsIsHelpError as e:
+        names = ", ".join(getattr(command, "commands", {}))
+        raise UsageError(f"'idao {word}' wants one more word", hint=f"one of: {names}") from e
     except ClickException as e:
-        raise UsageError(_lower(e.format_message()), hint=f"see 'idao {word} --help'") from e
+        raise _unreadable(word, e) from e
 
 
-def _lower(message: str) -> str:
-    text = message.strip().rstrip(".").replace("\n", " ")
-    return text[:1].lower() + text[1:]
+def _unreadable(word: str, e: Any) -> UsageError:
+    """What the parser said, as a refusal; near misses of global options it cannot know."""
+    message, _, near = e.format_message().strip().replace("\n", " ").partition(" Did you mean ")
+    option = getattr(e, "option_name", None)
+    if option and not near:
+        known = difflib.get_close_matches(option, [*GLOBAL_FLAGS, *GLOBAL_VALUES], n=1)
+        near = f"'{known[0]}'?" if known else ""
+    hint = f"did you mean {near}" if near else f"see 'idao {word} --help'"
+    message = message.rstrip(".")
+    return UsageError(message[:1].lower() + message[1:], hint=hint)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -202,14 +231,11 @@ def main(args: list[str] | None = None) -> int:
     from idao import ui
 
     raw = sys.argv[1:] if args is None else args
-    if os.environ.get("_IDAO_COMPLETE"):
-        from idao.completion import answer
-
-        return int(answer())
+    ui.options = ui.Options(json="--json" in raw)  # so that a broken option is reported in the right form
     try:
-        ui.options.json = "--json" in raw  # so that a broken option is reported in the right form
         found, words = read_globals(raw)
-        for field, value in found.items():
+        ui.options.flags = frozenset(found)
+        for field, value in {**_environment(), **found}.items():
             setattr(ui.options, field, value)
         if ui.options.no_input:
             os.environ["IDAO_NO_INPUT"] = "1"
@@ -219,14 +245,38 @@ def main(args: list[str] | None = None) -> int:
     except IdaoError as e:
         return ui.error(e)
     except KeyboardInterrupt:
-        sys.stderr.write("idao: interrupted\n")
+        ui.error(IdaoError("interrupted", code="interrupted"))
         return 130
     except BrokenPipeError:
         # The reader has what it wanted ('idao log tail | head'); this is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 0
     except Exception as e:
-        return _bug(e)
+        return ui.error(known) if (known := _of_this_machine(e)) else _bug(e)
+
+
+def _close_stdout() -> None:
+    """So that Python does not flush into it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_this_machine(e: Exception) -> IdaoError | None:
+    """The refusal for what is wrong with disk or memory, not with idao."""
+    if type(e).__module__ == "sqlite3":
+        import sqlite3
+
+        from idao.store.opening import refusal
+
+        outside = isinstance(e, sqlite3.OperationalError) or type(e) is sqlite3.DatabaseError
+        return refusal("a database of this home", e) if isinstance(e, sqlite3.Error) and outside else None
+    if isinstance(e, OSError) and e.strerror:
+        if e.filename is None:
+            _close_stdout()
+        where = f"{os.fsdecode(e.filename)}: " if e.filename else ""
+        return IdaoError(f"{where}{e.strerror}", hint="see 'idao doctor'", code="disk")
+    if isinstance(e, MemoryError):
+        return IdaoError("this machine has not enough memory for that", code="memory")
+    return None
 
 
 def _bug(e: Exception) -> int:
@@ -239,6 +289,5 @@ def _bug(e: Exception) -> int:
         f.write("".join(traceback.format_exception(e)))
     from idao import ui
 
-    code = IdaoError(f"a bug in idao: {type(e).__name__}; details in {f.name}", code="bug")
-    ui.error(code)
+    ui.error(IdaoError(f"a bug in idao: {type(e).__name__}; details in {f.name}", code="bug"))
     return 70

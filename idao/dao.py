@@ -22,7 +22,7 @@ from idao.crypto import canonical
 from idao.crypto.keys import Signer
 from idao.errors import Malformed, NotFound, Pending, Refused, UsageError
 from idao.home import Home, Keys, now_ms
-from idao.ledger.idao import Identity
+from idao.ledger.idao import Identity, Rotate
 from idao.ledger.registry import KINDS
 from idao.ledger.state import State
 from idao.ledger.tx import Envelope, Receipt, SignedTx, parse_tx, sign_tx
@@ -172,10 +172,11 @@ class Dao:
             raise NotFound(f"{what} ledger '{wanted}' in this home", hint="see 'idao status'")
         return matches[0]
 
-    def home_db(self) -> sqlite3.Connection:
+    def home_db(self, *, readonly: bool = False) -> sqlite3.Connection:
+        """home.db; for reading alone it also opens where nothing can be written."""
         from idao.store.home_db import open_home_db
 
-        return open_home_db(self.home.database)
+        return open_home_db(self.home.database, readonly=readonly)
 
     # --- ids
 
@@ -208,7 +209,7 @@ class Dao:
             return parse_id("idao", text)
         if text in ("me", "self"):
             return self.me
-        with self.home_db() as db:
+        with self.home_db(readonly=True) as db:
             row = db.execute("select id from petname where name = ? and kind = 'idao'", (text,)).fetchone()
         if row is None:
             raise NotFound(
@@ -219,7 +220,7 @@ class Dao:
     def petname(self, idao: bytes) -> str | None:
         if idao == self.me:
             return str(self.home.get("idao", "name", "")) or None
-        with self.home_db() as db:
+        with self.home_db(readonly=True) as db:
             row = db.execute("select name from petname where id = ? and kind = 'idao'", (idao,)).fetchone()
         return None if row is None else str(row[0])
 
@@ -245,8 +246,9 @@ class Dao:
         with self.home.exclusive(self.wait_s):
             store = LedgerStore.open(self.ledger_path())
             try:
-                raws = self._sign(store, who, bodies)
                 with self.home_db() as db:
+                    self._catch_up(store, db, who)
+                    raws = self._sign(store, who, bodies)
                     self._queue(db, store.chain.quorum, raws)
                     return self._drive(store, db, raws)
             finally:
@@ -257,10 +259,37 @@ class Dao:
         """Runs what waits: queued transactions and due actions. For a crash, and for time that has passed."""
         return self.submit([])
 
+    def _catch_up(self, store: LedgerStore, db: sqlite3.Connection, who: Actor) -> None:
+        """Brings the ledger the owner's key events that it lacks, before anything the new key signs."""
+        registered = store.state().get(Identity, who.idao)
+        if who.idao != self.me or registered is None:
+            return
+        history = self.home.history()
+        if registered.key_seq > _key_seq(history):
+            raise Refused(
+                "the ledger knows a later key than this home",
+                hint="restore a newer backup, or start a new home by the phrase: idao key recover",
+                code="key-replaced",
+            )
+        lacking = tuple(e for e in history.events if e.event.key_seq > registered.key_seq)
+        if not lacking:
+            return
+        self.home.settle_keys(self.keys().kek)
+        queued = self._queued_envelopes(db, store.chain.quorum)
+        raws: list[bytes] = []
+        if not any(e.kind == "idao.rotate" and e.key == who.signer.public for e in queued):
+            raws = self._sign(store, who, [("idao.rotate", Rotate(lacking))])
+            self._queue(db, store.chain.quorum, raws)
+        if len(store.validators(store.height + 1)[1].validators) == 1:
+            self._drive(store, db, raws)
+
     def _sign(self, store: LedgerStore, who: Actor, bodies: Sequence[tuple[str, Any]]) -> list[bytes]:
         registered = store.state().get(Identity, who.idao)
-        seq = max(registered.seq if registered else 0, self._queued_seq(store.chain.quorum, who.idao))
-        key_seq = registered.key_seq if registered else 0
+        with self.home_db() as db:
+            queued = self._queued_envelopes(db, store.chain.quorum)
+        seq = max([registered.seq if registered else 0, *(e.seq for e in queued if e.idao == who.idao)])
+        own = who.idao == self.me
+        key_seq = _key_seq(self.home.history()) if own else registered.key_seq if registered else 0
         raws = []
         for kind, body in bodies:
             if kind in ("idao.register", "idao.rotate"):
@@ -285,11 +314,9 @@ class Dao:
             )
         return raws
 
-    def _queued_seq(self, quorum: bytes, idao: bytes) -> int:
-        with self.home_db() as db:
-            rows = db.execute("select envelope from outbox where quorum = ? and state = 'queued'", (quorum,))
-            found = [canonical.unpack(Envelope, row[0]) for row in rows]
-        return max((e.seq for e in found if e.idao == idao), default=0)
+    def _queued_envelopes(self, db: sqlite3.Connection, quorum: bytes) -> list[Envelope]:
+        rows = db.execute("select envelope from outbox where quorum = ? and state = 'queued'", (quorum,))
+        return [canonical.unpack(Envelope, row[0]) for row in rows]
 
     def _queue(self, db: sqlite3.Connection, quorum: bytes, raws: Sequence[bytes]) -> None:
         db.execute("begin immediate")
@@ -358,7 +385,7 @@ class Dao:
 
     def pending(self) -> int:
         """Transactions of this home that wait for a block of the chosen ledger."""
-        with self.home_db() as db:
+        with self.home_db(readonly=True) as db:
             row = db.execute(
                 "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')", (self.quorum,)
             ).fetchone()

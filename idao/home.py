@@ -42,6 +42,11 @@ PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
 LOCK_POLL_S = 0.05
 """How often a waiting process looks at the lock again."""
+DEFAULTS: dict[str, Any] = {"wait": 30, "color": "auto"}
+"""Settings outside the sections of config.toml. A block of one's own takes milliseconds, of a LAN a second:
+who waits half a minute waits for somebody who is away."""
+WAIT_S_MAX = 10**9
+COLORS = ("auto", "never")
 IDENTITY_FILES = ("identity", "next", "after")
 """Key files that may hold the current and the next identity key; `after` only while a rotation runs."""
 

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from idao.errors import IdaoError, UsageError
+from idao.errors import IdaoError, Pending, UsageError, VerificationFailed
 
-WAIT_DEFAULT_S = 30.0
 Progress = Callable[[int, int, int, int], None]
 """(bytes done, bytes in all, files done, files in all)."""
 
@@ -34,14 +33,25 @@ class Options:
     wait: float | None = None
     dry_run: bool = False
     passphrase_file: str | None = None
+    flags: frozenset[str] = frozenset()
+    """Which of these came as flags, not from the environment."""
 
     @property
     def wait_s(self) -> float:
-        return WAIT_DEFAULT_S if self.wait is None else self.wait
+        return float(self._configured("wait")) if self.wait is None else self.wait
+
+    @property
+    def colored(self) -> bool:
+        return not self.no_color and self._configured("color") != "never"
+
+    def _configured(self, key: str) -> Any:
+        from idao import home
+
+        return home.configured(home.locate(self.home), key)
 
 
 options = Options()
-"""Of this process. Set once by `cli.main`, read by commands; the hall gets what it needs as arguments."""
+"""Of this run. Set by `cli.main`, read by commands; the hall gets what it needs as arguments."""
 
 
 def result(
@@ -120,7 +130,13 @@ def _err(message: str) -> None:
 
 
 def error(e: IdaoError) -> int:
-    """Prints a refusal in its one form; returns its exit code."""
+    """Prints a refusal in its one form; returns its exit code.
+
+    Exit codes 3 and 6 are answers, so those also stand on stdout: what is pending, which check failed.
+    """
+    if isinstance(e, Pending | VerificationFailed):
+        check = {"name": e.code, "ok": False, "detail": e.message}
+        result({"ok": False, "checks": [check]}, [f"FAIL  {e.code}  {e.message}"])
     if options.json:
         body = {"code": e.code, "message": e.message, "hint": e.hint}
         sys.stderr.write(dump({"error": body}, compact=True) + "\n")
@@ -162,9 +178,9 @@ def read_ids(values: Sequence[str]) -> list[str]:
 def color() -> bool:
     return (
         sys.stdout.isatty()
-        and not options.no_color
-        and "NO_COLOR" not in os.environ
+        and not os.environ.get("NO_COLOR")
         and os.environ.get("TERM") != "dumb"
+        and options.colored
     )
 
 

@@ -28,10 +28,11 @@ class Assets:
         self.dao = dao
 
     @contextmanager
-    def opened(self) -> Iterator[tuple[Contents, Documents]]:
+    def opened(self, *, write: bool = False) -> Iterator[tuple[Contents, Documents]]:
         """Contents and documents; needs the key."""
         keys = self.dao.keys()
-        with Contents(self.dao.home.path, keys.data, wait_s=self.dao.wait_s) as contents:
+        home, wait_s = self.dao.home.path, self.dao.wait_s
+        with Contents(home, keys.data, wait_s=wait_s, readonly=not write) as contents:
             yield contents, Documents(contents.db, keys.data)
 
     # --- which asset
@@ -92,7 +93,7 @@ class Assets:
         wish = checked(wish)
         if self.dao.pending():
             self.dao.settle()
-        with self.opened() as (contents, docs):
+        with self.opened(write=True) as (contents, docs):
             return Contribution(self, contents, docs, wish).run(paths, progress)
 
     def outcome(self, asset: bytes, version: int, intake: Intake, done: Done | None) -> dict[str, Any]:
@@ -257,7 +258,7 @@ class Assets:
         """Destroys the keys of all versions of an asset and frees what no other uses."""
         asset, _ = self.find(text)
         freed = versions = 0
-        with self.opened() as (contents, docs):
+        with self.opened(write=True) as (contents, docs):
             for version in range(1, self.dao.state().need(rules.Asset, asset).latest + 1):
                 kept = docs.get(asset, version, documents.MANIFEST)
                 if kept is None:

@@ -49,7 +49,7 @@ class Ledgers:
 
     def _quorum_row(self, store: LedgerStore, name: str) -> dict[str, Any]:
         anchored = store.checkpoint()
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=True) as db:
             pending = db.execute(
                 "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')",
                 (store.chain.quorum,),

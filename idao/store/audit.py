@@ -24,6 +24,7 @@ from idao.ledger.state import DictBase, State, key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
 from idao.store import ledger as files
+from idao.store.opening import APPLICATION_ID
 from idao.store.tables import from_row, sql_of
 
 FINDINGS_MAX = 1000
@@ -117,7 +118,7 @@ class _Audit:
             if expected.get(name) != found.get(name):
                 what = "missing" if name not in found else "differs from what this version makes"
                 self.report.note(f"schema {name}", what)
-        for pragma, value in (("application_id", files.APPLICATION_ID), ("user_version", files.VERSION)):
+        for pragma, value in (("application_id", APPLICATION_ID), ("user_version", files.VERSION)):
             if self.db.execute(f"pragma {pragma}").fetchone()[0] != value:
                 self.report.note(f"schema {pragma}", "differs from what this version makes")
 

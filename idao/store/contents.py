@@ -58,21 +58,30 @@ class Finding:
 class Contents:
     """The contents of one home. For one thread; one process may write at a time, any number may read."""
 
-    def __init__(self, home: Path, data_key: bytes, *, wait_s: float = 0, direct: bool = True) -> None:
+    def __init__(
+        self,
+        home: Path,
+        data_key: bytes,
+        *,
+        wait_s: float = 0,
+        direct: bool = True,
+        readonly: bool = False,
+    ) -> None:
         """Opens or creates them. `wait_s`: how long to wait for another writer before `Busy`.
 
-        `direct=False` writes through the page cache.
+        `direct=False` writes through the page cache. With `readonly` nothing is made or changed.
         """
         self.home = home
         self.keys = StoreKeys(data_key)
         self.folder = home / "packs"
         self.direct = direct
         self._wait_s = wait_s
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as e:
-            raise disk_error(e, f"cannot use {self.folder}") from e
-        self.db = open_home_db(home / "home.db")
+        if not readonly:
+            try:
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as e:
+                raise disk_error(e, f"cannot use {self.folder}") from e
+        self.db = open_home_db(home / "home.db", readonly=readonly)
         self._reader = PackReader(self.folder)
         self.sealer = ChunkSealer()
 

@@ -125,7 +125,10 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
     if readonly and path != ":memory:":
         if not os.path.exists(path):
             return open_home_db(":memory:")
-        db = connect_reading(Path(path), BUSY_SECONDS)
+        try:
+            db = connect_reading(Path(path), BUSY_SECONDS)
+        except sqlite3.Error as e:
+            raise refusal(str(path), e) from e
         check_owner(db, str(path), USER_VERSION)
         return db
     try:

@@ -19,10 +19,9 @@ from idao.ledger.registry import RECORDS
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote
-from idao.store.tables import SqlBase, SqlBranches, check_application, sql_of
+from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, refusal
+from idao.store.tables import SqlBase, SqlBranches, sql_of
 
-APPLICATION_ID = 0x6964616F
-"""'idao' in ASCII, so that `file` and we ourselves know the file."""
 VERSION = 1
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
@@ -132,7 +131,7 @@ class LedgerStore:
         aside = path.with_suffix(".new")
         for stale in aside.parent.glob(aside.name + "*"):
             stale.unlink()
-        db = _connect(f"file:{aside}?mode=rwc")
+        db = _connect(aside, "rwc")
         db.execute(f"pragma application_id = {APPLICATION_ID}")
         db.execute(f"pragma user_version = {VERSION}")
         with _atomic(db):
@@ -153,12 +152,13 @@ class LedgerStore:
     def open(cls, path: Path, *, readonly: bool = False) -> LedgerStore:
         if not path.exists():
             raise NotFound(f"no ledger file '{path.name}'")
-        db = _connect(f"file:{path}?mode={'ro' if readonly else 'rw'}")
-        check_application(db, f"ledger '{path.name}'", APPLICATION_ID, VERSION)
+        what = f"ledger '{path.name}'"
         try:
+            db = connect_reading(path, BUSY_MS / 1000) if readonly else _connect(path, "rw")
+            check_owner(db, what, VERSION)
             return cls(path, db)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
-            raise damaged(path, e) from e
+        except sqlite3.Error as e:
+            raise refusal(what, e) from e
 
     def close(self) -> None:
         self.db.close()
@@ -371,15 +371,11 @@ class LedgerStore:
         return merkle.stored_path(merkle.LOG, self.subtree, position, size)
 
 
-def _connect(uri: str) -> sqlite3.Connection:
-    try:
-        db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_MS / 1000)
-        if "mode=ro" not in uri:
-            db.execute("pragma journal_mode = wal")
-            db.execute("pragma synchronous = full")
-        return db
-    except sqlite3.Error as e:
-        raise VerificationFailed(f"not a readable database: {e}", code="damaged") from e
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    db = connect(path, mode, BUSY_MS / 1000)
+    db.execute("pragma journal_mode = wal")
+    db.execute("pragma synchronous = full")
+    return db
 
 
 @contextmanager
@@ -394,11 +390,3 @@ def _atomic(db: sqlite3.Connection) -> Iterator[None]:
         if isinstance(e, sqlite3.OperationalError):
             raise IdaoError(f"the ledger could not be written: {e}", hint="see 'idao doctor'") from e
         raise
-
-
-def damaged(path: Path, error: Exception) -> VerificationFailed:
-    return VerificationFailed(
-        f"ledger '{path.name}' is damaged: {error}",
-        code="damaged",
-        hint="see 'idao audit', then restore a backup",
-    )

@@ -13,7 +13,6 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from idao.crypto import canonical, statetree
-from idao.errors import VerificationFailed
 from idao.ledger.state import Key, column_types, table_of
 
 R = TypeVar("R")
@@ -152,20 +151,3 @@ class SqlBranches(Mapping[str, list[statetree.Child]]):
 
     def __len__(self) -> int:
         return int(self._db.execute("select count(*) from state_branch").fetchone()[0])
-
-
-def check_application(db: sqlite3.Connection, what: str, application_id: int, version: int) -> None:
-    """Refuses a file of another program or of a newer version of this one, naming it."""
-    try:
-        found = db.execute("pragma application_id").fetchone()[0]
-        found_version = db.execute("pragma user_version").fetchone()[0]
-    except sqlite3.DatabaseError as e:
-        raise VerificationFailed(f"{what} is not a readable database: {e}", code="damaged") from e
-    if found != application_id:
-        raise VerificationFailed(f"{what} is not a file of idao", code="foreign")
-    if found_version > version:
-        raise VerificationFailed(
-            f"{what} is of version {found_version}; this idao reads up to {version}",
-            code="newer-version",
-            hint="use the newer idao that wrote it",
-        )

@@ -1,0 +1,67 @@
+"""Opening the SQLite files of a home: whose they are, what is wrong, and reading without writing."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from idao.errors import Busy, IdaoError, VerificationFailed
+
+APPLICATION_ID = 0x6964616F
+"""'idao' in ASCII, so that `file` and we ourselves know the file."""
+
+
+def connect(path: Path, mode: str, busy_s: float) -> sqlite3.Connection:
+    """`mode` is SQLite's: ro, rw or rwc. Autocommit: writers say `begin immediate`."""
+    uri = f"{path.absolute().as_uri()}?mode={mode}"  # so that a path may have a ? or % in it
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_s)
+
+
+def connect_reading(path: Path, busy_s: float) -> sqlite3.Connection:
+    """A connection that cannot write, also where nobody can: a read-only mount, another user's folder.
+
+    A database in WAL mode wants to make a file beside itself even for a reader. Where it cannot, the file is
+    opened as one that does not change. Not while a log of pages lies beside it: without that log the file
+    would be read as of long ago.
+    """
+    db = connect(path, "ro", busy_s)
+    try:
+        db.execute("select 1 from sqlite_master limit 1")
+    except sqlite3.OperationalError as e:
+        wal = path.with_name(path.name + "-wal")
+        unwritable = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR)
+        if e.sqlite_errorcode & 0xFF in unwritable and not (wal.exists() and wal.stat().st_size):
+            db.close()
+            db = connect(path, "ro&immutable=1", busy_s)
+    except sqlite3.DatabaseError:
+        pass  # Not a database at all: `check_owner` says so with the file's name.
+    return db
+
+
+def check_owner(db: sqlite3.Connection, what: str, version: int) -> None:
+    """Refuses, by name, a file of another program (`foreign`), of a newer idao (`newer`), or a broken one."""
+    try:
+        owner = db.execute("pragma application_id").fetchone()[0]
+        found = db.execute("pragma user_version").fetchone()[0]
+    except sqlite3.Error as e:
+        raise refusal(what, e) from e
+    if owner != APPLICATION_ID:
+        raise IdaoError(f"{what} is not a file of idao", code="foreign")
+    if found > version:
+        raise IdaoError(
+            f"{what} was written by a newer idao (format {found}, this one reads {version})",
+            hint="update idao",
+            code="newer",
+        )
+
+
+def refusal(what: str, error: sqlite3.Error) -> IdaoError:
+    """What SQLite raised, as a refusal: busy, damaged, or in its own words (a full or read-only disk)."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(f"{what} is in use by another process", hint="wait for it, or give '--wait SECONDS'")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return VerificationFailed(
+            f"{what} is damaged: {error}", hint="restore it from a backup", code="damaged"
+        )
+    return IdaoError(f"{what}: {error}", hint="see 'idao doctor'", code="disk")
