@@ -127,9 +127,7 @@ def test_unchanged_files_are_not_opened_and_keep_their_leaves(
     first = take(contents, src)
     opened: list[bytes] = []
     real = chunks.FileReader.take
-    monkeypatch.setattr(
-        chunks.FileReader, "take", lambda self, full, *a: opened.append(full) or real(self, full, *a)
-    )
+    monkeypatch.setattr(chunks.FileReader, "take", lambda self, *a: opened.append(a[1]) or real(self, *a))
     again = take(contents, src)
     assert again.unchanged and (again.ref, again.root, again.read_files) == (first.ref, first.root, 0)
     (src / "f07").write_bytes(b"changed")
@@ -361,10 +359,10 @@ def test_a_file_that_vanishes_is_left_out_and_named(
     (src / "gone").write_bytes(b"b")
     real = chunks.FileReader.take
 
-    def vanish(self: chunks.FileReader, full: bytes, *args: object) -> chunks.Taken:
+    def vanish(self: chunks.FileReader, path: bytes, full: bytes, *args: object) -> chunks.Taken:
         if full.endswith(b"gone"):
             os.unlink(full)
-        return real(self, full, *args)  # type: ignore[arg-type]
+        return real(self, path, full, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chunks.FileReader, "take", vanish)
     intake = take(contents, src)
@@ -376,7 +374,7 @@ def test_a_file_that_became_a_pipe_does_not_hang(contents: Contents, src: Path) 
     walked = walk.Found(b"p", os.fsencode(src / "p"), FILE, 0, walk.NO_PRINT)
     writer = chunks.ChunkWriter(contents.keys, contents.folder, "t", KEY, contents.chunk_row, None)
     reader = chunks.FileReader(writer, contents.keys, lambda _: None)
-    assert reader.take(walked.full, FILE, None).problem == "is no longer a file"
+    assert reader.take(walked.path, walked.full, FILE, None).problem == "is no longer a file"
 
 
 def test_names_of_any_bytes(contents: Contents, src: Path, tmp_path: Path) -> None:
@@ -515,10 +513,10 @@ def test_a_worker_that_fails_is_heard(
         (src / str(i)).write_bytes(os.urandom(100))
     real, parent = chunks.FileReader.take, os.getpid()
 
-    def die(self: chunks.FileReader, full: bytes, *args: object) -> chunks.Taken:
-        if full.endswith(b"5") and os.getpid() != parent:
+    def die(self: chunks.FileReader, path: bytes, *args: object) -> chunks.Taken:
+        if path == b"5" and os.getpid() != parent:
             os._exit(9)
-        return real(self, full, *args)  # type: ignore[arg-type]
+        return real(self, path, *args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(chunks.FileReader, "take", die)
     with pytest.raises(Exception, match="ended from outside"):

@@ -23,11 +23,13 @@ from idao.manifest import (
     FOLDER_ROOT,
     LINK,
     MODE_MASK,
+    FileEntry,
     content_root,
     hole_hash,
     hole_row,
     link_root,
     pack_chunk,
+    pack_file,
     part_hash,
 )
 from idao.store.packs import PackWriter
@@ -64,14 +66,14 @@ class Taken(NamedTuple):
     """What became of one entry. `problem` is empty, or says why there is nothing else."""
 
     problem: str
-    kind: int = 0
     mode: int = 0
     size: int = 0
-    mtime_ns: int = 0
-    secret: bytes = b""
-    content_root: bytes = b""
-    rows: bytes = b""
-    target: bytes = b""
+    row: bytes = b""
+    """The entry as a row of a file page."""
+    leaf: bytes = b""
+    """Its leaf of the asset root."""
+    chunks: bytes = b""
+    """The rows of its chunks."""
     stamp: bytes = NO_PRINT
     new_bytes: int = 0
 
@@ -171,34 +173,31 @@ class FileReader:
         self._view = memoryview(self._buffer)
         self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
 
-    def take(self, full: bytes, kind: int, before: tuple[bytes, bytes] | None) -> Taken:
-        """One entry. `before`: its (secret, content root) in the version before, kept if nothing differs."""
+    def take(self, path: bytes, full: bytes, kind: int, before: tuple[bytes, bytes] | None) -> Taken:
+        """The entry at `full`, to be stored as `path`.
+
+        `before`: its (secret, content root) in the version before, kept if nothing differs.
+        """
         self._had = self._writer.new_bytes
         try:
             if kind == LINK:
-                taken = _take_link(full, before)
-            elif kind == FOLDER:
+                return _take_link(path, full, before)
+            if kind == FOLDER:
                 st = os.lstat(full)
-                taken = Taken(
-                    "",
-                    FOLDER,
-                    st.st_mode & MODE_MASK,
-                    secret=before[0] if before else os.urandom(32),
-                    content_root=FOLDER_ROOT,
-                    stamp=folder_stamp(st.st_mode),
+                secret, stamp = before[0] if before else os.urandom(32), folder_stamp(st.st_mode)
+                return _taken(
+                    FileEntry(path, FOLDER, st.st_mode & MODE_MASK, 0, 0, secret, FOLDER_ROOT, 0, b""), stamp
                 )
-            else:
-                taken = self._take_file(full, before)
+            return self._take_file(path, full, before)
         except (FileNotFoundError, NotADirectoryError):
             return Taken(VANISHED)
         except OSError as e:
             return Taken(e.strerror or "unreadable")
-        return taken
 
-    def _take_file(self, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
+    def _take_file(self, path: bytes, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
         if full == STDIN:
             hashes, rows, size = self._read(0, self._cut(0, None))
-            return self._taken(0o600, size, time.time_ns(), hashes, rows, NO_PRINT, before)
+            return self._file(path, 0o600, size, time.time_ns(), hashes, rows, NO_PRINT, before)
         # O_NONBLOCK: the file may have become a pipe since it was listed.
         fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -213,13 +212,14 @@ class FileReader:
                 if size == st.st_size == after.st_size and times == (after.st_mtime_ns, after.st_ctime_ns):
                     stamp = NO_PRINT if max(times) > begun - RACY_NS else stamp_of(st)
                     mode = st.st_mode & MODE_MASK
-                    return self._taken(mode, size, times[0], hashes, rows, stamp, before)
+                    return self._file(path, mode, size, times[0], hashes, rows, stamp, before)
         finally:
             os.close(fd)
         return Taken("changes while it is read")
 
-    def _taken(
+    def _file(
         self,
+        path: bytes,
         mode: int,
         size: int,
         mtime_ns: int,
@@ -233,8 +233,8 @@ class FileReader:
         else:
             secret = os.urandom(32)
             root = content_root(secret, hashes)
-        new = self._writer.new_bytes - self._had
-        return Taken("", FILE, mode, size, mtime_ns, secret, root, b"".join(rows), b"", stamp, new)
+        entry = FileEntry(path, FILE, mode, size, mtime_ns, secret, root, len(rows), b"")
+        return _taken(entry, stamp, b"".join(rows), self._writer.new_bytes - self._had)
 
     def _read_file(self, fd: int, st: os.stat_result) -> tuple[list[bytes], list[bytes], int]:
         size = st.st_size
@@ -311,7 +311,11 @@ class FileReader:
             fill -= at
 
 
-def _take_link(full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
+def _taken(entry: FileEntry, stamp: bytes, rows: bytes = b"", new_bytes: int = 0) -> Taken:
+    return Taken("", entry.mode, entry.size, pack_file(entry), entry.leaf(), rows, stamp, new_bytes)
+
+
+def _take_link(path: bytes, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
     begun = time.time_ns()
     st = os.lstat(full)
     target = os.readlink(full)
@@ -321,7 +325,8 @@ def _take_link(full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
         secret = os.urandom(32)
         root = link_root(secret, target)
     stamp = NO_PRINT if st.st_ctime_ns > begun - RACY_NS else stamp_of(st)
-    return Taken("", LINK, 0o777, len(target), st.st_mtime_ns, secret, root, target=target, stamp=stamp)
+    entry = FileEntry(path, LINK, 0o777, len(target), st.st_mtime_ns, secret, root, 0, target)
+    return _taken(entry, stamp)
 
 
 def extents(fd: int, size: int) -> Iterator[tuple[int, int, bool]]:

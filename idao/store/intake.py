@@ -16,7 +16,7 @@ from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from idao.errors import IdaoError, Refused
-from idao.manifest import CHUNK_ROW, FileEntry, pack_chunk, show_path
+from idao.manifest import FileEntry, pack_chunk, pack_file, show_path
 from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken
 from idao.store.version import ManifestWriter, Version
 from idao.store.walk import NO_PRINT, Found, Walk
@@ -202,15 +202,19 @@ class _Run:
         """Puts every step into the manifest, reading what is to be read."""
         for step, taken in self._results(steps):
             if taken is None:
-                assert step.entry is not None
-                self.manifest.add(step.entry, step.rows, step.found.stamp)
-                self._meter.file(step.found.size)
+                entry = step.entry
+                assert entry is not None
+                row, leaf = pack_file(entry), entry.leaf()
+                self.manifest.add(entry.path, entry.size, row, leaf, step.rows, step.found.stamp)
+                self._meter.file(entry.size)
                 continue
             self.read, self.new_bytes = self.read + 1, self.new_bytes + taken.new_bytes
             self._meter.file(0)
             if not taken.problem:
                 self.modes_differ |= step.entry is not None and step.entry.mode != taken.mode
-                self.manifest.add(_entry(step.found.path, taken), taken.rows, taken.stamp)
+                self.manifest.add(
+                    step.found.path, taken.size, taken.row, taken.leaf, taken.chunks, taken.stamp
+                )
             elif taken.problem == VANISHED:
                 self._walk.skipped.append((step.found.path, VANISHED))
             else:
@@ -235,7 +239,8 @@ class _Run:
                 return
         reader = FileReader(self._writer, self._contents.keys, self._meter.bytes_read)
         for step in steps:
-            yield step, None if step.same else reader.take(step.found.full, step.found.kind, former(step))
+            found = step.found
+            yield step, None if step.same else reader.take(found.path, found.full, found.kind, former(step))
             self._contents.index(self._packs.finished())
 
     def _fork(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
@@ -280,8 +285,3 @@ def _merge(found: Iterator[Found], before: Before | None, same: int) -> Iterator
             yield Step(f, entry, rows, stamp == f.stamp and stamp != NO_PRINT)
         else:
             yield Step(f, None, b"", False)
-
-
-def _entry(path: bytes, t: Taken) -> FileEntry:
-    parts = len(t.rows) // CHUNK_ROW
-    return FileEntry(path, t.kind, t.mode, t.size, t.mtime_ns, t.secret, t.content_root, parts, t.target)

@@ -26,6 +26,8 @@ from idao.store.seal import CHUNK_BYTES_MAX
 
 PACK_BYTES = 64 * 1024 * 1024
 """A pack is closed at this size: one flush for each, and the unit that is whole or absent after a crash."""
+PACK_CHUNKS = 4096
+"""... or at this many chunks, so that small files are indexed while others are still being read."""
 BLOCK = 4096
 """What O_DIRECT wants lengths and addresses to be multiples of, on every disk sold; also a memory page."""
 BUFFER_BYTES = CHUNK_BYTES_MAX + 2 * 1024 * 1024
@@ -105,7 +107,7 @@ class PackWriter:
         offset = self._start + self._fill
         self._pack.rows.append(IndexRow(chunk_id, offset, stored, size, form, sealed, key))
         self._fill += stored
-        if offset + stored >= PACK_BYTES:
+        if offset + stored >= PACK_BYTES or len(self._pack.rows) >= PACK_CHUNKS:
             self._finish()
 
     def finished(self) -> Iterator[Pack]:

@@ -27,7 +27,6 @@ from idao.manifest import (
     disclose,
     file_rows,
     manifest_hash,
-    pack_file,
     pack_page,
     pages,
     show_path,
@@ -89,11 +88,12 @@ class ManifestWriter:
         """Packed pages of the stat cache, not yet sealed."""
         self.size = 0
 
-    def add(self, entry: FileEntry, rows: bytes, stamp: bytes) -> None:
-        self._leaves.add(entry.leaf())
-        self._files += pack_file(entry)
+    def add(self, path: bytes, size: int, row: bytes, leaf: bytes, rows: bytes, stamp: bytes) -> None:
+        """The next entry: its `row` of a file page, its leaf, the `rows` of its chunks, its fingerprint."""
+        self._leaves.add(leaf)
+        self._files += row
         self._files_on_page += 1
-        self.size += entry.size
+        self.size += size
         for at in range(0, len(rows), CHUNK_ROW):
             if rows[at + CHUNK_ROW - 1] != HOLE:
                 self._sealed.add(rows[at + 64 : at + 96])
@@ -103,7 +103,7 @@ class ManifestWriter:
                 self._end_chunks(CHUNK_PAGE)
         if len(self._files) >= PAGE_BYTES:
             self._end_files()
-        self._scan.append((entry.path, stamp))
+        self._scan.append((path, stamp))
         if len(self._scan) == SCAN_ENTRIES:
             self._end_scan()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import ctypes
+import gc
 import marshal
 import mmap
 import os
@@ -177,7 +178,7 @@ class Pool:
                 while unsent and len(worker.batches) < QUEUED:
                     batch = unsent.popleft()
                     worker.batches.append(batch)
-                    tasks = [(s.found.full, s.found.kind, former(s)) for s in batch.steps]
+                    tasks = [(s.found.path, s.found.full, s.found.kind, former(s)) for s in batch.steps]
                     _tell(worker, ("take", tasks))
             while order and (not isinstance(order[0], _Batch) or order[0].results is not None):
                 done = order.popleft()
@@ -263,7 +264,7 @@ def _batches(steps: Iterator[Step]) -> Iterator[_Batch | Step]:
             yield step
             continue
         batch.append(step)
-        size, paths = size + step.found.size, paths + len(step.found.full) + 128
+        size, paths = size + step.found.size, paths + 2 * len(step.found.full) + 128
         if len(batch) >= BATCH_FILES or size >= BATCH_BYTES or paths >= BATCH_PATHS:
             yield _Batch(batch)
             batch, size, paths = [], 0, 0
@@ -281,6 +282,7 @@ def _child(sock: socket.socket, number: int, setup: Setup, claims: Claims, paren
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _die_with(parent)
+        gc.disable()  # a worker makes no cycles, and lives for one intake
         _work(sock, number, setup, claims)
         status = 0
     except IdaoError as e:
@@ -335,7 +337,7 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
         word, tasks = waiting.popleft() if waiting else _must(_receive(sock))
         if word == "close":
             break
-        taken = [tuple(reader.take(full, kind, before)) for full, kind, before in tasks]
+        taken = [tuple(reader.take(*task)) for task in tasks]
         _send(sock, ("done", (taken, _plain(writer.packs.finished()))))
     _send(sock, ("closed", _plain(writer.packs.close())))
 
