@@ -1,0 +1,317 @@
+"""Judging Intel SGX and TDX quotes: `dcap-qvl` for the cryptography, and around it what it leaves open.
+
+The library alone is no decision: it returns normally for platforms out of date, takes TCB info or QE
+identity signed by any leaf under Intel's root, compares neither PCEID nor evaluation numbers and takes
+trailing bytes (ADR 0021). Here the collateral is read strictly, its signer pinned by key, the TCB level
+computed a second time, and both must agree. Names of Intel's steps: 4.1.2.4.x of its QVL.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from idao.errors import Malformed
+from idao.tee import certs, quote, roots
+from idao.tee.given import FILE_BYTES_MAX, Given, unhex
+from idao.tee.policy import TeePolicy
+from idao.tee.result import Findings
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
+
+PARTS = (
+    "pck_crl_issuer_chain",
+    "root_ca_crl",
+    "pck_crl",
+    "tcb_info_issuer_chain",
+    "tcb_info",
+    "tcb_info_signature",
+    "qe_identity_issuer_chain",
+    "qe_identity",
+    "qe_identity_signature",
+)
+
+
+EVALUATIONS_APART = 1
+"""Intel publishes TCB info and QE identity one after the other: a real pair has the numbers 20 and 19."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collateral:
+    """The nine parts as text, and the two signed objects parsed."""
+
+    parts: dict[str, str]
+    own_chain: str
+    """A PCK chain that came with the collateral; it may only repeat the quote's."""
+    tcb: dict[str, Any]
+    qe: dict[str, Any]
+
+    def for_library(self) -> str:
+        return json.dumps(self.parts)
+
+
+def _object(text: str | bytes) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(pairs)
+        if len(out) != len(pairs):
+            raise Malformed("a key of the collateral stands twice")
+        return out
+
+    try:
+        value = json.loads(text, object_pairs_hook=once)
+    except (ValueError, RecursionError) as e:
+        raise Malformed("the collateral is not JSON") from e
+    if not isinstance(value, dict):
+        raise Malformed("the collateral is not a JSON object")
+    return value
+
+
+def read_collateral(data: bytes) -> Collateral:
+    """Collateral in the common JSON form (Intel's PCS answers); `Malformed` otherwise."""
+    if len(data) > FILE_BYTES_MAX:
+        raise Malformed("the collateral is too large")
+    top = _object(data)
+    own = top.get("pck_certificate_chain") or ""
+    if not all(isinstance(top.get(p), str) for p in PARTS) or not isinstance(own, str):
+        raise Malformed("the collateral lacks a part")
+    parts = {p: top[p] for p in PARTS}
+    return Collateral(parts, own, _object(parts["tcb_info"]), _object(parts["qe_identity"]))
+
+
+# --- levels (PCS API v4, TCB info and identity algorithms) ------------------------------------------------
+
+
+_WORSE = ("UpToDate", "SWHardeningNeeded", "TDRelaunchAdvised", "OutOfDate")
+
+
+def _status(level: Any) -> tuple[str, tuple[str, ...]]:
+    advisories = level.get("advisoryIDs") or []
+    return str(level["tcbStatus"]), tuple(str(a) for a in advisories)
+
+
+def _svns(entries: Any) -> list[int]:
+    out = [int(e["svn"]) for e in entries]
+    if len(out) != 16:
+        raise ValueError("not sixteen components")
+    return out
+
+
+def platform_level(tcb: dict[str, Any], pck: quote.Pck, svn: bytes | None) -> dict[str, Any] | None:
+    """The first level that the platform reaches (4.1.2.4.17); `svn` is TEE_TCB_SVN, None for SGX."""
+    for level in tcb["tcbLevels"]:
+        want = level["tcb"]
+        if any(a > b for a, b in zip(_svns(want["sgxtcbcomponents"]), pck.svns, strict=True)):
+            continue
+        if int(want["pcesvn"]) > pck.pcesvn:
+            continue
+        if svn is not None:
+            # With a module that has its own identity the first two numbers are judged there.
+            first = 2 if svn[1] else 0
+            pairs = list(zip(_svns(want["tdxtcbcomponents"]), svn, strict=True))[first:]
+            if any(a > b for a, b in pairs):
+                continue
+        return dict(level)
+    return None
+
+
+def module_level(tcb: dict[str, Any], q: quote.Quote) -> tuple[bool, dict[str, Any] | None]:
+    """(identity fits, its level) of the TDX module (4.1.2.4.11)."""
+    version, svn = q.tee_tcb_svn[1], q.tee_tcb_svn[0]
+    identity, level = tcb["tdxModule"], None
+    if version:
+        named = [m for m in tcb.get("tdxModuleIdentities") or [] if m["id"] == f"TDX_{version:02X}"]
+        if not named:
+            return False, None
+        identity = named[0]
+        level = next((lv for lv in identity["tcbLevels"] if int(lv["tcb"]["isvsvn"]) <= svn), None)
+        if level is None:
+            return False, None
+    mask, want = (unhex(identity[k], k) for k in ("attributesMask", "attributes"))
+    same = bytes(a & m for a, m in zip(q.body[112:120], mask, strict=True)) == want
+    return same and q.body[64:112] == unhex(identity["mrsigner"], "mrsigner"), level
+
+
+def qe_level(qe: dict[str, Any], report: bytes) -> tuple[bool, dict[str, Any] | None]:
+    """(identity fits, its level) of the quoting enclave (4.1.2.4.14 and 15)."""
+
+    def masked(at: int, size: int, name: str) -> bool:
+        mask, want = unhex(qe[name + "Mask"], name), unhex(qe[name], name)
+        if len(mask) != size or len(want) != size:
+            return False
+        return all(a & m == w & m for a, m, w in zip(report[at : at + size], mask, want, strict=True))
+
+    fits = report[128:160] == unhex(qe["mrsigner"], "mrsigner")
+    fits &= int.from_bytes(report[256:258], "little") == qe["isvprodid"]
+    # MISCSELECT is written as a number: most significant byte first.
+    select = int.from_bytes(report[16:20], "little")
+    mask, want = int(qe["miscselectMask"], 16), int(qe["miscselect"], 16)
+    fits &= masked(48, 16, "attributes") and select & mask == want & mask
+    svn = int.from_bytes(report[258:260], "little")
+    return fits, next((lv for lv in qe["tcbLevels"] if int(lv["tcb"]["isvsvn"]) <= svn), None)
+
+
+def merge(platform: str, *others: str) -> str:
+    """The platform's status after those of module and QE: out of date anywhere is out of date."""
+    if "Revoked" in (platform, *others):
+        return "Revoked"
+    if not any(o.startswith("OutOfDate") for o in others):
+        return platform
+    if platform in _WORSE:
+        return "OutOfDate"
+    return "OutOfDateConfigurationNeeded"
+
+
+# --- judging ----------------------------------------------------------------------------------------------
+
+
+def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+    """Judges a quote with Intel's collateral in `given`."""
+    q = quote.parse(raw)
+    found = Findings("sgx" if q.tee == quote.SGX else "tdx")
+    quote.describe(found, q)
+    collateral = check_statements(found, q, given, policy, now_ms, trust)
+    if collateral is not None:
+        _ask_library(found, q, collateral, given, now_ms, trust)
+    found.level = "tee"
+    return found
+
+
+def check_statements(
+    found: Findings, q: quote.Quote, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> Collateral | None:
+    """All that needs no signature check: who signed, for whom, which level. None without collateral."""
+    if not found.check("collateral given", bool(given.intel), "", "collateral-missing"):
+        return None
+    collateral = read_collateral(given.intel)
+    chain = certs.load_all(certs.pem_blocks(q.chain, "CERTIFICATE"))
+    if len(chain) != 3:
+        raise Malformed("the chain of the quote has not three certificates")
+    pck = quote.pck(chain[0])
+    found.platform = pck.ppid.hex()
+    try:
+        _identity(found, q, collateral, chain, pck, trust)
+        _level(found, q, collateral, pck, policy)
+        _windows(found, collateral, chain, now_ms)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        raise Malformed(f"the collateral has a part of a strange form: {type(e).__name__}") from e
+    return collateral
+
+
+def _identity(
+    found: Findings,
+    q: quote.Quote,
+    collateral: Collateral,
+    chain: list[Certificate],
+    pck: quote.Pck,
+    trust: roots.Trust,
+) -> None:
+    """Whose statements these are, and of whom they speak."""
+    found.check("root", certs.spki(chain[-1]) in trust.intel)
+    by = certs.spki(chain[1]) in trust.intel_authorities
+    named = "SGX PCK Certificate" in certs.common_name(chain[0].subject)
+    found.check("pck chain", by and named and chain[0].issuer == chain[1].subject, "", "chain")
+    for part in ("tcb_info", "qe_identity"):
+        issuers = certs.load_all(
+            certs.pem_blocks(collateral.parts[f"{part}_issuer_chain"].encode(), "CERTIFICATE")
+        )
+        ok = bool(issuers) and certs.spki(issuers[0]) in trust.intel_signers
+        found.check(f"{part} signer", ok, "", "collateral")
+        pinned = bool(issuers) and certs.spki(issuers[-1]) in trust.intel
+        found.check(f"{part} root", pinned, "", "root")
+    own = certs.pem_blocks(collateral.own_chain.encode(), "CERTIFICATE")
+    same = not own or own == certs.pem_blocks(q.chain, "CERTIFICATE")
+    found.check("one pck chain", same, "" if same else "the collateral carries another machine's", "chain")
+    tcb, qe = collateral.tcb, collateral.qe
+    tdx = q.tee == quote.TDX
+    ids = (tcb["id"], tcb["version"], qe["id"], qe["version"]) == (
+        ("TDX", 3, "TD_QE", 2) if tdx else ("SGX", 3, "QE", 2)
+    )
+    found.check("collateral kind", ids and tcb["tcbType"] == 0, f"{tcb['id']} {qe['id']}", "collateral")
+    fmspc = unhex(tcb["fmspc"], "fmspc")
+    found.check("fmspc", fmspc == pck.fmspc, f"{fmspc.hex()}; {pck.fmspc.hex()}", "fmspc-mismatch")
+    found.check("pceid", unhex(tcb["pceId"], "pceId") == pck.pceid, "", "fmspc-mismatch")
+
+
+def _level(
+    found: Findings, q: quote.Quote, collateral: Collateral, pck: quote.Pck, policy: TeePolicy
+) -> None:
+    """TCB status, advisories and evaluation numbers."""
+    tcb, qe = collateral.tcb, collateral.qe
+    numbers = [int(x["tcbEvaluationDataNumber"]) for x in (tcb, qe)]
+    together = abs(numbers[0] - numbers[1]) <= EVALUATIONS_APART
+    found.check("evaluation numbers", together, f"{numbers[0]}, {numbers[1]}", "collateral")
+    least = policy.intel_least_evaluation
+    found.check("evaluation", min(numbers) >= least, f"{min(numbers)}, least {least}", "tcb-status")
+    tdx = q.tee == quote.TDX
+    level = platform_level(tcb, pck, q.tee_tcb_svn if tdx else None)
+    fits, enclave = qe_level(qe, q.qe_report)
+    found.check("qe identity", fits and enclave is not None, "", "qe-identity")
+    module_fits, module = module_level(tcb, q) if tdx else (True, None)
+    found.check("module identity", module_fits, "", "tcb-not-supported")
+    if not found.check("tcb level", level is not None, "", "tcb-not-supported"):
+        return
+    parts = [_status(x) for x in (level, module, enclave) if x is not None]
+    found.tcb_status = merge(*(status for status, _ in parts))
+    found.advisories = tuple(sorted({a for _, advisories in parts for a in advisories}))
+    found.check("tcb status", found.tcb_status in policy.intel_statuses, found.tcb_status, "tcb-status")
+    refused = sorted(set(found.advisories) & set(policy.intel_refused_advisories))
+    found.check("advisories", not refused, ", ".join(refused), "advisory")
+
+
+def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], now_ms: int) -> None:
+    """Times of everything that has one, the certificates of the quote included."""
+    for part, value in (("tcb_info", collateral.tcb), ("qe_identity", collateral.qe)):
+        low, high = (certs.rfc3339_ms(value[k]) for k in ("issueDate", "nextUpdate"))
+        found.window(low, high)
+        found.check(f"{part} window", low <= now_ms <= high, value["nextUpdate"], "collateral-expired")
+    for part in ("root_ca_crl", "pck_crl"):
+        crl = certs.load_crl(unhex(collateral.parts[part], part))
+        low, high = certs.crl_window(crl)
+        found.window(low, high)
+        found.check(f"{part} window", low <= now_ms <= high, "", "collateral-expired")
+    for i, cert in enumerate(chain):
+        low, high = certs.window(cert)
+        found.window(low, high)
+        found.check(
+            f"chain: validity {i}", low <= now_ms <= high, certs.common_name(cert.subject), "cert-expired"
+        )
+
+
+# --- the library ------------------------------------------------------------------------------------------
+
+
+def _ask_library(
+    found: Findings, q: quote.Quote, collateral: Collateral, given: Given, now_ms: int, trust: roots.Trust
+) -> None:
+    """The library must verify every signature and come to the same level."""
+    try:
+        import dcap_qvl
+    except ImportError:
+        found.check("dcap-qvl", False, "install idao[tee]", "verifier-missing")
+        return
+    try:
+        judge = dcap_qvl.QuoteVerifier(trust.intel_root) if trust.intel_root else dcap_qvl.QuoteVerifier()
+        theirs = dcap_qvl.QuoteCollateralV3.from_json(collateral.for_library())
+        now_s = now_ms // 1000
+        policy = dcap_qvl.QuotePolicy.claims_only(now_s)
+        claims = json.loads(judge.verify_with_policy(q.raw, theirs, now_s, policy).to_json())
+    except (ValueError, TypeError, OverflowError) as e:
+        _explain(found, q, collateral, now_ms, trust, str(e))
+        return
+    tcb = claims["tcb"]
+    agreed = tcb["status"] == found.tcb_status and tuple(sorted(tcb["advisory_ids"])) == found.advisories
+    found.check("signatures", True, "", "signature")
+    found.check("both verifiers agree", agreed, tcb["status"], "verifiers-disagree")
+
+
+def _explain(
+    found: Findings, q: quote.Quote, collateral: Collateral, now_ms: int, trust: roots.Trust, words: str
+) -> None:
+    """Why the library refused: its words, and the own checks of signatures to name the reason."""
+    from idao.tee.dcap import check_signatures
+
+    check_signatures(found, q, collateral, now_ms, trust)
+    # If nothing else has failed, the refusal stands by itself.
+    found.check("dcap-qvl", False, words[:200], "verifiers-disagree")

@@ -1,0 +1,66 @@
+"""The vendors' roots: pinned by the SHA-256 of their public keys, and the certificates that travel with idao.
+
+Certificates found in evidence or collateral never add trust: a chain ends at one of these keys or fails.
+The simulator's keys are apart, in `SIMULATED`, which only evidence of the kind `simulated` is judged by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The public keys (SHA-256 of the SPKI, hex) that stand for one world of roots."""
+
+    intel: frozenset[str]
+    intel_authorities: frozenset[str]
+    """The issuers of PCK certificates: Platform CA and Processor CA."""
+    intel_signers: frozenset[str]
+    """The signers of TCB info and QE identity: no other key under the root may speak of levels."""
+    amd: frozenset[str]
+    nitro: frozenset[str]
+    nvidia: frozenset[str]
+    tpm: frozenset[str]
+    """Clouds that certify the attestation keys of their virtual TPMs."""
+    intel_root: bytes | None = None
+    """The root certificate for a library that has another built in (simulator)."""
+
+
+VENDORS = Trust(
+    intel=frozenset({"a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e"}),
+    intel_authorities=frozenset(
+        {
+            "5af8709d23989004d46b7c02b1f88d0e65f100ce860eec10e94104a1f4d15594",  # Platform CA
+            "cd7c95bd6ea4c67253a57b1de6ed47bd839ba5af102c5bbedf3fc414cd1a9cbc",  # Processor CA
+        }
+    ),
+    # One key since 2018, certified twice (2018-05-21 and 2025-05-06).
+    intel_signers=frozenset({"bd7d4b9c805d92607dee34683a104abfa7b2a487e06af2edf0740a8666cbc22f"}),
+    amd=frozenset(
+        {
+            "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9",  # ARK-Milan
+            "429a69c9422aa258ee4d8db5fcda9c6470ef15f8cd5a9cebd6cbc7d90b863831",  # ARK-Genoa
+            "4f125410563a2ab9a50356f9243f6fe0b6f73de98603f53f90339c70e9d7ad08",  # ARK-Turin
+        }
+    ),
+    nitro=frozenset({"f2caf5ecc6190b4a8399b78bc58a2bbcd0382375db8a1bfd78a82743874fd225"}),
+    nvidia=frozenset({"a90c4eb5acfd3e3d03a25db6a26b84f720ad0503196c627c21ddd48dd85b06a4"}),
+    tpm=frozenset(
+        {
+            "56a613f57126a385dd6949294e93b0b566f96ab0573be0c2368e6f5ca779831f",  # Google EK/AK CA Root
+            "f23057f4f97d1d90e4cae0ce91d5a0fc99069f0a1bc147021dca33b1e9c4d0d9",  # Google tpm_ek_root_1
+        }
+    ),
+)
+
+
+@cache
+def certificates(vendor: str) -> tuple[bytes, ...]:
+    """The DER certificates shipped for `amd`, `google`, `nitro`, `nvidia` or `intel`."""
+    from idao.tee.certs import pem_blocks
+
+    data = resources.files("idao.tee").joinpath("roots", f"{vendor}.pem").read_bytes()
+    return tuple(pem_blocks(data, "CERTIFICATE"))

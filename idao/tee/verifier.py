@@ -1,0 +1,162 @@
+"""The one door to judging TEE evidence: evidence, collateral, policy and time in, a verdict out.
+
+Pure: no clock, no network, no disk beyond the package's own roots. Every refusal is a failed check with a
+reason code, never an exception; what could not be checked has failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from idao.errors import IdaoError, Malformed
+from idao.tee import azure, binding, cca, envelope, intel, nitro, nvidia, roots, snp, tpm
+from idao.tee.given import Given, sort_files
+from idao.tee.policy import STRICT, TeePolicy
+from idao.tee.result import (
+    ALIASES,
+    KINDS,
+    LEVELS,
+    REASONS,
+    AttestationResult,
+    Check,
+    Findings,
+    evidence_id,
+    first_reason,
+)
+
+__all__ = ["KINDS", "LEVELS", "REASONS", "AttestationResult", "Check", "appraise", "detect"]
+
+_JUDGES = {
+    "sgx": intel.judge,
+    "tdx": intel.judge,
+    "sev-snp": snp.judge,
+    "nitro": nitro.judge,
+    "tpm": tpm.judge,
+    "cca": cca.judge,
+    "nvidia": nvidia.judge,
+}
+_BY_LEVEL = ("level", "simulated", "kind")
+"""Checks that say only that the policy wants another level: evidence may still be worth what it is."""
+
+
+def detect(evidence: bytes) -> str:
+    """The kind that the bytes are; empty if none."""
+    try:
+        return envelope.parse(evidence).kind
+    except IdaoError:
+        return ""
+
+
+def appraise(
+    kind: str | None,
+    evidence: bytes,
+    collateral: Given | Iterable[bytes],
+    policy: TeePolicy = STRICT,
+    now_ms: int = 0,
+    bind: binding.Expected | None = None,
+) -> AttestationResult:
+    """Judges `evidence` at `now_ms` (ms UTC) under `policy`.
+
+    `kind` None takes the kind that the bytes are; any other must be it. `collateral` are files (certificates,
+    CRLs, Intel's JSON, bundles, keys) or what `sort_files` made of them; what the evidence itself carries is
+    added. `bind` names what the evidence must back. Never raises for bad input.
+    """
+    found = Findings(ALIASES.get(kind or "", kind or ""))
+    try:
+        files = collateral if isinstance(collateral, Given) else sort_files(collateral)
+        parsed = envelope.parse(evidence)
+        if kind is not None and parsed.kind != found.kind:
+            raise Malformed(f"this is evidence of kind {parsed.kind}")
+        found.kind = parsed.kind
+        _judge(found, parsed, files.joined(parsed.given), policy, now_ms)
+        binding.check(found, parsed.claims, bind, policy, now_ms)
+        if bind is None and not parsed.claims:
+            found.warnings.append("no key was named that the evidence should back")
+    except IdaoError as e:
+        found.check("form", False, e.message, e.code if e.code in REASONS else "malformed")
+    _apply_policy(found, policy, now_ms)
+    return _result(found, policy)
+
+
+def _judge(found: Findings, parsed: envelope.Parsed, files: Given, policy: TeePolicy, now_ms: int) -> None:
+    """Runs the judge of the kind, keeping in `found` what it saw even if it gives up half way."""
+    trust, inner = roots.VENDORS, parsed
+    if parsed.kind == "simulated":
+        from idao.tee.simulator import TRUST
+
+        if parsed.inner is None or parsed.inner.kind == "simulated":
+            raise Malformed("simulated evidence of nothing")
+        trust, inner = TRUST, parsed.inner
+    if inner.azure is not None:
+        seen = azure.judge(inner.azure, files, policy, now_ms, trust)
+    elif inner.tpm is not None:
+        seen = Findings("tpm")
+        tpm.judge_parts(seen, inner.tpm, files, now_ms, trust)
+    else:
+        seen = _JUDGES[inner.kind](inner.blob, files, policy, now_ms, trust)
+    for name in seen.__slots__:
+        setattr(found, name, getattr(seen, name))
+    if parsed.kind == "simulated":
+        found.warnings.append(f"SIMULATED {seen.kind}: no hardware stands behind this")
+        found.kind, found.level, found.platform = "simulated", "simulated", ""
+
+
+def _apply_policy(found: Findings, policy: TeePolicy, now_ms: int) -> None:
+    """What the policy says of kind, level, machine and age."""
+    if found.issued_ms is not None:
+        age = now_ms - found.issued_ms
+        found.window(found.issued_ms - policy.clock_skew_ms, found.issued_ms + policy.max_age_ms)
+        found.check("age", -policy.clock_skew_ms <= age <= policy.max_age_ms, f"{age} ms", "stale")
+    if policy.platforms:
+        found.check("known machine", found.platform in policy.platforms, found.platform, "platform")
+    if found.level == "tee":
+        image = measured(found, policy)
+        wanted = policy.least_level == "tee-measured"
+        found.check("measurement", bool(image) or not wanted, image or "on no list")
+        if image:
+            found.level = "tee-measured"
+    found.check("kind", found.kind in policy.kinds, found.kind)
+    if found.level == "simulated":
+        found.check("simulated", policy.least_level == "simulated", "", "simulated")
+    least = LEVELS.index(policy.least_level)
+    found.check("level", LEVELS.index(found.level) >= least, f"{found.level}, least {policy.least_level}")
+
+
+def measured(found: Findings, policy: TeePolicy) -> str:
+    """The name of the first set of the policy whose every register holds its value; empty if none.
+
+    Behind Azure's paravisor a set must name a PCR: the hardware's registers measure the paravisor alone.
+    """
+    sets: dict[str, list[tuple[str, str]]] = {}
+    for m in policy.measurements:
+        if m.kind == found.kind:
+            sets.setdefault(m.set, []).append((m.register, m.value.lower()))
+    for name, entries in sets.items():
+        guest = not found.kind.startswith("azure") or any(r.startswith("pcr") for r, _ in entries)
+        if guest and all(found.measurements.get(r) == v for r, v in entries):
+            return name
+    return ""
+
+
+def _result(found: Findings, policy: TeePolicy) -> AttestationResult:
+    sound = all(c.ok for c in found.checks if c.name not in _BY_LEVEL)
+    if found.level in ("tee", "tee-measured"):
+        sound = found.ok
+    return AttestationResult(
+        kind=found.kind,
+        accepted=found.ok,
+        level=found.level if sound else "none",
+        reason=first_reason(found.checks),
+        tcb_status=found.tcb_status,
+        advisories=found.advisories,
+        checks=tuple(found.checks),
+        measurements=tuple(sorted(found.measurements.items())),
+        bound=found.bound,
+        evidence_id=evidence_id(found.kind, found.region),
+        platform=found.platform,
+        policy=policy.digest,
+        issued_ms=found.issued_ms,
+        not_before_ms=found.not_before_ms,
+        not_after_ms=found.not_after_ms,
+        warnings=tuple(found.warnings),
+    )
