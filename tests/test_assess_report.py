@@ -153,6 +153,17 @@ def test_large_assets_are_sampled_by_content_within_the_budget() -> None:
     assert both["duplicate_files"] == 300
 
 
+def test_a_cut_list_of_earlier_hashes_tells_of_the_whole() -> None:
+    files = [file(str(i), b"%d" % i) for i in range(400)]
+    known = assess(files, "generic").fingerprint
+    cut = replace(known, contents=known.contents[: 16 * 100])
+    for part, seen in ((files, 10_000), (files[:200], 10_000), ([], 0)):
+        assert Earlier([cut]).contents_seen([f.content for f in part]) == seen
+    mixed = [f.content for f in files] + [file("", b"new %d" % i).content for i in range(400)]
+    assert 4_000 < Earlier([cut]).contents_seen(mixed) < 6_000
+    assert Earlier([known]).contents_seen(mixed) == 5_000
+
+
 def test_missing_bytes_fail_the_gate() -> None:
     cut = replace(file("a.txt", b"x" * 100), read=lambda at, n: b"x" * min(n, 10))
     report = assess([cut], "text").report

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from idao.assess.report import CONTENT_BYTES, ROW_BYTES, WHOLE, Fingerprint, Slice, share
+from idao.assess.report import CONTENT_BYTES, ROW_BYTES, Fingerprint, Slice, share
+
+SKETCHES_MAX = 16_384
+"""Earlier documents compared with, the smallest sketches first: some 100 ms to look up."""
 
 
 class Earlier:
@@ -14,42 +17,45 @@ class Earlier:
     """
 
     def __init__(self, fingerprints: Iterable[Fingerprint] = ()) -> None:
-        self.fingerprints: Sequence[Fingerprint] = tuple(fingerprints)
-        self._contents = [
-            _Known(f.contents, CONTENT_BYTES, f.contents_total) for f in self.fingerprints if f.contents
-        ]
-        self._rows = [_Known(f.rows, ROW_BYTES, f.rows_total) for f in self.fingerprints if f.rows]
+        self._all: Sequence[Fingerprint] = tuple(fingerprints)
+        self._contents = _Known(CONTENT_BYTES, [(f.contents, f.contents_total) for f in self._all])
+        self._rows = _Known(ROW_BYTES, [(f.rows, f.rows_total) for f in self._all])
 
     def contents_seen(self, contents: Sequence[bytes]) -> int:
         """bp of these content ids that earlier assets hold."""
-        return _seen(self._contents, [c[:CONTENT_BYTES] for c in contents])
+        return self._contents.seen([c[:CONTENT_BYTES] for c in contents])
 
     def rows_seen(self, rows: Sequence[bytes]) -> int:
         """bp of these row hashes that earlier assets hold."""
-        return _seen(self._rows, rows)
+        return self._rows.seen(rows)
 
     def sketches(self) -> list[bytes]:
-        """The sketches of all earlier documents, ascending."""
-        return sorted({s for f in self.fingerprints for s in f.sketches})
+        """The sketches of earlier documents, ascending."""
+        return sorted({s for f in self._all for s in f.sketches})[:SKETCHES_MAX]
 
     def slices(self) -> list[Slice]:
-        return [f.slice for f in self.fingerprints if f.slice is not None]
+        return [f.slice for f in self._all if f.slice is not None]
 
 
 class _Known:
-    """A set of hashes, perhaps only the smallest of them, up to `limit`."""
+    """The hashes of all earlier assets together, and apart those lists that were cut to the smallest."""
 
-    def __init__(self, joined: bytes, width: int, total: int) -> None:
-        self.hashes = frozenset(joined[i : i + width] for i in range(0, len(joined), width))
-        self.limit = joined[-width:] if total > len(self.hashes) else b"\xff" * (width + 1)
+    def __init__(self, width: int, lists: Sequence[tuple[bytes, int]]) -> None:
+        split = [[joined[i : i + width] for i in range(0, len(joined), width)] for joined, _ in lists]
+        self._together = frozenset(h for hashes in split for h in hashes)
+        self._cut = [
+            (frozenset(hashes), hashes[-1])
+            for hashes, (_, total) in zip(split, lists, strict=True)
+            if hashes and total > len(hashes)
+        ]
 
-
-def _seen(known: Sequence[_Known], hashes: Sequence[bytes]) -> int:
-    """The larger of: what all sets hold together, and what one cut set lets expect of the whole."""
-    together = share(sum(any(h in k.hashes for k in known) for h in hashes), len(hashes)) if hashes else 0
-    best = 0
-    for k in known:
-        comparable = [h for h in hashes if h <= k.limit]
-        if comparable:
-            best = max(best, share(sum(h in k.hashes for h in comparable), len(comparable)))
-    return min(WHOLE, max(together, best))
+    def seen(self, hashes: Sequence[bytes]) -> int:
+        """bp of `hashes`: what all lists hold together or, if more, what a cut list lets expect."""
+        if not hashes:
+            return 0
+        best = share(sum(h in self._together for h in hashes), len(hashes))
+        for known, limit in self._cut:
+            comparable = [h for h in hashes if h <= limit]
+            if comparable:
+                best = max(best, share(sum(h in known for h in comparable), len(comparable)))
+        return best
