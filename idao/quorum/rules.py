@@ -8,7 +8,7 @@ from __future__ import annotations
 from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, SLOT_OF, Certificate, Vote
 from idao.quorum import events as ev
 from idao.quorum.height import Height, Verify
-from idao.quorum.liveness import Liveness
+from idao.quorum.validators import Liveness
 
 VIEW_MS = 1000
 """T0: patience with a leader in view 0. A LAN needs milliseconds, a loaded laptop up to a second."""

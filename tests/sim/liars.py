@@ -48,14 +48,14 @@ class Liar(Node):
         self, kind: int, height: int, view: int, digest: bytes, quorum: bytes | None = None
     ) -> SignedVote:
         vote = Vote(kind, quorum or self.world.quorum, height, view, digest)
-        return SignedVote(vote, self.index, self.world.keys.sign(self.index, vote))
+        return SignedVote(vote, max(self.seat(height), 0), self.world.keys.sign(self.index, vote))
 
     def other_block(self, like: bytes | None = None, *, view: int | None = None) -> tuple[bytes, bytes]:
         """Another valid block on our tip: (hash, bytes)."""
         tip, parent_time = self.tip()
         height = len(self.disk.chain) + 1
         view = self.machine.h.view if view is None else view
-        proposer = self.world.validators.leader(height, view)
+        proposer = self.world.leader(height, view)
         block = SimBlock(height, view, proposer, tip, max(self.clock, parent_time + 1) + 1, ())
         data = (replace(parse(like), time_ms=parse(like).time_ms + 1, txs=()) if like else block).pack()
         return block_hash(data), data
@@ -69,7 +69,11 @@ class Liar(Node):
 
     def mine(self, frame: ev.Frame) -> Vote | None:
         signed = frame.vote if type(frame) is ev.Propose else frame
-        return signed.vote if type(signed) is SignedVote and signed.signer == self.index else None
+        return (
+            signed.vote
+            if type(signed) is SignedVote and signed.signer == self.seat(signed.vote.height)
+            else None
+        )
 
     def half(self, to: int) -> bool:
         return (to + self.world.plan.seed) % 2 == 0
@@ -269,7 +273,7 @@ class Forger(Liar):
         rng = self.world.rng
         if rng.random() > 0.4 or self.machine is None:
             return [frame]
-        h, n = self.machine.h, self.world.n
+        h, n = self.machine.h, len(self.machine.h.validators.validators)
         digest, data = self.other_block()
         kind = rng.choice([NOTARIZE, FINALIZE, NULLIFY])
         view = rng.choice([h.view, h.view, h.view + 1])
@@ -279,7 +283,9 @@ class Forger(Liar):
         everyone = ((1 << n) - 1).to_bytes(width, "little")
         forged: list[ev.Frame] = [
             Certificate(vote, everyone, (real,) * n),  # others' names, own signature
-            Certificate(vote, (1 << self.index).to_bytes(width, "little"), (real,)),  # too little power
+            Certificate(
+                vote, (1 << max(self.seat(h.number), 0)).to_bytes(width, "little"), (real,)
+            ),  # too little power
             Certificate(vote, (2 ** (8 * width) - 1).to_bytes(width, "little"), (real,) * (8 * width)),
             Certificate(vote, bytes(width), ()),
             Certificate(vote, everyone + b"\0", (real,) * n),
@@ -381,7 +387,7 @@ class Schemer(Liar):
 
     def offer(self) -> None:
         h: Height | None = self.machine.h if self.alive and self.machine is not None else None
-        if h is None or not h.view or h.leader(h.view) != self.index or h.committed:
+        if h is None or not h.view or self.world.leader(h.number, h.view) != self.index or h.committed:
             return
         if (h.number, h.view) in self.offered:
             return

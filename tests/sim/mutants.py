@@ -21,7 +21,7 @@ from .world import World
 
 MODULES = (
     "crypto.certificates",
-    *(f"quorum.{m}" for m in ["votes", "height", "liveness", "ahead", "rules", "machine"]),
+    *(f"quorum.{m}" for m in ["votes", "height", "validators", "ahead", "rules", "machine"]),
 )
 """What may be broken, in the order of imports."""
 

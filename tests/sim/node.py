@@ -81,6 +81,11 @@ class Node:
         self.forks: list[ev.ForkDetected] = []
         self.faults: list[Any] = []
 
+    def seat(self, height: int) -> int:
+        """Own index in the set of `height`; −1 for an observer."""
+        index = self.world.set_at(height).index_of_key(self.validator.key)
+        return -1 if index is None else index
+
     # --- life and death -----------------------------------------------------------------------------
 
     def boot(self) -> None:
@@ -99,9 +104,10 @@ class Node:
         certs = tuple(c for key, c in disk.certificates.items() if key[0] == height)
         blocks = tuple(ev.StoredBlock(h, d, b) for (h, d), b in disk.blocks.items() if h == height)
         tip = disk.chain[-1] if disk.chain else (self.world.quorum, b"", None)
-        v = self.world.validators
+        v = self.world.set_at(height)
+        before = self.world.set_at(height - 1) if height > 1 else None
         signing = not disk.halted and height > self.quarantine
-        return ev.Start(height, v, tip[0], tip[2], v, bool(self.pool), signing, signs, certs, blocks)
+        return ev.Start(height, v, tip[0], tip[2], before, bool(self.pool), signing, signs, certs, blocks)
 
     def die(self) -> None:
         self.alive, self.machine, self.disk.pending = False, None, []
@@ -135,9 +141,8 @@ class Node:
                     self._count_down()
                 kind = type(effect)
                 if kind is ev.Sign:
-                    signed = SignedVote(
-                        effect.vote, self.index, self.world.keys.sign(self.index, effect.vote)
-                    )
+                    vote = effect.vote
+                    signed = SignedVote(vote, self.seat(vote.height), self.world.keys.sign(self.index, vote))
                     pending.append(("sign", signed))
                     queue.append(ev.Msg(ev.OWN, signed))
                 elif kind is ev.Persist:
@@ -250,7 +255,7 @@ class Node:
         deterministic = (
             block.height == e.height
             and block.parent == tip
-            and block.proposer == self.world.validators.leader(block.height, block.view)
+            and block.proposer == self.world.leader(block.height, block.view)
             and block.time_ms > parent_time
             and not self.committed.intersection(block.txs)
             and all(t in self.world.txs for t in block.txs)
@@ -289,7 +294,7 @@ class Node:
     def check_speech(self, frame: ev.Frame) -> None:
         """Order law: what leaves as ours is durable, as is what it stands on."""
         signed = frame.vote if type(frame) is ev.Propose else frame
-        if type(signed) is not SignedVote or signed.signer != self.index:
+        if type(signed) is not SignedVote or signed.signer != self.seat(signed.vote.height):
             return
         vote: Vote = signed.vote
         slot = vote.view, SLOT_OF[vote.kind]

@@ -18,7 +18,10 @@ def plan_of(seed: int) -> Plan:
     powers = _powers(rng, n)
     plan = Plan(seed, powers, real=seed % 100 == 7, threads=rng.random() < 0.3)
     plan.txs = rng.randint(2, 5)
-    plan.liars = _liars(rng, powers)
+    if n >= 4 and rng.random() < 0.25:
+        plan.epochs = tuple((h, _members(rng, n)) for h in (1, 2, 3, 4) if rng.random() < 0.7)
+        plan.txs += 2
+    plan.liars = _liars(rng, powers, [m for _, m in plan.epochs] or [tuple(range(n))])
     plan.gap_ms = rng.choice((0, 50, 400, 4000))
     plan.spread_ms = rng.choice((5, 50, 1500))
     plan.gst_ms = rng.choice((0, 1000, 4000, 12_000))
@@ -39,7 +42,7 @@ def plan_of(seed: int) -> Plan:
         plan.cuts = tuple(_cut(rng, n, plan.gst_ms) for _ in range(rng.choice((0, 0, 1, 3))))
         if rng.random() < 0.15:
             plan.held = ((rng.randint(0, plan.gst_ms), rng.randrange(n)),)
-    elif n >= 4 and not plan.liars and rng.random() < 0.5 and len(set(powers)) == 1:
+    elif n >= 4 and not plan.liars and not plan.epochs and rng.random() < 0.5 and len(set(powers)) == 1:
         # A rolled-back home is silent for a while: it counts as the faulty one.
         backup = rng.randint(0, 800)
         plan.rollback = backup, backup + rng.randint(1, 2000), rng.randrange(n)
@@ -56,16 +59,22 @@ def _powers(rng: random.Random, n: int) -> tuple[int, ...]:
     return tuple(powers)
 
 
-def _liars(rng: random.Random, powers: tuple[int, ...]) -> dict[int, str]:
-    total = sum(powers)
-    room = total - (2 * total // 3 + 1)
+def _members(rng: random.Random, n: int) -> tuple[int, ...]:
+    """Anything from one validator to all: joins, leaves, and hand-overs to entirely other people."""
+    return tuple(sorted(rng.sample(range(n), rng.choice((1, n // 2, n - 1, n - 1, n)))))
+
+
+def _liars(rng: random.Random, powers: tuple[int, ...], sets: list[tuple[int, ...]]) -> dict[int, str]:
+    """As many as every set tolerates."""
     liars: dict[int, str] = {}
     if rng.random() < 0.2:
         return liars
     sins = [s for s in LIARS if s not in ("SteadyTwin", "Dead")]
     for i in rng.sample(range(len(powers)), len(powers)):
-        if powers[i] <= room:
-            room -= powers[i]
+        if all(
+            3 * sum(powers[j] for j in s if j in liars or j == i) < sum(powers[j] for j in s)
+            for s in (*sets, range(len(powers)))
+        ):
             liars[i] = rng.choice(sins)
     return dict(sorted(liars.items()))
 

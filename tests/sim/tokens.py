@@ -33,6 +33,9 @@ class Keys:
         )
         self.verify: Verify = lru_cache(maxsize=4096)(verify_vote) if real else verify_token
 
+    def subset(self, members: tuple[int, ...]) -> ValidatorSet:
+        return ValidatorSet(tuple(self.validators.validators[i] for i in sorted(members)))
+
     def sign(self, index: int, vote: Vote) -> bytes:
         if self.signers:
             return self.signers[index].sign_vote(vote)

@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from idao.crypto import canonical
 from idao.crypto.faults import check_fault, conflict
-from idao.model import FINALIZE, SLOT_OF, Certificate, SignedVote, Vote
+from idao.model import FINALIZE, SLOT_OF, Certificate, SignedVote, ValidatorSet, Vote
 from idao.quorum import events as ev
 from idao.quorum.machine import Machine
 
@@ -55,6 +55,8 @@ class Plan:
     """(at, for, ((from, to), ...))"""
     held: tuple[tuple[int, int], ...] = ()
     """(at, validator): all it sends arrives only after the storm."""
+    epochs: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    """(first height, members): the set changes; who is no member follows as an observer."""
     rollback: tuple[int, int, int] | None = None
     """(backup at, restore at, validator)"""
     skews_ms: tuple[int, ...] = ()
@@ -105,8 +107,11 @@ class World:
         self.accused_set: set[int] = set()
         self.views = 0
         self.events = 0
-        faulty = sum(plan.powers[i] for i in plan.liars)
-        self.excess = faulty >= self.validators.honest_size
+        self._sets: dict[int, ValidatorSet] = {}
+        self.excess = any(
+            sum(v.power for v in s.validators if self.index_of[v.idao] in plan.liars) >= s.honest_size
+            for s in (self.set_at(h) for h in (1, *(first for first, _ in plan.epochs)))
+        )
         """More power is faulty than the quorum tolerates: forks may happen, and must be proved."""
         self.nodes: list[Node] = []
         self.copies: list[list[Node]] = []
@@ -118,6 +123,21 @@ class World:
         self.correct = [n for n in self.nodes if n.sin is None]
         for node, skew in zip(self.correct, plan.skews_ms, strict=False):
             node.skew_ms = skew
+
+    def set_at(self, height: int) -> ValidatorSet:
+        found = self._sets.get(height)
+        if found is None:
+            members = [m for first, m in self.plan.epochs if first <= height]
+            found = self.keys.subset(members[-1]) if members else self.validators
+            self._sets[height] = found
+        return found
+
+    def who(self, height: int, signer: int) -> int:
+        """The validator at an index of the set of `height`."""
+        return self.index_of[self.set_at(height).validators[signer].idao]
+
+    def leader(self, height: int, view: int) -> int:
+        return self.who(height, self.set_at(height).leader(height, view))
 
     # --- time ---------------------------------------------------------------------------------------
 
@@ -332,7 +352,7 @@ class World:
     def _check_certificate(self, node: Node, c: Certificate) -> None:
         """Independent arithmetic: powers, bits, each signature."""
         bits = [i for i in range(8 * len(c.bitmap)) if c.bitmap[i // 8] & (1 << (i % 8))]
-        members = self.validators.validators
+        members = self.set_at(c.vote.height).validators
         power = sum(members[i].power for i in bits)
         good = all(
             self.keys.verify(members[i].key, s, c.vote) for i, s in zip(bits, c.signatures, strict=True)
@@ -352,10 +372,10 @@ class World:
         a, b = canonical.unpack(SignedVote, fault.a), canonical.unpack(SignedVote, fault.b)
         if index not in self.plan.liars:
             node.fail(f"accuses the correct validator {index}: {a.vote} {b.vote}")
-        if a.signer != index or conflict(a, b) != fault.kind:
+        if self.who(a.vote.height, a.signer) != index or conflict(a, b) != fault.kind:
             node.fail("reports a fault that proves nothing")
         if self.plan.real:
-            check_fault(fault, self.validators, self.quorum)
+            check_fault(fault, self.set_at(a.vote.height), self.quorum)
         if node.sin is None:
             self.accused_set.add(index)
 
@@ -365,11 +385,11 @@ class World:
 
     def guilty(self) -> set[int]:
         """All that the certificates stored by correct nodes prove."""
-        from idao.quorum.forensics import guilty
+        from idao.quorum.forensics import conflicts
 
         stored = [c for n in self.correct for c in n.disk.certificates.values()]
         stored += [c for n in self.correct for _, _, c in n.disk.chain]
-        return guilty(stored)
+        return {self.who(a.vote.height, a.signer) for a, _ in conflicts(stored)}
 
     def _report(self) -> Report:
         named = self.guilty()

@@ -1,4 +1,4 @@
-"""Who answers: the one thing that lets a machine give up on a leader before its time is up (R1, R6)."""
+"""What a set of validators tolerates, and which of them answer."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from idao.model import ValidatorSet
 from idao.quorum.events import Peer
 
 
+def tolerates(validators: ValidatorSet) -> int:
+    """How many validators may fail or lie, whichever they are, without harm: 0 below four of equal power."""
+    power, count = 0, 0
+    for v in sorted((v.power for v in validators.validators), reverse=True):
+        power += v
+        if power >= validators.honest_size:
+            break
+        count += 1
+    return count
+
+
 class Liveness:
-    """Links as the shell reports them, and who was heard through others at this height."""
+    """Who answers: the one thing that lets a machine give up on a leader before its time is up (R1, R6).
+
+    Links as the shell reports them, and who was heard through others at this height."""
 
     __slots__ = ("_relayed", "_up")
 
