@@ -21,6 +21,7 @@ SECRET_NAMES = (
     b".htpasswd",
 )
 SECRET_ENDINGS = (b".pem", b".key", b".p12", b".pfx", b".kdbx", b".jks")
+_SUSPICIOUS = (*SECRET_ENDINGS, *(b"/" + name for name in SECRET_NAMES))
 SUSPICIOUS_MAX = 64
 """Files with such names that are looked at before all others."""
 
@@ -76,5 +77,4 @@ def score_novelty(card: Card, seen: int, units: str) -> None:
 
 
 def _suspicious(path: bytes) -> bool:
-    name = path.rpartition(b"/")[2].lower()
-    return name in SECRET_NAMES or name.endswith(SECRET_ENDINGS)
+    return (b"/" + path).lower().endswith(_SUSPICIOUS)
