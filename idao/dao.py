@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from idao.crypto import canonical
 from idao.crypto.keys import Signer
 from idao.errors import Malformed, NotFound, Pending, Refused, UsageError
+from idao.frozen import frozen
 from idao.home import Home, Keys, now_ms
 from idao.ledger.idao import Identity, Rotate
 from idao.ledger.registry import KINDS
@@ -32,6 +32,7 @@ from idao.store.ledger import LedgerStore
 if TYPE_CHECKING:
     from idao.hall.assets import Assets
     from idao.hall.governance import Governance
+    from idao.hall.keyring import Keyring
     from idao.hall.ledgers import Ledgers
     from idao.hall.people import People
     from idao.hall.proofs import Proofs
@@ -41,7 +42,7 @@ VALID_MS = 7 * 24 * 3600 * 1000
 """How long a signed transaction may wait for a block: a week of a laptop being closed."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Done:
     """A transaction that is in a block, and kept."""
 
@@ -50,7 +51,7 @@ class Done:
     receipt: Receipt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Actor:
     """Who signs: the owner of the home, or a member whose key it keeps."""
 
@@ -111,6 +112,12 @@ class Dao:
         return Proofs(self)
 
     @cached_property
+    def keyring(self) -> Keyring:
+        from idao.hall.keyring import Keyring
+
+        return Keyring(self)
+
+    @cached_property
     def ledgers(self) -> Ledgers:
         from idao.hall.ledgers import Ledgers
 
@@ -130,6 +137,17 @@ class Dao:
         if self._keys is None:
             self._keys = self.home.unlock(self._passphrase_file)
         return self._keys
+
+    def reload_keys(self) -> None:
+        """After the key files have changed."""
+        if self._keys is not None:
+            self._keys = self.home.open_keys(self._keys.kek)
+
+    def on(self, quorum: str) -> Dao:
+        """The same home, with its keys if they are open, on another of its ledgers."""
+        other = Dao(self.home, quorum=quorum, wait_s=self.wait_s, passphrase_file=self._passphrase_file)
+        other._keys = self._keys
+        return other
 
     @property
     def unlocked(self) -> bool:

@@ -26,13 +26,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from idao.crypto import canonical, seal
 from idao.crypto.keys import Signer
 from idao.errors import Busy, Locked, Malformed, NoHome, NotFound, UsageError
+from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
 from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
@@ -51,7 +51,7 @@ IDENTITY_FILES = ("identity", "next", "after")
 """Key files that may hold the current and the next identity key; `after` only while a rotation runs."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class History:
     """Who an identity is: its inception record and every key event since."""
 
@@ -64,7 +64,7 @@ class History:
         return self.events[-1].event if self.events else self.inception
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Keys:
     """The opened keys of a home."""
 
@@ -248,12 +248,14 @@ class Home:
         passphrase = None
         if seal.needs_passphrase(lock):
             passphrase = read_passphrase(passphrase_file, "passphrase of this home: ")
-        kek = seal.open_lock(lock, passphrase)
-        current, following = map(Signer, self._identity_seeds(kek))
+        return self.open_keys(seal.open_lock(lock, passphrase))
+
+    def open_keys(self, kek: bytes) -> Keys:
+        current, following = map(Signer, self.identity_seeds(kek))
         validator = Signer(self.read_key("validator", kek))
         return Keys(current, following, validator, self.read_key("data", kek), kek)
 
-    def _identity_seeds(self, kek: bytes) -> tuple[bytes, bytes]:
+    def identity_seeds(self, kek: bytes) -> tuple[bytes, bytes]:
         """Seeds of the current and the next key. The history tells which is which, whatever a crash left."""
         kept = [n for n in IDENTITY_FILES if n != "after" or (self.keys_folder / "after.key").exists()]
         seeds = {Signer(seed).public: seed for seed in (self.read_key(name, kek) for name in kept)}
@@ -277,7 +279,7 @@ class Home:
     def turn_keys(self, history: History, after: bytes, kek: bytes) -> None:
         """Makes `history` true, whose last event brings in the next key and commits to the one of `after`.
 
-        A crash at any point leaves the old keys or the new ones (`_identity_seeds`).
+        A crash at any point leaves the old keys or the new ones (`identity_seeds`).
         """
         self.write_key("after", after, kek)
         write_file(self.keys_folder / "history", canonical.pack(history))
@@ -288,7 +290,7 @@ class Home:
         if not (self.keys_folder / "after.key").exists():
             return False
         names = ("identity", "next")
-        seeds = self._identity_seeds(kek)
+        seeds = self.identity_seeds(kek)
         stale = seeds != tuple(self.read_key(name, kek) for name in names)
         if stale:
             for name, seed in zip(names, seeds, strict=True):
@@ -299,6 +301,8 @@ class Home:
     def relock(self, kek: bytes, passphrase: str | None) -> None:
         """A new lock for the same keys; None means no passphrase."""
         made = seal.make_lock(kek, passphrase, entropy(seal.LOCK_RANDOM_BYTES))
+        if seal.open_lock(made, passphrase) != kek:  # before the only other lock is gone
+            raise Malformed("the new lock does not open")
         write_file(self.keys_folder / "lock", made)
 
     # --- one process at a time

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from idao import identity
 from idao.crypto import canonical, keys, phrase, seal
 from idao.errors import UsageError
+from idao.frozen import frozen
 from idao.home import History, Home, entropy, now_ms, write_file
 from idao.ledger import charter, genesis
-from idao.model import Parent, SignedKeyEvent, show_id
+from idao.model import Genesis, Parent, SignedKeyEvent, show_id
+from idao.store.home_db import open_home_db
 from idao.store.ledger import LedgerStore
 
 FIRST_STAKE = 1_000_000
@@ -19,7 +20,7 @@ FIRST_STAKE = 1_000_000
 NAME_MAX = 100
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Founded:
     """What `create` made, or found."""
 
@@ -55,38 +56,72 @@ def create(path: Path, *, name: str, domain: str | None, passphrase: str | None)
     return _found_quorum(path, name, domain, seed, history, kek, words=words)
 
 
-def recover(
-    path: Path, *, words: str, name: str, passphrase: str | None, known: History | None, parent: Parent | None
-) -> Founded:
-    """The same iDAO from its phrase, under a fresh key, with a new quorum of one.
+@frozen
+class Before:
+    """What is known of the time before a recovery, from a proof, a checkpoint or a copy of the history."""
 
-    `known` is the newest key history at hand (from a proof, say); `parent` the quorum it had, if known.
-    The old chain is never continued (FORMATS: recovery).
+    history: History | None = None
+    parent: Parent | None = None
+    """The quorum to continue in name; its chain never is (FORMATS: recovery)."""
+    genesis: Genesis | None = None
+    """Of that quorum."""
+
+
+def recovered_history(words: str, before: Before, seeds: tuple[bytes, bytes]) -> History:
+    """The key history that ends with a recovery by the phrase to the keys of `seeds` (current, next).
+
+    Rotations are left out: a recovery follows the inception, so they need not be carried on.
     """
     seed = phrase.seed_from(words)
     inception = identity.incept(seed)
-    events: tuple[SignedKeyEvent, ...] = ()
-    if known is not None:
-        if known.inception != inception:
-            raise UsageError("the history given is of another iDAO than the phrase")
-        events = known.events
-    now = identity.key_at(inception, events)
-    number = identity.recovery_number(seed, now.recovery)
+    earlier: tuple[SignedKeyEvent, ...] = ()
+    if before.history is not None:
+        if before.history.inception != inception:
+            raise UsageError(
+                f"this is not the phrase of {show_id('idao', identity.idao_id(before.history.inception))}"
+            )
+        identity.key_at(inception, before.history.events)
+        earlier = tuple(e for e in before.history.events if e.event.recovery_key is not None)
+    number = identity.recovery_number(seed, identity.key_at(inception, earlier).recovery)
     if number is None:
         raise UsageError("the history given was recovered with another phrase")
-    fresh, after = entropy(32), entropy(32)
-    event = identity.recover(inception, seed, number, keys.Signer(fresh).public, keys.Signer(after).public)
-    history = History(inception, (*events, event))
-    identity.key_at(history.inception, history.events)
-    kek = _new_keys(path, passphrase, (fresh, after), history)
-    return _found_quorum(path, f"{name}-r1", None, seed, history, kek, parent=parent)
+    current, following = (keys.Signer(s).public for s in seeds)
+    history = History(inception, (*earlier, identity.recover(inception, seed, number, current, following)))
+    identity.key_at(inception, history.events)
+    return history
+
+
+def recover(path: Path, *, words: str, name: str, passphrase: str | None, before: Before) -> Founded:
+    """The same iDAO from its phrase, under a fresh key, with a new quorum of one: `<name>-r1`, then -r2."""
+    seeds = entropy(32), entropy(32)
+    history = recovered_history(words, before, seeds)
+    seed = phrase.seed_from(words)
+    authority = keys.Signer(phrase.authority_key(seed)).public
+    if before.genesis is not None and authority not in before.genesis.recovery_keys:
+        raise UsageError(
+            f"this phrase may not continue {show_id('quorum', genesis.quorum_id(before.genesis))}",
+            hint="give '--from' a proof or checkpoint of your own quorum, or leave it out",
+        )
+    kek = _new_keys(path, passphrase, seeds, history)
+    quorum_name = f"{name}-r{len(history.events)}"
+    return _found_quorum(path, name, None, seed, history, kek, quorum_name=quorum_name, before=before)
+
+
+def check_free(path: Path) -> None:
+    """Refuses a folder that holds a home, or what is left of one that was used."""
+    if (path / "config.toml").exists():
+        raise UsageError(f"there is an iDAO here already: '{path}'", hint="see 'idao status'")
+    if (path / "home.db").exists():
+        raise UsageError(
+            f"'{path}' is a home that has lost its config.toml; nothing was changed",
+            hint="put the file back from a backup, or choose another folder with '--home DIR'",
+        )
 
 
 def _new_keys(
     path: Path, passphrase: str | None, identity_seeds: tuple[bytes, bytes], history: History
 ) -> bytes:
-    if (path / "config.toml").exists():
-        raise UsageError(f"there is an iDAO here already: '{path}'", hint="see 'idao status'")
+    check_free(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
     for leftover in ("keys", "ledgers"):  # of an init that was cut short: nobody was told of it
@@ -120,7 +155,8 @@ def _found_quorum(
     kek: bytes,
     *,
     words: str | None = None,
-    parent: Parent | None = None,
+    quorum_name: str | None = None,
+    before: Before | None = None,
 ) -> Founded:
     home = Home(path)
     secrets = [
@@ -128,8 +164,10 @@ def _found_quorum(
     ]
     signer = keys.Signer(secrets[0])
     authority = keys.Signer(phrase.authority_key(seed))
+    parent = before.parent if before else None
+    quorum_name = quorum_name or name
     bundle = genesis.personal(
-        name=name,
+        name=quorum_name,
         nonce=entropy(32),
         time_ms=now_ms(),
         validator_key=keys.Signer(secrets[1]).public,
@@ -141,13 +179,15 @@ def _found_quorum(
         parent=parent,
         recovery=authority if parent else None,
     )
+    genesis.check_bundle(bundle, before.genesis if before else None)
     quorum = genesis.quorum_id(bundle.genesis)
     stem = show_id("quorum", quorum).removeprefix("quorum:")
     LedgerStore.create(path / "ledgers" / f"{stem}.db", bundle).close()
+    open_home_db(path / "home.db").close()
     home.config = {
         "idao": {"name": name, **({"domain": domain} if domain else {})},
         "quorum": {"default": show_id("quorum", quorum)},
-        "ledgers": {stem: name},
+        "ledgers": {stem: quorum_name},
     }
     home.save_config()
     own = identity.idao_id(history.inception)

@@ -6,7 +6,7 @@ as members with iDAOs (hence keys) of their own, registered on the ledger by `id
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from idao import identity
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import VerificationFailed
+from idao.frozen import frozen
 from idao.ledger import charter
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, Envelope, TxKind, refuse
@@ -35,7 +36,7 @@ Weight = Annotated[int, Range(0, 2**31)]
 
 
 @record("identity", key=("idao",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Identity:
     """Who may sign for an iDAO.
 
@@ -60,7 +61,7 @@ class Identity:
 
 
 @record("charter", key=("idao",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Charter:
     """The rules of an iDAO in force.
 
@@ -77,7 +78,7 @@ class Charter:
 
 
 @record("member", key=("idao", "member"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Member:
     """One person of an iDAO.
 
@@ -96,7 +97,7 @@ class Member:
 
 
 @record("trust_link", key=("idao", "quorum"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrustLink:
     """An iDAO's explicit, scoped trust in a quorum.
 
@@ -159,7 +160,7 @@ def require(ctx: Context, idao: bytes, act: str) -> None:
 # --- idao.register --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Register:
     """Brings an identity onto this ledger with its key history and the default charter of one."""
 
@@ -188,11 +189,12 @@ def _apply_register(ctx: Context, body: Register) -> None:
 # --- idao.rotate ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rotate:
     """The key events that this ledger lacks, in order. The envelope is signed by the key they lead to.
 
     Several, so that a ledger that was out of reach for some rotations catches up without the keys between.
+    Events up to the key number known here are skipped, so two such transactions may overlap.
     """
 
     events: Annotated[tuple[SignedKeyEvent, ...], Size(1, KEY_EVENTS_MAX)]
@@ -211,7 +213,7 @@ def _rotate_authority(state: State, envelope: Envelope, body: Rotate) -> bool:
 
 def _advanced(rec: Identity, body: Rotate) -> identity.KeyState:
     start = identity.KeyState(rec.idao, rec.key, rec.key_seq, rec.next, rec.head, rec.recovery)
-    return reduce(identity.advance, body.events, start)
+    return reduce(identity.advance, (e for e in body.events if e.event.key_seq > rec.key_seq), start)
 
 
 def _apply_rotate(ctx: Context, body: Rotate) -> None:
@@ -225,7 +227,7 @@ def _apply_rotate(ctx: Context, body: Rotate) -> None:
 # --- trust.add, trust.remove ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddTrust:
     """The signer trusts a quorum, on this ledger or elsewhere. Given again, the new scope replaces the old."""
 
@@ -235,7 +237,7 @@ class AddTrust:
     weight: Annotated[int, Range(1, TRUST_WEIGHT_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemoveTrust:
     quorum: Id
 
@@ -264,19 +266,19 @@ def _apply_remove_trust(ctx: Context, body: RemoveTrust) -> None:
 # --- members and charter, as actions of governance --------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AddMember:
     member: Id
     role: Word
     weight: Weight
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RemoveMember:
     member: Id
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetRule:
     """One rule of the charter; `value` is canonical CBOR of an integer or a text."""
 
