@@ -9,7 +9,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
-from idao.errors import UsageError
+from idao.errors import UsageError, VerificationFailed
 from idao.ledger import charter
 
 _PLAIN: dict[str, Any] = {
@@ -145,16 +145,22 @@ def _show(
 ) -> None:
     """Show a proposal: what it would do, by which rules it is decided, who has voted what.
 
+    With --text, exit code 6 if the file is not the text it names.
+
     Example: idao proposal show proposal:…
     """
     data = _dao().governance.show(_one(proposal), document=text)
     lines = [f"{key:<9} {data[key]}" for key in ("proposal", "title", "idao", "proposer")]
     if data["text"]:
-        lines.append(f"text      {data['text']}" + ("  (is the file given)" if text else ""))
+        lines.append(f"text      {data['text']}")
+    if text is not None:
+        lines.append(f"file      {'is' if data['text_matches'] else 'is NOT'} the text that is voted on")
     lines += [*_changes(data), *_outcome(data)]
     lines += [f"ballot    {b['member']}  {b['choice']}" for b in data["ballots"]]
     lines.append(f"rules     {_rules_held(data['rules'])}")
     ui.result(data, lines, quiet=[data["proposal"]])
+    if not data.get("text_matches", True):
+        raise typer.Exit(VerificationFailed.exit_code)
 
 
 @proposal.command("settle")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idao import policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
-from idao.errors import NotFound, Refused, UsageError, VerificationFailed
+from idao.errors import NotFound, Refused, UsageError
+from idao.frozen import frozen
 from idao.hall import documents
 from idao.home import now_ms, show_time
 from idao.ledger import assets, charter, dats, governance
@@ -41,7 +42,7 @@ _ID_KINDS = {"member": "idao", "asset": "asset", "class_id": "class", "policy": 
 ActionList = list[tuple[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wish:
     """What a proposal should do, as typed; the order is that of the fields."""
 
@@ -254,12 +255,10 @@ class Governance:
         return [self._show(ledger, p) for p in sorted(found, key=lambda p: (p.height, p.proposal))]
 
     def show(self, text: str, *, document: Path | None = None) -> dict[str, Any]:
-        """One proposal. `VerificationFailed` if `document` is not the text it names."""
+        """One proposal; with `document`, whether that is the text it names."""
         shown = self._shown(self.find(text), None)
         if document is not None:
-            given = digest(Kind.PROPOSAL_TEXT, _read(document, "text")).hex()
-            if shown["text"] != given:
-                raise VerificationFailed(f"'{document}' is not the text of this proposal", code="text")
+            shown["text_matches"] = shown["text"] == digest(Kind.PROPOSAL_TEXT, _read(document, "text")).hex()
         return shown
 
     def _shown(self, proposal: bytes, choice: str | None) -> dict[str, Any]:
