@@ -55,9 +55,9 @@ to an idle one) carry `machine.status()`: an idle machine itself sends nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
+from idao.frozen import frozen
 from idao.model import Certificate, Fault, Hash, SignedVote, Size, ValidatorSet, Vote
 
 Peer = bytes
@@ -75,7 +75,7 @@ VIEWS_MAX = 1024
 """Views of one height that a status can describe: 8 hours of time-outs at the cap of 30 s."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Propose:
     """A leader's signed block hash, the block itself when it is sent along, and what justifies it (R2).
 
@@ -88,7 +88,7 @@ class Propose:
     justify: Annotated[tuple[Certificate, ...], Size(0, JUSTIFY_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Status:
     """Where a machine stands: height being decided, view, hash of the block before it, and what it holds.
 
@@ -104,13 +104,13 @@ class Status:
     proposal: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GetBlock:
     height: int
     hash: Hash
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Body:
     """A block's bytes. Nothing vouches for them but their hash, which the receiver's shell checks."""
 
@@ -124,7 +124,7 @@ Frame = Propose | SignedVote | Certificate | Status | GetBlock | Body
 # --- events ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StoredBlock:
     """A row of `block`."""
 
@@ -133,7 +133,7 @@ class StoredBlock:
     block: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start:
     """Enter `height` (R0): after opening the store, after each `Commit`, and after catching up.
 
@@ -158,7 +158,7 @@ class Start:
     blocks: tuple[StoredBlock, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Msg:
     peer: Peer
     frame: Frame
@@ -168,7 +168,7 @@ VIEW, GRACE, STATUS = "view", "grace", "status"
 """Kinds of timer: patience with a leader; wait for a late finalization; tell peers where we stand."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Timer:
     kind: str
     height: int
@@ -182,7 +182,7 @@ agree on it. UNTIMELY: not now (too far ahead of our clock, or its header names 
 is first proposed in). MISMATCH: these bytes are not the block of that hash; other bytes may be."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BlockReady:
     """Answer to `Validate`."""
 
@@ -191,7 +191,7 @@ class BlockReady:
     verdict: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Built:
     """Answer to `Build`. The block is valid by construction."""
 
@@ -201,21 +201,21 @@ class Built:
     block: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PoolNonEmpty:
     """Something now waits for a block at `height` (see `Start.pool`)."""
 
     height: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerUp:
     """An authenticated link to `peer` works again."""
 
     peer: Peer
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PeerDown:
     """The link to `peer` closed, or it was silent for 3 s."""
 
@@ -227,19 +227,19 @@ Event = Start | Msg | Timer | BlockReady | Built | PoolNonEmpty | PeerUp | PeerD
 # --- effects --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sign:
     """Sign `vote` with the validator key, insert its `sign` row, answer `Msg(OWN, signed vote)`."""
 
     vote: Vote
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Persist:
     row: Certificate | StoredBlock
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit:
     """The block of `height` is final. Apply it and store it with its certificate; then `Start` the next."""
 
@@ -249,20 +249,20 @@ class Commit:
     certificate: Certificate
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Broadcast:
     """To every connected peer."""
 
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Send:
     peer: Peer
     frame: Frame
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Serve:
     """Send `peer` the finalization and the `Body` of `height` (and some after it), from the store."""
 
@@ -270,7 +270,7 @@ class Serve:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CatchUp:
     """`peer` says it is deciding `height`, above ours. A hint: what it then serves is checked."""
 
@@ -278,7 +278,7 @@ class CatchUp:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetTimer:
     kind: str
     height: int
@@ -287,7 +287,7 @@ class SetTimer:
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Build:
     """Make a block on the tip, proposed in `view`: of what waits in the pool, empty if nothing does."""
 
@@ -295,9 +295,12 @@ class Build:
     view: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Validate:
-    """Check hash and body, execute on the tip, compare roots. `fresh`: the clock and view rules hold too."""
+    """Check hash and body, execute on the tip, compare roots.
+
+    `fresh`: the clock and view rules hold too. When not fresh, the answer is never UNTIMELY.
+    """
 
     height: int
     view: int
@@ -306,14 +309,14 @@ class Validate:
     fresh: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FaultFound:
     """Goes into the pool as a tx, once."""
 
     fault: Fault
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ForkDetected:
     """Two finalizations of one height: more than f validators are faulty. Nothing is signed any more."""
 
@@ -321,7 +324,7 @@ class ForkDetected:
     b: Certificate
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Halt:
     """Stop signing for good, tell the operator why, go on serving reads."""
 

@@ -5,7 +5,7 @@ Nothing here looks at who sent what: `machine.py` takes messages in, checks and 
 
 from __future__ import annotations
 
-from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, SLOT_OF, Certificate, Vote
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, SLOT_OF, VALIDATORS_MAX, Certificate, Vote
 from idao.quorum import events as ev
 from idao.quorum.height import Height, Verify
 from idao.quorum.validators import Liveness
@@ -18,6 +18,9 @@ GRACE_MS = 100
 """A leader waits this long for the finalization of the view before: it makes the new view needless."""
 STATUS_MS = 500
 """Before the first retransmission (R10); far above any healthy view, so that none has one."""
+PROMPT_VIEWS = VALIDATORS_MAX
+"""Views of one height that are given up before their time for a bad proposal or a silent leader: every leader
+has had its turn by then. If all blocks are invalid here the fault is not theirs, and views must not spin."""
 FETCHES = 3
 """Peers asked for one block between two retransmissions: without a bound, one that answers with garbage and
 is the only one to answer is asked as fast as it answers."""
@@ -141,7 +144,8 @@ class Rules:
         if verdict == ev.VALID:
             self._vote(h, NOTARIZE, h.view, digest)
         elif verdict == ev.INVALID or (verdict == ev.UNTIMELY and not h.certified(digest)):
-            self._give_up(h)
+            if h.view < PROMPT_VIEWS:
+                self._give_up(h)
         else:
             self._judge(h, digest)
 
@@ -236,7 +240,7 @@ class Rules:
 
     def _check_leader(self, h: Height) -> None:
         """R1, R6: no patience with a leader that does not answer, if it has not proposed."""
-        waiting = h.armed and h.view not in h.proposals
+        waiting = h.armed and h.view not in h.proposals and h.view < PROMPT_VIEWS
         if waiting and self.liveness.suspect(h.validators, h.leader(h.view), h.me):
             self._give_up(h)
 

@@ -173,6 +173,17 @@ def invalid_block_is_given_up_at_once(m: Any) -> None:
 
 
 @case
+def views_do_not_spin_when_every_block_is_bad(m: Any) -> None:
+    b = Bench(m)
+    b.verdicts[X] = ev.INVALID
+    b.build = False
+    b.start(pool=True).say(*(b.cert(NULLIFY, v) for v in range(64))).propose(64, X)
+    assert b.view == 64 and b.signed() == []
+    b.timeout()
+    assert b.signed() == [(NULLIFY, 64, b"")]
+
+
+@case
 def untimely_is_not_invalid(m: Any) -> None:
     """Peer 46: a block from the future is refused now and accepted once a quorum notarized it."""
     b = Bench(m)

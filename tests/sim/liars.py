@@ -205,12 +205,13 @@ class BadBlocks(Liar):
 
 
 class ClockLiar(Liar):
-    """Proposes blocks from an hour ahead."""
+    """Proposes blocks from an hour ahead, or just too far for some."""
 
     sin = "clock liar"
 
     def tamper(self, block: SimBlock) -> SimBlock:
-        return replace(block, time_ms=block.time_ms + 3_600_000)
+        lead = self.world.rng.choice((3_600_000, 10_000, 11_000))  # the latter are early to some only
+        return replace(block, time_ms=block.time_ms + lead)
 
 
 class Flooder(Liar):

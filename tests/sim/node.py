@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .world import World
 
 
+STEPS_MAX = 200
+"""Events of one turn: a height of a quorum of one takes about ten."""
+
+
 class Crashed(Exception):
     pass
 
@@ -135,7 +139,11 @@ class Node:
     def _inward(self, event: ev.Event) -> list[ev.Effect]:
         queue, outward = deque([event]), []
         pending, step = self.disk.pending, self.machine.step
+        steps = 0
         while queue:
+            steps += 1
+            if steps > STEPS_MAX:
+                self.world.fail(f"validator {self.index}: a turn without end")
             for effect in step(queue.popleft()):
                 if self.doom is not None:
                     self._count_down()
