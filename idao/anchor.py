@@ -6,15 +6,14 @@ outside tools can read it, and as witness; only witness cosignatures count towar
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from idao.crypto import canonical, merkle, note
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import VerificationFailed
+from idao.frozen import frozen
 from idao.model import Header, ValidatorSet
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Anchor:
     """A judged anchor. Powers are sums over distinct validators of the epoch."""
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from idao import jsonfile
 from idao.errors import Refused, UsageError
+from idao.frozen import frozen
 from idao.model import show_id
 
 CARD_BYTES_MAX = 1024 * 1024
@@ -79,7 +79,7 @@ _DATASET_TYPES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Column:
     """A column of a table; `holds` is a key of `COLUMN_TYPES`."""
 
@@ -87,7 +87,7 @@ class Column:
     holds: str = "text"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class File:
     """A file that the owner lists by name, with the columns of a table if they are listed too."""
 
@@ -96,7 +96,7 @@ class File:
     columns: tuple[Column, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Known:
     """What idao knows of an asset version when it makes the card. `published` is an RFC 3339 date."""
 

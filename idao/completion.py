@@ -6,6 +6,7 @@ Python. `man/make` reads the same table.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -81,6 +82,9 @@ def _commands(words: tuple[str, ...], command: Any, text: str) -> Iterator[Comma
 
 
 def _choices(p: Any) -> tuple[str, ...]:
+    """What the type names, or a placeholder that spells all of them out: `yes|no|abstain`."""
+    if p.metavar and re.fullmatch(r"[a-z0-9-]+(\|[a-z0-9-]+)+", p.metavar):
+        return tuple(p.metavar.split("|"))
     return tuple(str(getattr(c, "value", c)) for c in getattr(p.type, "choices", ()))
 
 

@@ -16,12 +16,12 @@ The rules of the chain:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from idao.crypto import phrase
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.crypto.keys import Signer, verify_key_event
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.model import Hash, Id, Inception, KeyEvent, PublicKey, SignedKeyEvent
 
 EVENTS_MAX = 1024
@@ -30,7 +30,7 @@ RECOVERY_STEP = 2**20
 """Recovery n takes the key number (n + 1) · 2^20: above all rotations before it, known or not."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyState:
     """What an identity's history says after some event; what a ledger keeps of it."""
 

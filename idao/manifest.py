@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated, NamedTuple, Protocol
 
 from blake3 import blake3
@@ -22,6 +21,7 @@ from blake3 import blake3
 from idao.crypto import merkle
 from idao.crypto.hashing import Kind, digest
 from idao.errors import Malformed, NotFound, VerificationFailed
+from idao.frozen import frozen
 from idao.model import Hash, Range, Salt, Size
 
 FILE, LINK, FOLDER = 1, 2, 3
@@ -87,7 +87,7 @@ def chunk_rows(data: bytes) -> list[ChunkRef]:
     return out
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileEntry:
     """One file, link or empty folder of a version."""
 
@@ -105,8 +105,14 @@ class FileEntry:
     """How many rows of the chunk pages belong to it, following those of the entry before."""
     target: bytes
 
-    def leaf(self) -> bytes:
-        return file_leaf(leaf_salt(self.secret), self.path, self.size, self.content_root)
+    def leaf(self, rows: bytes) -> bytes:
+        """Its leaf of the asset root; `rows` are its chunk rows."""
+        parts = chunk_rows(rows) if rows else ()
+        return self.leaf_of(parts)
+
+    def leaf_of(self, parts: Sequence[ChunkRef]) -> bytes:
+        cuts = layout(self.kind, [p.size for p in parts], [i for i, p in enumerate(parts) if p.form == HOLE])
+        return file_leaf(leaf_salt(self.secret), self.path, self.size, cuts, self.content_root)
 
 
 _FILE = struct.Struct(">BHQqI32s32sHH")
@@ -154,7 +160,7 @@ def show_path(path: bytes) -> str:
 _PAGE = struct.Struct(f">{CHUNK_ROW}sQ")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Manifest:
     """The head of a version. Its hash (`manifest_hash`) is the version's name and the ledger's commitment.
 
@@ -239,16 +245,23 @@ def link_root(secret: bytes, target: bytes) -> bytes:
 FOLDER_ROOT = digest(Kind.FOLDER, b"")
 
 
-def file_leaf(salt: bytes, path: bytes, size: int, root: bytes) -> bytes:
-    """Leaf of the asset root: H(salt ‖ content root ‖ size in 8 bytes ‖ path)."""
-    data = salt + root + size.to_bytes(8, "big") + path
-    return blake3(data, derive_key_context=_FILE_LEAF).digest()
+def layout(kind: int, sizes: Sequence[int], holes: Sequence[int]) -> bytes:
+    """Hash of what an entry is and how it is cut: 'sizes' of its parts, indexes of those that are holes."""
+    cuts = b"".join(size.to_bytes(8, "big") for size in sizes)
+    gaps = b"".join(index.to_bytes(8, "big") for index in holes)
+    return digest(Kind.LAYOUT, bytes([kind]) + len(sizes).to_bytes(8, "big") + cuts + gaps)
+
+
+def file_leaf(salt: bytes, path: bytes, size: int, cuts: bytes, root: bytes) -> bytes:
+    """Leaf of the asset root: H(salt ‖ layout ‖ content root ‖ size (8 bytes) ‖ path); all but the last
+    have one length. The layout binds what a verifier is told before it sees the file."""
+    return FILES.leaf(salt + cuts + root + size.to_bytes(8, "big") + path)
 
 
 # --- disclosure -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileDisclosure:
     """Shows that one file is in an asset, to whoever has the file and the asset root; of others, nothing."""
 
@@ -267,13 +280,13 @@ class FileDisclosure:
     proof: Annotated[tuple[Hash, ...], Size(0, 64)]
 
 
-def disclose(entries: Iterable[FileEntry], path: bytes, parts: Sequence[ChunkRef]) -> FileDisclosure:
-    """The disclosure of `path`, given all entries in order and the path's own chunks. `NotFound`."""
-    leaves, index, found = [], -1, None
-    for i, entry in enumerate(entries):
-        leaves.append(entry.leaf())
+def disclose(entries: Iterable[tuple[FileEntry, Sequence[ChunkRef]]], path: bytes) -> FileDisclosure:
+    """The disclosure of `path`, given all entries in order with their chunks. `NotFound`."""
+    leaves, index, found, parts = [], -1, None, ()
+    for i, (entry, chunks) in enumerate(entries):
+        leaves.append(entry.leaf_of(chunks))
         if entry.path == path:
-            index, found = i, entry
+            index, found, parts = i, entry, tuple(chunks)
     if found is None:
         raise NotFound(f"no such file in this version: {show_path(path)}")
     return FileDisclosure(
@@ -322,7 +335,8 @@ def check_disclosure(root: bytes, d: FileDisclosure, blocks: Iterable[bytes]) ->
 
     Raises `VerificationFailed` that says what differs.
     """
-    leaf = file_leaf(leaf_salt(d.secret), d.path, d.size, content_of(d, blocks))
+    cuts = layout(d.kind, d.sizes, d.holes)
+    leaf = file_leaf(leaf_salt(d.secret), d.path, d.size, cuts, content_of(d, blocks))
     if merkle.root_from_path(FILES, leaf, d.index, d.files, d.proof) != root:
         raise VerificationFailed(f"{show_path(d.path)}: its content is not what the asset commits to")
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
 from typing import Annotated
 
 from idao.errors import Malformed, UsageError
+from idao.frozen import frozen
 
 INT_MAX = 2**63 - 1
 """Integers fit a signed 64-bit column of SQLite."""
@@ -73,7 +73,7 @@ def parse_id(kind: str, text: str) -> bytes:
 # --- genesis and validators -----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Validator:
     """One member of a validator set. `key` signs consensus messages and cosignatures."""
 
@@ -86,7 +86,7 @@ VALIDATORS_MAX = 64
 """Hard cap of a set (consensus.md §2.1); 30 is what idao supports on a LAN."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ValidatorSet:
     """The validators of one epoch, ordered by iDAO id. Leaders and bitmaps go by this order."""
 
@@ -119,7 +119,7 @@ class ValidatorSet:
         return (height + view) % len(self.validators)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parent:
     """What a recovery genesis continues: the old quorum and the last checkpoint known of it."""
 
@@ -129,7 +129,7 @@ class Parent:
     note: Annotated[bytes, Size(0, 65536)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Genesis:
     """The beginning of a ledger. Its hash is the quorum id and the chain id in every signed message."""
 
@@ -157,7 +157,7 @@ SLOT_OF = {PROPOSE: "P", NOTARIZE: "N", FINALIZE: "T", NULLIFY: "T"}
 """A correct validator fills each slot (height, view, P|N|T) once, for ever. T: finalize or nullify."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Vote:
     """What a consensus signature covers: no timestamp, nothing of the signer, so votes aggregate.
 
@@ -179,7 +179,7 @@ class Vote:
         return self.height, self.view, SLOT_OF[self.kind]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedVote:
     """A vote by the validator at `signer` in the set of its height."""
 
@@ -188,7 +188,7 @@ class SignedVote:
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Certificate:
     """Votes of power ≥ quorum_size on one payload: notarization, finalization or nullification.
 
@@ -203,7 +203,7 @@ class Certificate:
         return [i for i in range(len(self.bitmap) * 8) if self.bitmap[i // 8] >> (i % 8) & 1]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fault:
     """Two conflicting signed messages of one validator in one slot, or two cosignatures (consensus.md §2.6).
 
@@ -224,7 +224,7 @@ BLOCK_TX_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Header:
     """A block's header. `state_root`, `log_size` and `log_root` hold *after* the block's receipts.
 
@@ -250,7 +250,7 @@ class Header:
     """Hash of the rules that govern the quorum, in force after this block."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """A header, the finalization of its parent (none at height 1), and the signed txs in order."""
 
@@ -262,7 +262,7 @@ class Block:
 # --- identity -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inception:
     """The first record of an identity; its hash is the iDAO id.
 
@@ -279,7 +279,7 @@ class Inception:
     """Hash of the recovery public key, which stays unseen until it is used."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KeyEvent:
     """One change of key in the hash chain of an identity's keys.
 
@@ -301,7 +301,7 @@ class KeyEvent:
     next_recovery: Hash
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedKeyEvent:
     event: KeyEvent
     signature: Signature

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NoReturn
 
@@ -28,6 +27,7 @@ from idao import jsonfile
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import Malformed, UsageError
+from idao.frozen import frozen
 from idao.model import INT_MAX, Id, Range, Size, Word, parse_id, show_id
 
 ACTIONS: dict[str, str | None] = {
@@ -65,7 +65,7 @@ TIME_MAX = 253_402_300_799_999
 """Milliseconds: the last of year 9999, beyond which RFC 3339 has no dates."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Constraint:
     """One condition, in the five forms that all others are brought to.
 
@@ -89,7 +89,7 @@ class Constraint:
             raise Malformed("purposes of a constraint are listed once each, in order")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """Something permitted or prohibited. No assignees: to everyone. All constraints must be fulfilled."""
 
@@ -109,7 +109,7 @@ class Rule:
         _ordered(self.constraints, "constraints of a rule")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Policy:
     """Terms of use in canonical form: what is hashed, stored and judged by."""
 
@@ -134,7 +134,7 @@ OWNER_ONLY = Policy(1, (), ())
 """The default: nobody but the owner."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Request:
     """What somebody asks to do with an asset, with the facts that constraints look at."""
 
@@ -147,7 +147,7 @@ class Request:
     """Uses already made under the permission; the one asked for comes on top."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Decision:
     """`rule` decided: `owner`, `charter policy.ACTION`, `prohibition N`, `permission N` or `default`."""
 

@@ -17,6 +17,7 @@ from idao import anchor, manifest
 from idao.crypto import canonical, merkle, note, statetree
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import IdaoError, Malformed, VerificationFailed
+from idao.frozen import frozen
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.assets import Asset, AssetVersion
 from idao.ledger.dats import Class, Dat
@@ -40,7 +41,7 @@ RECORD_CLASSES = {table_of(cls).name: cls for cls in (Asset, AssetVersion, Revie
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Shown:
     """One record as of the checkpoint's height, or its absence (no `record`)."""
 
@@ -50,7 +51,7 @@ class Shown:
     path: statetree.StateProof
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listed:
     """A disclosed file: enough to recompute its leaf, and its content root from its bytes."""
 
@@ -63,10 +64,11 @@ class Listed:
     holes: Annotated[tuple[int, ...], Size(0, manifest.PARTS_MAX)]
 
     def leaf(self) -> bytes:
-        return manifest.file_leaf(manifest.leaf_salt(self.secret), self.path, self.size, self.content)
+        cuts = manifest.layout(self.kind, self.sizes, self.holes)
+        return manifest.file_leaf(manifest.leaf_salt(self.secret), self.path, self.size, cuts, self.content)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Placed:
     """A disclosed file with its place among all leaves, for showing one without the others."""
 
@@ -75,7 +77,7 @@ class Placed:
     proof: Annotated[tuple[Hash, ...], Size(0, 64)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Disclosure:
     """Files of one asset version: all of them in order, or some with their paths."""
 
@@ -85,7 +87,7 @@ class Disclosure:
     some: Annotated[tuple[Placed, ...], Size(0, FILES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Link:
     """A change of epoch: the checkpoint and receipt that name the next set, cosigned by the old one."""
 
@@ -94,7 +96,7 @@ class Link:
     members: Annotated[bytes, Size(1, 16384)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proof:
     v: int
     bundle: Bundle
@@ -131,7 +133,7 @@ def parse(data: bytes) -> Proof:
 # --- judging ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Check:
     name: str
     ok: bool

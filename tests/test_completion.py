@@ -30,7 +30,7 @@ def bash(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def complete(bash: Path, *words: str) -> list[str]:
-    command = ["bash", "--norc", "-c", COMPLETE, "bash", str(bash), *words]
+    command = [shutil.which("bash") or "bash", "--norc", "-c", COMPLETE, "bash", str(bash), *words]
     done = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/nonexistent"}, check=True)
     assert done.stderr == ""
     return done.stdout.split()
@@ -47,6 +47,8 @@ def complete(bash: Path, *words: str) -> list[str]:
         (["idao", "contribute", "--pass"], ["--passphrase-file"]),
         (["idao", "contribute", "--name", ""], []),
         (["idao", "help", "exit"], ["exit-codes"]),
+        (["idao", "completion", ""], ["bash", "zsh", "fish"]),
+        (["idao", "vote", "proposal:x", "ab"], ["abstain"]),
         (["idao", "nonsense", ""], []),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else x,

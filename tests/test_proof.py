@@ -102,8 +102,7 @@ def test_requirements(made: bytes) -> None:
 def test_every_bit_counts(made: bytes) -> None:
     """Any flipped bit fails a check: no byte of a proof is without meaning."""
     rng = random.Random(1)
-    sample = range(len(made)) if len(made) < 600 else rng.sample(range(len(made)), 600)
-    for at in sample:
+    for at in range(len(made)):
         bent = made[:at] + bytes([made[at] ^ 1 << rng.randrange(8)]) + made[at + 1 :]
         assert not judged(bent)["ok"], at
 

@@ -136,8 +136,8 @@ def test_unchanged_files_are_not_opened_and_keep_their_leaves(
     second = take(contents, src)
     assert sorted(map(os.path.basename, opened)) == [b"f05x", b"f07"]
     assert not second.unchanged and second.files == 20
-    before = {e.path: e.leaf() for e in contents.open_manifest(first.ref).entries()}
-    after = {e.path: e.leaf() for e in contents.open_manifest(second.ref).entries()}
+    before = {e.path: e.leaf_of(c) for e, c in contents.open_manifest(first.ref).files()}
+    after = {e.path: e.leaf_of(c) for e, c in contents.open_manifest(second.ref).files()}
     assert {p for p in after if before.get(p) == after[p]} == set(before) - {b"f07", b"f09"}
     assert listed(contents, second)[b"f07"] == b"changed" and b"f09" not in after
 

@@ -48,6 +48,7 @@ class Kind(enum.Enum):
     MANIFEST = "idao 1 manifest"
     PART_LEAF = "idao 1 content part"
     PART_BRANCH = "idao 1 content branch"
+    LAYOUT = "idao 1 file layout"
     FILE_LEAF = "idao 1 file leaf"
     FILE_BRANCH = "idao 1 file branch"
     CHUNK_LEAF = "idao 1 sealed chunk leaf"

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from idao.crypto.hashing import Kind, digest
+from idao.frozen import frozen
 
 HashLeaf = Callable[[bytes], bytes]
 HashBranch = Callable[[bytes, bytes], bytes]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tree:
     """Which hashes a tree uses. `empty` is the root of no leaves."""
 

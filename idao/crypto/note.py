@@ -9,10 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from dataclasses import dataclass
 
 from idao.crypto.keys import Signer, b64, cosigned_message, verify
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.model import show_id
 
 SIG_LOG = 0x01
@@ -23,7 +23,7 @@ NOTE_BYTES_MAX = 64 * 1024
 _DASH = "— "
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignatureLine:
     name: str
     key_id: bytes
@@ -35,7 +35,7 @@ class SignatureLine:
         return int.from_bytes(self.signature[:8], "big")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Note:
     """`text` ends with a newline; the lines follow a blank line."""
 
@@ -47,7 +47,7 @@ class Note:
         return f"{self.text}\n{lines}"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkpoint:
     """The text of a checkpoint. The extension lines are idao's: `word value`, in this order."""
 
@@ -196,7 +196,7 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return c
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TlogProof:
     """C2SP tlog-proof@v1 without the extra line: index, inclusion path, checkpoint note."""
 

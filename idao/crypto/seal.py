@@ -12,7 +12,6 @@ Nothing here reads entropy: callers pass random bytes.
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
 from typing import Annotated
 
 from nacl.bindings import (
@@ -26,6 +25,7 @@ from nacl.exceptions import CryptoError
 from idao.crypto import canonical
 from idao.crypto.hashing import derive_secret
 from idao.errors import Locked, Malformed, UsageError
+from idao.frozen import frozen
 from idao.model import Range, Size, Word
 
 KEK_BYTES = 32
@@ -50,7 +50,7 @@ _LOCK_TAG = b"idao/lock/1"
 _SEALED_TAG = b"idao/sealed/1"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cost:
     """What one guess at the passphrase costs: Argon2id 1.3 with one lane."""
 
@@ -63,7 +63,7 @@ DEFAULT_COST = Cost(memory_kib=64 * 1024, passes=3)
 INTERACTIVE (2 passes), and half of what idao allows itself in memory."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lock:
     """The lock file. Without a passphrase `cost` is None."""
 
@@ -81,7 +81,7 @@ class Lock:
             raise Malformed("lock of an unknown kind")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sealed:
     """A key file: one secret, bound to its purpose."""
 

@@ -15,12 +15,12 @@ the one other leaf that stands where the record would be. About log16(n) hashes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.model import Hash, Range, Size
 
 EMPTY = bytes(32)
@@ -123,7 +123,7 @@ def _as_leaf(item: tuple[str, bytes, bytes | None]) -> Child:
 # --- proofs ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One branch on the way down: which children it has and the hashes of all but the one taken."""
 
@@ -131,7 +131,7 @@ class Step:
     siblings: Annotated[tuple[Hash, ...], Size(0, 15)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StateProof:
     """That `path` holds a value hash, or nothing, under a root.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from idao import card, licence, manifest, policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
 from idao.errors import NotFound, UsageError
+from idao.frozen import frozen
 from idao.hall import documents
 from idao.hall.documents import Documents
 from idao.home import entropy, now_ms, show_time
@@ -36,7 +37,7 @@ CARD_FILES_MAX = 1000
 """Files that an automatic card lists; of larger folders it gives the whole only."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wish:
     """What a contribution asks for; empty fields are detected or take their default."""
 
@@ -51,7 +52,7 @@ class Wish:
     skip_unreadable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Target:
     """The version to register: of a new asset, or the next of one that is known."""
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idao import manifest, proof
 from idao.crypto import canonical, note, statetree
 from idao.errors import Malformed, NotFound, UsageError, VerificationFailed
+from idao.frozen import frozen
 from idao.hall import documents
 from idao.ledger import assets, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
@@ -145,7 +145,7 @@ def _listed(entry: manifest.FileEntry, parts: Sequence[manifest.ChunkRef]) -> pr
 # --- checking: needs no home ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Demands:
     """What the user of `verify` names: whom they trust and what they require."""
 

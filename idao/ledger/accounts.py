@@ -10,10 +10,11 @@ account counts what is outstanding (debits less credits), every other what is he
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from idao.errors import VerificationFailed
+from idao.frozen import frozen
 from idao.ledger.idao import Identity, require
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -31,7 +32,7 @@ Positive = Annotated[int, Range(1, INT_MAX)]
 
 
 @record("account", key=("kind", "holder", "unit"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Account:
     """One account in one unit.
 
@@ -55,7 +56,7 @@ class Account:
 
 
 @record("entry", key=("height", "tx", "n"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One amount moved from an account to another.
 
@@ -154,7 +155,7 @@ def require_known(ctx: Context, idao: bytes) -> None:
 # --- account.issue, account.retire ----------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Issue:
     """The iDAO `unit` promises `amount` of its own unit to `to`."""
 
@@ -172,7 +173,7 @@ def _apply_issue(ctx: Context, body: Issue) -> None:
     post(ctx, (ISSUANCE, body.unit), (IDAO, body.to), body.unit, body.amount, body.memo)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Retire:
     """The iDAO `unit` takes `amount` of its own promises, which it holds, out of the world."""
 
@@ -189,7 +190,7 @@ def _apply_retire(ctx: Context, body: Retire) -> None:
 # --- account.transfer -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transfer:
     source: Id
     to: Id

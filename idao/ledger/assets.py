@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
+from idao.frozen import frozen
 from idao.ledger.idao import require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -32,7 +33,7 @@ def round_size(size: int) -> int:
 
 
 @record("asset", key=("asset",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Asset:
     """A thing contributed.
 
@@ -51,7 +52,7 @@ class Asset:
 
 
 @record("asset_version", key=("asset", "version"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class AssetVersion:
     """One version of an asset.
 
@@ -91,7 +92,7 @@ class AssetVersion:
     verified: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Contribute:
     """Registers version `version` of the asset that (owner, nonce) name."""
 
@@ -161,7 +162,7 @@ def verified_version(state: State, asset: bytes, version: int) -> AssetVersion:
     return found
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetPolicy:
     """New terms of use for one asset version, as an action of governance."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from idao.crypto import canonical, merkle, statetree
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import Malformed, Refused
+from idao.frozen import frozen
 from idao.ledger import governance
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
@@ -63,7 +64,7 @@ class Layer(MutableMapping[str, list[statetree.Child]]):
         raise NotImplementedError("branches are looked up, never counted")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chain:
     """What stays the same from block to block of one ledger."""
 
@@ -71,7 +72,7 @@ class Chain:
     governor: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tip:
     """Where the ledger stands: what the next block builds on. Height 0 is genesis."""
 
@@ -286,10 +287,7 @@ def check(
         proposer=block.header.proposer, view=block.header.view, time_ms=block.header.time_ms, txs=txs,
     )  # fmt: skip
     if expected.header != block.header:
-        different = next(n for n in Header.__slots__ if _differs(n, expected.header, block.header))
+        mine, theirs = canonical.to_plain(expected.header), canonical.to_plain(block.header)
+        different = next(name for name in mine if mine[name] != theirs[name])
         raise InvalidBlock(f"the header's {different} is not what the block leads to")
     return executed
-
-
-def _differs(name: str, a: Any, b: Any) -> bool:
-    return bool(getattr(a, name) != getattr(b, name))

@@ -7,11 +7,11 @@ it. Shares are in basis points (bp), durations in seconds; both are integers, as
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NoReturn
 
 from idao.crypto import canonical
 from idao.errors import Malformed, Refused, UsageError
+from idao.frozen import frozen
 from idao.model import INT_MAX
 from idao.policy import ACTIONS, SWITCHES
 
@@ -29,7 +29,7 @@ MEMBER_ACTS = ("propose", "vote", "contribute")
 """What a member may do unless the charter says otherwise: nothing that creates claims or moves units."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """One rule. `unit` is '' (a number or a word), 'bp' (shown as percent) or 's' (seconds)."""
 

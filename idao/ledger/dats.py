@@ -7,11 +7,12 @@ What a DAT is used for and what it earns is in `usage.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Annotated
 
 from idao.crypto.hashing import Kind, hash_of
+from idao.frozen import frozen
 from idao.ledger.accounts import require_known
 from idao.ledger.assets import Asset, AssetVersion, verified_version
 from idao.ledger.charter import mint_value
@@ -40,7 +41,7 @@ Split = Annotated[tuple[tuple[Id, Annotated[int, Range(1, 10_000)]], ...], Size(
 
 
 @record("class", key=("id",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Class:
     """The class of DATs of one asset version.
 
@@ -77,7 +78,7 @@ class Class:
 
 
 @record("dat", key=("id",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dat:
     """A Data Anchoring Token.
 
@@ -120,7 +121,7 @@ class Dat:
 
 
 @record("class_expiry", key=("class_id", "expire_at"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expiry:
     """Shares that leave a class together.
 
@@ -135,7 +136,7 @@ class Expiry:
 
 
 @record("class_approval", key=("owner", "class_id", "operator"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Approval:
     """An operator that may use quota for an owner of DATs in a class.
 
@@ -151,7 +152,7 @@ class Approval:
     height: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ClassName:
     """What a class id is the hash of: there is one class per asset version in a quorum."""
 
@@ -160,7 +161,7 @@ class ClassName:
     version: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DatName:
     """What a DAT id is the hash of: with the quorum in it, nobody sells one DAT twice in two quorums."""
 
@@ -204,7 +205,7 @@ def require_valid(ctx: Context, dat: Dat) -> None:
 # --- class.create ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Create:
     """ERC-8028 `createClass`. Commitment root and policy are those of the asset version."""
 
@@ -264,7 +265,7 @@ def _version_at_home(ctx: Context, asset: bytes, version: int) -> AssetVersion:
 # --- dat.mint -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Mint:
     """ERC-8028 `mint`. Creates the class with plain terms when the asset version has none yet."""
 
@@ -361,7 +362,7 @@ def _mint(ctx: Context, into: Class, n: int, to: bytes, value: int, share: int, 
 # --- class.expire ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expire:
     """Takes shares that have ended out of a class (ERC-8028 §6.6, event `Expired`). Anybody may.
 
@@ -397,7 +398,7 @@ def active_share(state: State, of: Class, time_ms: int) -> int:
 # --- dat.transfer, class.approve --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transfer:
     """ERC-8028 `transferToken`. Quota, shares and revenue not yet claimed go along; operators do not."""
 
@@ -412,7 +413,7 @@ def _apply_transfer(ctx: Context, body: Transfer) -> None:
     ctx.state.put(replace(dat, owner=body.to))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Approve:
     """ERC-8028 `approveForClass`: `operator` may use and move quota of `owner` in the class, or no more."""
 
@@ -436,7 +437,7 @@ def _apply_approve(ctx: Context, body: Approve) -> None:
 # --- the class, as actions of governance ------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetPolicy:
     """ERC-8028 `updateClassPolicy`. DATs minted before keep the terms they were minted under."""
 
@@ -455,7 +456,7 @@ def set_policy(ctx: Context, idao: bytes, body: SetPolicy) -> None:
     ctx.state.put(replace(_governed(ctx, idao, body.class_id), policy=body.policy))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SetMetadata:
     """ERC-8028 `updateClassMetadata`. The commitment root of the asset version stays."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from idao import identity
 from idao.crypto import canonical, keys, merkle, statetree
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import VerificationFailed
+from idao.frozen import frozen
 from idao.ledger import accounts, charter, idao
 from idao.ledger.block import Chain, Executed, Layer, tree_changes
 from idao.ledger.state import DictBase, State, record
@@ -30,7 +30,7 @@ FORMATS = 1
 PERSON, GROUP = "person", "quorum"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Founder:
     """One iDAO that stands behind a genesis: its key history and its signature on the genesis."""
 
@@ -39,7 +39,7 @@ class Founder:
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bundle:
     """The genesis with all that a stranger needs to check it. It is stored, and travels in every proof."""
 
@@ -51,7 +51,7 @@ class Bundle:
 
 
 @record("epoch", key=("epoch",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Epoch:
     """A stretch of heights with one validator set.
 

@@ -9,13 +9,14 @@ stated for people in docs/governance.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from typing import Annotated, Any
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import Malformed, Refused
+from idao.frozen import frozen
 from idao.ledger.idao import MEMBERS_MAX, Charter, Member, SetRule, require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -41,7 +42,7 @@ NO_ACTOR = bytes(32)
 # --- bodies ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Action:
     """One thing to do if the proposal passes: a name of `registry.ACTIONS` and its packed body."""
 
@@ -49,7 +50,7 @@ class Action:
     body: Annotated[bytes, Size(1, ACTION_BYTES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Propose:
     """Opens a vote. Without actions it only records what the members think."""
 
@@ -63,7 +64,7 @@ class Propose:
     """Of the rules in force, which the proposer has seen."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CastBallot:
     proposal: Id
     content: Hash
@@ -75,7 +76,7 @@ class CastBallot:
 
 
 @record("proposal", key=("proposal",))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proposal:
     """A proposal, with the voting rules that hold for it to its end.
 
@@ -128,7 +129,7 @@ class Proposal:
 
 
 @record("ballot", key=("proposal", "member"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ballot:
     """A member's last word on a proposal.
 
@@ -145,7 +146,7 @@ class Ballot:
 
 
 @record("proposal_due", key=("at_ms", "proposal"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Due:
     """The next step of a proposal, in order of time.
 
@@ -158,7 +159,7 @@ class Due:
 
 
 @record("proposal_open", key=("idao", "proposal"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class OpenVote:
     """An iDAO's proposals whose vote is open.
 
@@ -175,7 +176,7 @@ class OpenVote:
 # --- counting -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tally:
     """Votes by choice, and how many there are in all, cast or not."""
 
@@ -463,8 +464,7 @@ def show(state: State, p: Proposal) -> dict[str, Any]:
         "closed_ms": p.closed_ms,
         "due_ms": p.due_ms,
         "ballots": [
-            {"member": show_id("idao", b.member), "choice": b.choice}
-            for b in state.scan(Ballot, p.proposal)
+            {"member": show_id("idao", b.member), "choice": b.choice} for b in state.scan(Ballot, p.proposal)
         ],
     }
 

@@ -7,11 +7,12 @@ can copy another's verdict: the commitment binds quorum, asset, version, reviewe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
+from idao.frozen import frozen
 from idao.ledger.assets import AssetVersion
 from idao.ledger.idao import rules_of
 from idao.ledger.state import record
@@ -22,7 +23,7 @@ COMPARED_MAX = 512
 """Assets one review may name as compared with."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Review:
     """What a reviewer states. `report` is the salted commitment of the full score card."""
 
@@ -51,7 +52,7 @@ class Review:
 
 
 @record("review", key=("asset", "version", "reviewer"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class ReviewRecord:
     """An opened review.
 
@@ -90,7 +91,7 @@ class ReviewRecord:
 
 
 @record("review_seal", key=("asset", "version", "reviewer"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Seal:
     """A sealed review that waits to be opened.
 
@@ -108,14 +109,14 @@ class Seal:
     commitment: Hash
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Commit:
     asset: Id
     version: int
     commitment: Hash
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Open:
     review: Review
     salt: Salt

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
 from idao.crypto import canonical, statetree
+from idao.frozen import frozen
 
 R = TypeVar("R")
 Key = tuple[Any, ...]
@@ -20,7 +21,7 @@ Key = tuple[Any, ...]
 _COLUMN_LINE = re.compile(r"^\s*(\w+): (.+)$", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """What the store and the state tree need to know of a record class."""
 

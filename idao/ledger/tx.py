@@ -7,12 +7,12 @@ functions. `registry.py` lists the families; nothing else changes when a kind is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn
 
 from idao.crypto import canonical, keys
 from idao.crypto.hashing import Kind, digest
 from idao.errors import Malformed, Refused
+from idao.frozen import frozen
 from idao.ledger.state import State
 from idao.model import TX_BYTES_MAX, Hash, Id, PublicKey, Signature, Size, Word
 
@@ -21,7 +21,7 @@ SIGNATURES_MAX = 16
 TX_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Envelope:
     """One intent of one iDAO. The tx id is the hash of its canonical bytes, signatures apart."""
 
@@ -39,7 +39,7 @@ class Envelope:
     body: Annotated[bytes, Size(0, TX_BYTES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SignedTx:
     """What travels and is stored: the envelope's bytes as signed, and the signatures."""
 
@@ -47,7 +47,7 @@ class SignedTx:
     signatures: Annotated[tuple[tuple[PublicKey, Signature], ...], Size(1, SIGNATURES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tx:
     """A decoded tx: form checked, signature not yet."""
 
@@ -90,7 +90,7 @@ def sign_tx(signer: keys.Signer, envelope: Envelope) -> bytes:
 # --- applying -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Context:
     """What an `apply` function may know: the state, the block, and who signed."""
 
@@ -113,7 +113,7 @@ class Context:
 Apply = Callable[[Context, Any], None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TxKind:
     """A kind of tx. `authority` replaces the check of the current key where a tx brings its own proof."""
 
@@ -129,7 +129,7 @@ def refuse(code: str, reason: str) -> NoReturn:
     raise Refused(reason, code=code)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Changed:
     """One record that a tx put, or deleted (no value)."""
 
@@ -143,7 +143,7 @@ CHANGED_MAX = 4096
 """Records one receipt may name; settling among the holders of a class is lazy, so this is ample."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Receipt:
     """What a tx, or a due action, did. Its canonical bytes are a leaf of the log."""
 

@@ -10,9 +10,10 @@ that no fraction is promised twice and that every unit is either claimable or in
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
+from idao.frozen import frozen
 from idao.ledger.accounts import DUST, IDAO, REVENUE, Positive, post, require_known
 from idao.ledger.dats import (
     Dat,
@@ -36,7 +37,7 @@ Index = Annotated[bytes, Size(INDEX_BYTES)]
 
 
 @record("usage", key=("dat", "n"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """One recorded use of a DAT.
 
@@ -59,7 +60,7 @@ class Usage:
 
 
 @record("class_revenue", key=("class_id", "unit"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Revenue:
     """What a class has earned in one unit.
 
@@ -78,7 +79,7 @@ class Revenue:
 
 
 @record("settlement", key=("class_id", "unit", "n"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settlement:
     """One payment divided among the DATs of a class.
 
@@ -111,7 +112,7 @@ class Settlement:
 
 
 @record("dat_claim", key=("dat", "unit"))
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claimed:
     """What a DAT has been paid in one unit.
 
@@ -130,7 +131,7 @@ class Claimed:
 # --- dat.transfer-value, dat.use ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TransferValue:
     """ERC-8028 `transferValue`: quota from one DAT to another of the same class."""
 
@@ -161,7 +162,7 @@ def _spend(ctx: Context, dat: Dat, value: int, uses: int = 0) -> None:
     ctx.state.put(replace(dat, value=dat.value - value, uses=dat.uses + uses))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Use:
     """ERC-8028 `recordUsage` with a hard quota: what is used is taken off `value`."""
 
@@ -182,7 +183,7 @@ def _apply_use(ctx: Context, body: Use) -> None:
 # --- class.settle ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settle:
     """ERC-8028 `settleRevenue`: `payer` pays the class, for whoever holds its shares now.
 
@@ -243,7 +244,7 @@ def _set_aside(ctx: Context, revenue: Revenue, rest: int) -> None:
 # --- dat.claim ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claim:
     """ERC-8028 `claim`: pays what is pending in `unit` to `to`. Only the DAT's owner may."""
 

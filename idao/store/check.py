@@ -78,16 +78,19 @@ def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
         "select name, offset, chunk.id, key, sealed, chunk.size, stored, form"
         " from chunk join pack on chunk.pack = pack.id order by pack, offset"
     )
-    sound = []
+    sound, insert = [], "insert or ignore into part values(?, ?)"
     for pack, offset, chunk_id, wrapped, sealed, size, stored, form in contents.db.execute(query):
         try:
             key = contents.sealer.unwrap_key(contents.keys.wrapping, chunk_id, sealed, wrapped)
             _, h = contents.open_chunk(pack, offset, ChunkRef(chunk_id, key, sealed, size, stored, form))
             sound.append((chunk_id, h))
+            if len(sound) == 10_000:
+                contents.db.executemany(insert, sound)
+                sound.clear()
         except IdaoError as e:
             yield f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", e.message
         meter.file(stored)
-    contents.db.executemany("insert or ignore into part values(?, ?)", sound)
+    contents.db.executemany(insert, sound)
 
 
 def _version(contents: Contents, ref: bytes) -> Iterator[tuple[str, str]]:
@@ -96,7 +99,7 @@ def _version(contents: Contents, ref: bytes) -> Iterator[tuple[str, str]]:
         version = contents.open_manifest(ref)
         leaves, sealed, size = Leaves(FILES), Leaves(CHUNKS), 0
         for entry, parts in version.files():
-            leaves.add(entry.leaf())
+            leaves.add(entry.leaf_of(parts))
             for part in parts:
                 if part.form != HOLE:
                     sealed.add(part.sealed)

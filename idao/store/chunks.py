@@ -312,7 +312,7 @@ class FileReader:
 
 
 def _taken(entry: FileEntry, stamp: bytes, rows: bytes = b"", new_bytes: int = 0) -> Taken:
-    return Taken("", entry.mode, entry.size, pack_file(entry), entry.leaf(), rows, stamp, new_bytes)
+    return Taken("", entry.mode, entry.size, pack_file(entry), entry.leaf(rows), rows, stamp, new_bytes)
 
 
 def _take_link(path: bytes, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:

@@ -14,16 +14,16 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from idao.crypto import canonical
 from idao.errors import Busy, NotFound, VerificationFailed
+from idao.frozen import frozen
 from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
 from idao.store.forget import forget, reclaim
 from idao.store.home_db import damaged, open_home_db
 from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
-from idao.store.packs import SUFFIX, Pack, PackReader, disk_error
+from idao.store.packs import SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
     TAG_MAX,
@@ -46,7 +46,7 @@ LOCK_POLL_S = 0.05
 __all__ = ["Contents", "Finding", "Intake", "Progress", "Unreadable"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """Something that `check` found wrong."""
 
@@ -78,7 +78,9 @@ class Contents:
         self._wait_s = wait_s
         if not readonly:
             try:
+                if not self.folder.exists():
                 self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                sync_folder(home)
             except OSError as e:
                 raise disk_error(e, f"cannot use {self.folder}") from e
         self.db = open_home_db(home / "home.db", readonly=readonly)

@@ -11,11 +11,12 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from idao.errors import IdaoError, Refused
+from idao.frozen import frozen
 from idao.manifest import FileEntry, pack_chunk, pack_file, show_path
 from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken
 from idao.store.version import ManifestWriter, Version
@@ -48,7 +49,7 @@ class Unreadable(Refused):
         self.files = files
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Intake:
     """What taking in came to."""
 
@@ -204,7 +205,7 @@ class _Run:
             if taken is None:
                 entry = step.entry
                 assert entry is not None
-                row, leaf = pack_file(entry), entry.leaf()
+                row, leaf = pack_file(entry), entry.leaf(step.rows)
                 self.manifest.add(entry.path, entry.size, row, leaf, step.rows, step.found.stamp)
                 self._meter.file(entry.size)
                 continue
@@ -234,8 +235,11 @@ class _Run:
         if may_fork():
             ahead, much = enough(steps)
             steps = chain(ahead, steps)
-            if much:
-                yield from self._fork(steps)
+            if much and (pool := self._fork()):
+                self._pool = pool
+                for result in pool.results(steps):
+                    yield result
+                    self._contents.index(self._packs.finished())
                 return
         reader = FileReader(self._writer, self._contents.keys, self._meter.bytes_read)
         for step in steps:
@@ -243,15 +247,16 @@ class _Run:
             yield step, None if step.same else reader.take(found.path, found.full, found.kind, former(step))
             self._contents.index(self._packs.finished())
 
-    def _fork(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
+    def _fork(self) -> Pool | None:
+        """Two workers, or none where the system will not have more processes."""
         contents = self._contents
         with contextlib.closing(contents.db.execute("select id from chunk order by id")) as ids:
             known = known_prefixes(row[0] for row in ids)
         setup = Setup(contents.keys, contents.folder, self.prefix, self._run_secret, contents.direct, known)
-        self._pool = Pool(setup, contents.chunk_row, contents.index, self._meter.bytes_read)
-        for step, taken in self._pool.results(steps):
-            yield step, taken
-            contents.index(self._packs.finished())
+        try:
+            return Pool(setup, contents.chunk_row, contents.index, self._meter.bytes_read)
+        except OSError:
+            return None
 
 
 def _equal_start(

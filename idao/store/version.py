@@ -243,7 +243,7 @@ class Version:
 
     def disclose(self, path: bytes) -> FileDisclosure:
         """What shows that `path` is in this version, and nothing of the other files."""
-        return disclose(self.entries(), path, self.find(path)[1])
+        return disclose(self.files(), path)
 
 
 class StoredFile:

@@ -154,8 +154,12 @@ class Pool:
         claims = Claims()
         sys.stdout.flush()
         sys.stderr.flush()
-        for number in range(1, WORKERS + 1):
-            self._workers.append(_Worker(number, setup, claims, self._workers))
+        try:
+            for number in range(1, WORKERS + 1):
+                self._workers.append(_Worker(number, setup, claims, self._workers))
+        except OSError:
+            self.stop()
+            raise
 
     def results(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
         """Each step with what became of it, in order; None for one that is the same."""

@@ -135,7 +135,7 @@ def check_chain(
     name: str = "chain",
     expired: str = "cert-expired",
 ) -> bool:
-    """Checks `chain`, leaf first, root last: links, authority flags, validity, and that the root is pinned."""
+    """Checks `chain`, leaf first, root last: links, authority flags, validity, and the pinned root."""
     ok = found.check(f"{name}: root", bool(chain) and spki(chain[-1]) in pins, "", "root")
     for i, cert in enumerate(chain):
         issuer = chain[min(i + 1, len(chain) - 1)]

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from idao.crypto import canonical
 from idao.errors import Malformed
 from idao.model import Range, Size, Word
-from idao.tee import azure, given, nitro, quote, snp, tpm
+from idao.tee import azure, collateral, given, nitro, quote, snp, tpm
 from idao.tee.given import Given
 
 EVIDENCE_BYTES_MAX = 64 * 1024
@@ -110,7 +110,7 @@ def _own(e: Evidence, depth: int) -> Parsed:
     if e.kind == "simulated" and not e.blob.startswith(SIMULATED):
         raise Malformed("simulated evidence without its mark")
     files = [a.data for a in e.aux if a.name in ("certificate", "crl", "collateral", "bundle")]
-    beside = given.sort_files(files)
+    beside = collateral.expand(files)
     if e.kind == "tpm":
         parts = tpm.Parts(
             e.blob, e.part("signature"), e.part("public"), b"", e.part("ak-certificate"), _pcrs(e.aux)

@@ -123,7 +123,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class AttestationResult:
-    """The judgement. Times in ms UTC; from `not_before_ms` to `not_after_ms` the same inputs give it again."""
+    """The judgement. From `not_before_ms` to `not_after_ms` (ms UTC) the same inputs give it again."""
 
     kind: str
     accepted: bool

@@ -25,8 +25,8 @@ class Trust:
     nvidia: frozenset[str]
     tpm: frozenset[str]
     """Clouds that certify the attestation keys of their virtual TPMs."""
-    intel_root: bytes | None = None
-    """The root certificate for a library that has another built in (simulator)."""
+    own_root: bool = False
+    """Must a library that has Intel's root built in be given another (simulator)?"""
 
 
 VENDORS = Trust(
@@ -57,9 +57,22 @@ VENDORS = Trust(
 )
 
 
+SIMULATED = Trust(
+    intel=frozenset({"1fb69bc2987535bc938be8a92b1819b578078e289704c129d52dcddf4558ee80"}),
+    intel_authorities=frozenset({"bc942e40dcbdcb28f2334e39330a3086dbf547a866ce443c85ec2a2365bc9159"}),
+    intel_signers=frozenset({"264751116fd54f9e650cccc21d6c1318a7df2964c360db603cb11f2d9663f1bf"}),
+    amd=frozenset({"71b0334c1850cd6891e9f0ed78d0e7d679512f86f356e8b712235ce207b5e3e9"}),
+    nitro=frozenset(),
+    nvidia=frozenset(),
+    tpm=frozenset(),
+    own_root=True,
+)
+"""Public keys whose private halves everybody has. No flag joins them with `VENDORS`."""
+
+
 @cache
 def certificates(vendor: str) -> tuple[bytes, ...]:
-    """The DER certificates shipped for `amd`, `google`, `nitro`, `nvidia` or `intel`."""
+    """The DER certificates shipped for `amd`, `google`, `nitro`, `nvidia`, `intel` or `simulated`."""
     from idao.tee.certs import pem_blocks
 
     data = resources.files("idao.tee").joinpath("roots", f"{vendor}.pem").read_bytes()

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 
 from idao.errors import IdaoError, Malformed
 from idao.tee import azure, binding, cca, envelope, intel, nitro, nvidia, roots, snp, tpm
-from idao.tee.given import Given, sort_files
+from idao.tee.collateral import expand
+from idao.tee.given import Given
 from idao.tee.policy import STRICT, TeePolicy
 from idao.tee.result import (
     ALIASES,
@@ -58,12 +59,12 @@ def appraise(
     """Judges `evidence` at `now_ms` (ms UTC) under `policy`.
 
     `kind` None takes the kind that the bytes are; any other must be it. `collateral` are files (certificates,
-    CRLs, Intel's JSON, bundles, keys) or what `sort_files` made of them; what the evidence itself carries is
+    CRLs, Intel's JSON, bundles, keys) or what `collateral.expand` made of them; what the evidence itself carries is
     added. `bind` names what the evidence must back. Never raises for bad input.
     """
     found = Findings(ALIASES.get(kind or "", kind or ""))
     try:
-        files = collateral if isinstance(collateral, Given) else sort_files(collateral)
+        files = collateral if isinstance(collateral, Given) else expand(collateral)
         parsed = envelope.parse(evidence)
         if kind is not None and parsed.kind != found.kind:
             raise Malformed(f"this is evidence of kind {parsed.kind}")
@@ -82,11 +83,9 @@ def _judge(found: Findings, parsed: envelope.Parsed, files: Given, policy: TeePo
     """Runs the judge of the kind, keeping in `found` what it saw even if it gives up half way."""
     trust, inner = roots.VENDORS, parsed
     if parsed.kind == "simulated":
-        from idao.tee.simulator import TRUST
-
         if parsed.inner is None or parsed.inner.kind == "simulated":
             raise Malformed("simulated evidence of nothing")
-        trust, inner = TRUST, parsed.inner
+        trust, inner = roots.SIMULATED, parsed.inner
     if inner.azure is not None:
         seen = azure.judge(inner.azure, files, policy, now_ms, trust)
     elif inner.tpm is not None:

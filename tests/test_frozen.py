@@ -1,0 +1,80 @@
+"""`frozen` behaves as the standard frozen dataclass does."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from idao.frozen import frozen
+
+
+@frozen
+class Ours:
+    a: int
+    b: bytes
+    c: str = "c"
+
+    def __post_init__(self) -> None:
+        if self.a < 0:
+            raise ValueError(self.a)
+
+    @property
+    def twice(self) -> int:
+        return self.a * 2
+
+
+@frozen
+class One:
+    only: tuple[int, ...]
+
+
+@frozen
+class Nothing:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Theirs:
+    a: int
+    b: bytes
+    c: str = "c"
+
+
+def test_values() -> None:
+    ours, theirs = Ours(1, b"x"), Theirs(1, b"x")
+    assert (ours.a, ours.b, ours.c, ours.twice) == (1, b"x", "c", 2)
+    assert repr(ours) == repr(theirs).replace("Theirs", "Ours")
+    assert ours == Ours(1, b"x", "c") and ours != Ours(2, b"x") and ours != theirs
+    assert hash(ours) == hash(Ours(1, b"x")) and len({ours, Ours(1, b"x"), Ours(2, b"x")}) == 2
+    assert One((1,)) == One((1,)) != One((2,)) and Nothing() == Nothing()
+    assert dataclasses.replace(ours, b=b"y") == Ours(1, b"y")
+    assert [f.name for f in dataclasses.fields(Ours)] == ["a", "b", "c"] == list(Ours.__slots__)
+    assert dataclasses.is_dataclass(Ours) and dataclasses.asdict(ours) == dataclasses.asdict(theirs)
+    assert pickle.loads(pickle.dumps(ours)) == ours == copy.deepcopy(ours)
+    assert pickle.loads(pickle.dumps(One((3,)))) == One((3,))
+    assert ours.__doc__ is None or "Ours" in ours.__doc__
+
+
+def test_refusals() -> None:
+    ours: Any = Ours(1, b"x")
+    for act in (lambda: setattr(ours, "a", 2), lambda: setattr(ours, "z", 2), lambda: delattr(ours, "a")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            act()
+    for args, named in (((), {}), ((1,), {}), ((1, b"", "", 4), {}), ((1, b""), {"z": 1})):
+        with pytest.raises(TypeError):
+            Ours(*args, **named)
+    with pytest.raises(ValueError):
+        Ours(-1, b"")
+
+
+def test_patterns() -> None:
+    match Ours(1, b"x"):
+        case Ours(a, b, c="c"):
+            assert (a, b) == (1, b"x")
+        case _:
+            raise AssertionError
