@@ -79,8 +79,8 @@ class Contents:
         if not readonly:
             try:
                 if not self.folder.exists():
-                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                sync_folder(home)
+                    self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    sync_folder(home)
             except OSError as e:
                 raise disk_error(e, f"cannot use {self.folder}") from e
         self.db = open_home_db(home / "home.db", readonly=readonly)
