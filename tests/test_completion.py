@@ -48,8 +48,6 @@ def complete(bash: Path, *words: str) -> list[str]:
         (["idao", "contribute", "--name", ""], []),
         (["idao", "help", "exit"], ["exit-codes"]),
         (["idao", "completion", ""], ["bash", "zsh", "fish"]),
-        (["idao", "vote", "proposal:x", "ab"], ["abstain"]),
-        (["idao", "nonsense", ""], []),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else x,
 )
