@@ -92,6 +92,7 @@ def test_reading_needs_no_key_and_writes_nothing(three: Person) -> None:
         (("--add-member", "idao:short"), "not a full idao id"),
         (("--add-member", "me:boss"), "one of: owner, member, observer"),
         (("--add-member", "me:member:many"), "whole number"),
+        (("--add-member", f"me:member:{2**31 + 1}"), "from 0 to 2147483648"),
         (("--policy", "x"), "WHAT=FILE"),
         (("--text", "absent"), "cannot be read"),
     ],

@@ -151,3 +151,10 @@ def test_hostile_pages_are_refused(page: bytes) -> None:
 def test_names_are_shown_so_that_they_cannot_fake_a_line() -> None:
     assert m.show_path("straße.csv".encode()) == "straße.csv"
     assert "\n" not in m.show_path(b"a\nok: verified") and "\x1b" not in m.show_path(b"\x1b[2J")
+
+
+def test_the_short_way_to_a_leaf_is_the_long_one() -> None:
+    for content in (b"", b"abc", b"0123456789"):
+        for holes in (frozenset[int](), frozenset({0})):
+            e, refs = entry(b"p", content, holes)
+            assert e.leaf(b"".join(m.pack_chunk(*r) for r in refs)) == e.leaf_of(refs)

@@ -56,7 +56,8 @@ def _contribute(
     if ui.options.dry_run:
         plan = dao.assets.plan(paths, wish)
         lines = [f"public  {key}: {value}" for key, value in plan["public"].items()]
-        ui.result(plan, [*lines, *(f"hidden  {what}" for what in plan["hidden"])])
+        lines += [f"hidden  {what}" for what in plan["hidden"]]
+        ui.result({**plan, "dry_run": True}, lines)
         return
     with ui.progress("contribute") as bar:
         data = dao.assets.contribute(paths, wish, bar)
@@ -97,9 +98,7 @@ def _list(all: Annotated[bool, typer.Option("--all", help="Also assets of others
         for a in found
     ]
     head = ("asset", "name", "kind", "version", "score", "verified")
-    ui.result(
-        {"assets": found}, ui.table(head, rows), ids=[a["asset"] for a in found] if ui.options.quiet else ()
-    )
+    ui.result({"assets": found}, ui.table(head, rows), quiet=[a["asset"] for a in found])
 
 
 @asset.command("show")
@@ -152,7 +151,7 @@ def _get(
         found, version = dao.assets.find(asset)
         from idao.model import show_id
 
-        plan = {"asset": show_id("asset", found), "version": version, "path": str(out)}
+        plan = {"asset": show_id("asset", found), "version": version, "path": str(out), "dry_run": True}
         ui.result(plan, [f"would restore {plan['asset']}@{version} into {out}"])
         return
     with ui.progress("restore") as bar:
@@ -188,7 +187,8 @@ def _forget(asset: _Asset) -> None:
 
     name = show_id("asset", found)
     if ui.options.dry_run:
-        ui.result({"asset": name, "forgotten": False}, [f"would destroy the contents of {name}"])
+        plan = {"asset": name, "forgotten": False, "dry_run": True}
+        ui.result(plan, [f"would destroy the contents of {name}"])
         return
     ui.confirm(f"the contents of {name} will be gone for ever")
     data = dao.assets.forget(asset)

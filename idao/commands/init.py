@@ -34,9 +34,8 @@ def _init(
     else:
         name = founding.check_name(name or getpass.getuser())
         if ui.options.dry_run:
-            ui.result(
-                {"home": str(path), "name": name, "created": False}, [f"would create '{name}' in {path}"]
-            )
+            plan = {"home": str(path), "name": name, "created": False, "dry_run": True}
+            ui.result(plan, [f"would create '{name}' in {path}"])
             return
         passphrase = None
         if not no_passphrase:

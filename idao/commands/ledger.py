@@ -95,7 +95,7 @@ def _show(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> No
         f"{name:<9} {event[name]}" for name in ("height", "position", "kind", "idao", "ok", "code", "reason")
     ]
     lines += [f"changed   {c['table']} {'/'.join(map(str, c['key']))}" for c in event["changed"]]
-    ui.result(event, lines)
+    ui.result(event, lines, quiet=[event["tx"]])
 
 
 @log.command("tail")
@@ -108,7 +108,8 @@ def _tail(last: Annotated[int, typer.Option(min=1, help="How many blocks back.")
     first = max(1, dao.store.height - last + 1)
     found = list(dao.ledgers.events(first=first))
     rows = [(str(e["height"]), e["kind"], e["tx"], "ok" if e["ok"] else e["code"]) for e in found]
-    ui.result({"events": found}, ui.table(("height", "kind", "tx", "outcome"), rows))
+    lines = ui.table(("height", "kind", "tx", "outcome"), rows)
+    ui.result({"events": found}, lines, quiet=[e["tx"] for e in found])
 
 
 @log.command("checkpoint")

@@ -48,7 +48,7 @@ def _proof(
     path = Path(out or f"{name.replace(':', '-')[:20]}.idao-proof")
     body = {"path": str(path), "subject": name, "tree_size": size, "bytes": len(data)}
     if o.dry_run:
-        ui.result(body, [f"would write {len(data)} bytes to {path}"])
+        ui.result({**body, "dry_run": True}, [f"would write {len(data)} bytes to {path}"])
         return
     try:
         homes.write_file(path, data, 0o644)

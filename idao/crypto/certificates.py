@@ -1,6 +1,6 @@
 """Certificates: one payload, a bitmap, and the signatures of validators of power ≥ quorum_size.
 
-Rules of consensus.md §2.2: every signature must verify under the key *at its index* (one bad signature
+Rules of ADR 0031: every signature must verify under the key *at its index* (one bad signature
 refuses the whole: a padded certificate would let a relay make two spellings of one decision), the bitmap
 has exactly ⌈n/8⌉ bytes with unused bits zero, and there are as many signatures as bits.
 """

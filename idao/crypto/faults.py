@@ -1,4 +1,4 @@
-"""Faults: two signed messages that a correct validator never makes both (consensus.md §2.6).
+"""Faults: two signed messages that a correct validator never makes both (ADR 0031, R8).
 
 On this floor, so that the ledger can judge a fault without knowing the quorum room, and a stranger
 without either.
@@ -20,7 +20,7 @@ FAULT_OF = {
     (FINALIZE, NULLIFY): "finalize-nullify",
     (NULLIFY, FINALIZE): "finalize-nullify",
 }
-"""E1 to E4 of consensus.md §2.6, by the kinds of the two votes. Two nullifies are the same message."""
+"""By the kinds of the two votes. Two nullifies are the same message."""
 
 
 def conflict(a: SignedVote, b: SignedVote) -> str | None:

@@ -93,6 +93,22 @@ class Governance:
         made = governance.proposal_id(done, governance.content_hash(body))
         return self._shown(made, None)
 
+    def carry(self, idao: bytes, title: str, actions: ActionList) -> dict[str, Any]:
+        """Votes yes on the owner's own open proposal of just this, or opens one first."""
+        self._settle()
+        state = self._dao.state()
+        content = governance.content_hash(self._draft(state, idao, title, actions, None))
+        for waiting in state.scan(governance.OpenVote, idao):
+            proposal = state.need(Proposal, waiting.proposal)
+            if (waiting.proposer, proposal.content) == (self._dao.me, content):
+                shown = self._show(state, proposal)
+                break
+        else:
+            shown = self.open(idao, title, actions)
+        return (
+            shown if shown["choice"] == governance.YES else self.vote(str(shown["proposal"]), governance.YES)
+        )
+
     @staticmethod
     def _draft(state: State, idao: bytes, title: str, actions: ActionList, text: bytes | None) -> Propose:
         if state.get(people.Charter, idao) is None:
@@ -142,9 +158,8 @@ class Governance:
             raise UsageError(f"a new member is ID[:ROLE[:WEIGHT]], not '{text}'")
         if weight and not (weight.isascii() and weight.isdigit() and len(weight) < 19):
             raise UsageError(f"a weight is a whole number, not '{weight}'")
-        return people.AddMember(
-            self._dao.resolve_person(text[:cut]), check_role(role or "member"), int(weight or 1)
-        )
+        who = self._dao.resolve_person(text[:cut])
+        return people.AddMember(who, check_role(role or "member"), check_weight(int(weight or 1)))
 
     # --- voting
 
@@ -288,6 +303,12 @@ def check_role(role: str) -> str:
     if role not in people.ROLES:
         raise UsageError(f"'{role}' is not a role", hint=f"one of: {', '.join(people.ROLES)}")
     return role
+
+
+def check_weight(weight: int) -> int:
+    if not 0 <= weight <= people.WEIGHT_MAX:
+        raise UsageError(f"a weight is a whole number from 0 to {people.WEIGHT_MAX}")
+    return weight
 
 
 def _set_rules(texts: Sequence[str]) -> list[people.SetRule]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from idao import identity
 from idao.crypto import phrase
 from idao.errors import NotFound, UsageError
-from idao.hall.governance import check_role
+from idao.hall.governance import check_role, check_weight
 from idao.home import History, entropy
 from idao.ledger import idao as rules
 from idao.ledger.assets import ASSET_KINDS
-from idao.model import ID_KINDS, INT_MAX, parse_id, show_id
+from idao.model import ID_KINDS, parse_id, show_id
 from idao.store import petnames
 from idao.store.petnames import Petname
 
@@ -61,8 +61,7 @@ class People:
         """
         check_name(name)
         check_role(role)
-        if not 0 <= weight <= INT_MAX:
-            raise UsageError("a weight is a whole number from 0 to 2^63 - 1")
+        check_weight(weight)
         kept = name in self._dao.home.members()
         known = parse_id("idao", idao) if idao else self._own_id(name) if kept else None
         with self._dao.home_db() as db:
@@ -104,9 +103,7 @@ class People:
 
     def _decide(self, title: str, action: tuple[str, Any]) -> dict[str, Any]:
         """Proposes one action and votes yes. The proposal's id, state, tally and code."""
-        desk = self._dao.governance
-        opened = desk.open(self._dao.me, title, [action])
-        shown = desk.vote(str(opened["proposal"]), "yes")
+        shown = self._dao.governance.carry(self._dao.me, title, [action])
         return {key: shown[key] for key in ("proposal", "state", "tally", "choice", "code")}
 
     def _member(self, name: str, idao: bytes) -> dict[str, Any]:

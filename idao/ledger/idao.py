@@ -30,9 +30,11 @@ TRUST_LINKS_MAX = 256
 TRUST_SCOPE_MAX = 32
 """Kinds, or categories, that one link names: more than there are."""
 TRUST_WEIGHT_MAX = 10_000
+"""Only the ratio of weights matters; four digits say all that a person can mean."""
 Scope = Annotated[tuple[Word, ...], Size(0, TRUST_SCOPE_MAX)]
-Weight = Annotated[int, Range(0, 2**31)]
+WEIGHT_MAX = 2**31
 """Votes of one member: the sum over `MEMBERS_MAX` members stays far below 2^63."""
+Weight = Annotated[int, Range(0, WEIGHT_MAX)]
 
 
 @record("identity", key=("idao",))
@@ -229,7 +231,7 @@ def _apply_rotate(ctx: Context, body: Rotate) -> None:
 
 @frozen
 class AddTrust:
-    """The signer trusts a quorum, on this ledger or elsewhere. Given again, the new scope replaces the old."""
+    """The signer trusts a quorum, here or elsewhere. Given again, the new scope replaces the old."""
 
     quorum: Id
     kinds: Scope

@@ -68,7 +68,7 @@ OWN: Peer = b""
 # --- frames: what validators send each other ----------------------------------------------------------
 
 JUSTIFY_MAX = 64
-"""Certificates inside one proposal (consensus.md §2.10); receivers hold or ask for the rest."""
+"""Certificates inside one proposal, so that it fits a frame; receivers hold or ask for the rest."""
 BODY_MAX = 2 * 1024 * 1024
 """A block's bytes: 1 MiB of txs, their framing, and the parent's certificate; half of the largest frame."""
 VIEWS_MAX = 1024

@@ -1,4 +1,4 @@
-"""Who is to blame for a fork: read from certificates alone (the theorem of consensus.md §1.3)."""
+"""Who is to blame for a fork: read from certificates alone (the theorem of ADR 0031)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the machine knows about one height, and the questions its rules ask of it.
 
 Dropped whole when the height changes: stale per-height flags have halted and corrupted other engines
-(consensus.md §2.3).
+(a class of bugs that many have had).
 """
 
 from __future__ import annotations

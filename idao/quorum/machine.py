@@ -1,6 +1,6 @@
 """SimplexH as a machine: events in, effects out (`events.py` has the contract with the shell).
 
-Each rule R0 to R12 of consensus.md §2.5 is one method, here or in `rules.py`, or says where it lives:
+Each rule R0 to R12 of ADR 0031 is one method, here or in `rules.py`, or says where it lives:
 
     R0 `_on_start`    R4 `_on_notarization`   R8  `_hear`, `_on_certificate`
     R1 `_enter_view`  R5 `_on_certificate`    R9  `_arm`
@@ -71,7 +71,7 @@ class Machine(Rules):
     # --- R0: enter a height --------------------------------------------------------------------------
 
     def _on_start(self, e: ev.Start) -> None:
-        """R0, and recovery (consensus.md §2.7): stored rows go through the same handlers as messages."""
+        """R0, and recovery: stored rows go through the same handlers as messages."""
         if self.h is not None and self.h.number == e.height - 1 and self.h.decided is not None:
             self.past = self.h
         else:

@@ -1,4 +1,4 @@
-"""What a machine decides: rules R1 to R7 and R9 of consensus.md §2.5, on the state of one height.
+"""What a machine decides: rules R1 to R7 and R9 of ADR 0031, on the state of one height.
 
 Nothing here looks at who sent what: `machine.py` takes messages in, checks and counts them, and calls these.
 """

@@ -69,7 +69,7 @@ def parse(data: bytes, depth: int = 0) -> Parsed:
         raise Malformed("the evidence is too large", code="too-large")
     if depth > 3:
         raise Malformed("wrapped too often", code="kind-unknown")
-    if data[:1] == b"\xa5" and b"claims" in data:
+    if data[:3] == b"\xa5\x61v":
         return _own(canonical.unpack(Evidence, data), depth)
     if data.startswith(SIMULATED):
         inner = parse(data[len(SIMULATED) :], depth + 1)

@@ -283,7 +283,12 @@ def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], 
 
 
 def _ask_library(
-    found: Findings, q: quote.Quote, collateral: Collateral, policy: TeePolicy, now_ms: int, trust: roots.Trust
+    found: Findings,
+    q: quote.Quote,
+    collateral: Collateral,
+    policy: TeePolicy,
+    now_ms: int,
+    trust: roots.Trust,
 ) -> None:
     """The library must verify every signature and come to the same level."""
     try:

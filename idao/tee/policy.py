@@ -77,7 +77,7 @@ class TeePolicy:
     max_age_ms: Annotated[int, Range(1, 366 * 24 * HOUR_MS)]
     """Greatest age of evidence that carries its own time, and of the beacon a claim is bound to."""
     clock_skew_ms: Annotated[int, Range(0, HOUR_MS)]
-    platforms: Words
+    platforms: Annotated[tuple[Annotated[str, Size(1, 128)], ...], Size(0, ENTRIES_MAX)]
     """Known machines (Intel PPID, AMD CHIP_ID, hex); empty: any."""
     measurements: Annotated[tuple[Measurement, ...], Size(0, ENTRIES_MAX)]
     intel_statuses: Words
@@ -107,6 +107,7 @@ class TeePolicy:
             raise Malformed(f"no level '{self.least_level}'")
         if "simulated" in self.kinds and self.least_level != "simulated":
             raise Malformed("a policy that names the simulator has the least level 'simulated'")
+        canonical.pack(self)  # every field within its bounds, so that the policy has a name
 
     @property
     def digest(self) -> bytes:

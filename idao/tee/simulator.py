@@ -262,7 +262,9 @@ def intel(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()
     now = datetime.datetime.fromtimestamp(now_ms // 1000, datetime.UTC)
     root_key = _secret("other root" if "foreign-root" in chosen else "intel root")
     root = intel_root("other root" if "foreign-root" in chosen else "intel root")
-    authority_key, leaf_key, signer_key = (_secret(n) for n in ("intel platform", "intel pck", "intel signer"))
+    authority_key, leaf_key, signer_key = (
+        _secret(n) for n in ("intel platform", "intel pck", "intel signer")
+    )
     authority = _certificate(AUTHORITY, authority_key, ROOT, root_key, 2, ca=True)
     by_root = "pck-by-root" in chosen
     leaf = _certificate(

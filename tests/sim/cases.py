@@ -1,7 +1,7 @@
 """Each rule and each bug of a peer that concerns the machine, as a case on the bench.
 
 A case takes the machine class, so that the mutation check can hand in a broken one. Numbers in names
-(`peer_09_...`) are those of the list of peers' bugs in the project's research on consensus.
+(`peer_09_...`) are those of the table in ADR 0032.
 """
 
 from __future__ import annotations
