@@ -23,9 +23,8 @@ from idao.errors import Malformed, NotFound, Pending, Refused, UsageError
 from idao.frozen import frozen
 from idao.home import Home, Keys, now_ms
 from idao.ledger.idao import Identity, Rotate
-from idao.ledger.registry import KINDS
 from idao.ledger.state import State
-from idao.ledger.tx import Envelope, Receipt, SignedTx, parse_tx, sign_tx
+from idao.ledger.tx import Envelope, Receipt, SignedTx, TxKind, parse_tx, sign_tx
 from idao.model import PREFIX_MIN, parse_id, show_id
 from idao.store.ledger import LedgerStore
 
@@ -279,6 +278,7 @@ class Dao:
 
     def _catch_up(self, store: LedgerStore, db: sqlite3.Connection, who: Actor) -> None:
         """Brings the ledger the owner's key events that it lacks, before anything the new key signs."""
+
         registered = store.state().get(Identity, who.idao)
         if who.idao != self.me or registered is None:
             return
@@ -325,7 +325,7 @@ class Dao:
                         seq=seq,
                         valid_until=now_ms() + VALID_MS,
                         kind=kind,
-                        kind_version=KINDS[kind].version,
+                        kind_version=kind_of(kind).version,
                         body=canonical.pack(body),
                     ),
                 )
@@ -408,6 +408,12 @@ class Dao:
                 "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')", (self.quorum,)
             ).fetchone()
         return int(row[0])
+
+
+def kind_of(name: str) -> TxKind:
+    from idao.ledger.registry import KINDS  # every family: a reader needs none of them
+
+    return KINDS[name]
 
 
 def _key_seq(body: Any) -> int:

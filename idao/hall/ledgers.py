@@ -14,11 +14,11 @@ from idao.home import show_time
 from idao.ledger import accounts
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
-from idao.store.audit import Progress, Report, audit
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
     from idao.dao import Dao
+    from idao.store.audit import Progress, Report
 
 EVENTS_POLL_S = 0.2
 """How often `events --follow` looks for new blocks: well below what a person notices."""
@@ -169,6 +169,8 @@ class Ledgers:
 
     def audit(self, progress: Progress | None = None) -> dict[str, Report]:
         """Audits the chosen ledger, or all of this home's. Quorum id -> report."""
+        from idao.store.audit import audit
+
         dao = self._dao
         paths: list[Path] = sorted(dao.home.ledgers_folder.glob("*.db"))
         if dao.named_quorum:

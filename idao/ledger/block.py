@@ -6,22 +6,21 @@ one, the embedded agreement, or another engine beside the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from idao.crypto import canonical, merkle, statetree
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import Malformed, Refused
-from idao.frozen import frozen
 from idao.ledger import governance
+from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, tree_changes
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
-from idao.ledger.state import Base, State, encode_key, table_of
+from idao.ledger.state import State, encode_key, table_of
 from idao.ledger.tx import Changed, Context, Receipt, Tx, TxKind, parse_tx, receipt_leaf
-from idao.model import BLOCK_BYTES_MAX, BLOCK_TX_MAX, Block, Certificate, Header, ValidatorSet
+from idao.model import BLOCK_BYTES_MAX, BLOCK_TX_MAX, Block, Header, ValidatorSet
 
-NO_HASH = bytes(32)
 TX_TREE = merkle.tree(Kind.TX_LEAF, Kind.TX_BRANCH)
 HEADER_VERSION = 1
 DUE_MAX = 100
@@ -32,75 +31,6 @@ class InvalidBlock(Malformed):
     """A block that no correct validator would propose, with the rule it breaks."""
 
     code = "invalid-block"
-
-
-class Layer(MutableMapping[str, list[statetree.Child]]):
-    """Branches of the state tree written over others, so that an execution can be dropped."""
-
-    __slots__ = ("_below", "writes")
-
-    def __init__(self, below: Mapping[str, list[statetree.Child]]) -> None:
-        self._below = below
-        self.writes: dict[str, list[statetree.Child] | None] = {}
-
-    def __getitem__(self, prefix: str) -> list[statetree.Child]:
-        if prefix in self.writes:
-            found = self.writes[prefix]
-            if found is None:
-                raise KeyError(prefix)
-            return found
-        return self._below[prefix]
-
-    def __setitem__(self, prefix: str, children: list[statetree.Child]) -> None:
-        self.writes[prefix] = children
-
-    def __delitem__(self, prefix: str) -> None:
-        self.writes[prefix] = None
-
-    def __iter__(self) -> Iterator[str]:
-        raise NotImplementedError("branches are looked up, never listed")
-
-    def __len__(self) -> int:
-        raise NotImplementedError("branches are looked up, never counted")
-
-
-@frozen
-class Chain:
-    """What stays the same from block to block of one ledger."""
-
-    quorum: bytes
-    governor: bytes
-
-
-@frozen
-class Tip:
-    """Where the ledger stands: what the next block builds on. Height 0 is genesis."""
-
-    height: int
-    header: bytes
-    time_ms: int
-    frontier: merkle.Frontier
-    """The log including the block leaf of this height."""
-    base: Base
-    branches: Mapping[str, list[statetree.Child]]
-    certificate: Certificate | None
-    """The finalization of this height; none at genesis."""
-
-
-@dataclass(slots=True)
-class Executed:
-    """What a block did, not yet kept."""
-
-    receipts: list[Receipt]
-    leaves: list[bytes]
-    state: State
-    branches: Layer
-    state_root: bytes
-    frontier: merkle.Frontier
-    """The log after the receipts, before the block leaf."""
-    nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
-    """Perfect subtrees of the log that the receipts completed: (height, index, hash)."""
-    charter: bytes = NO_HASH
 
 
 def admissible(state: State, chain: Chain, tx: Tx, time_ms: int) -> str | None:
@@ -205,17 +135,6 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
     governing = block_state.get(Charter, chain.governor)
     executed.charter = governing.hash if governing else NO_HASH
     return executed
-
-
-def tree_changes(state: State) -> dict[bytes, bytes | None]:
-    """Path -> value hash, or None, of every record an overlay wrote."""
-    out = {}
-    for cls, rows in state.changes.items():
-        name = table_of(cls).name
-        for key, rec in rows.items():
-            value = None if rec is None else statetree.value_hash(canonical.pack(rec))
-            out[statetree.record_path(name, key)] = value
-    return out
 
 
 def tx_root(raws: Iterable[bytes]) -> bytes:

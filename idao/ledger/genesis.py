@@ -10,7 +10,7 @@ from idao.crypto.hashing import Kind, hash_of
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
 from idao.ledger import accounts, charter, idao
-from idao.ledger.block import Chain, Executed, Layer, tree_changes
+from idao.ledger.execution import Chain, Executed, Layer, tree_changes
 from idao.ledger.state import DictBase, State, record
 from idao.model import (
     VALIDATORS_MAX,

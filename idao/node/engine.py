@@ -17,6 +17,7 @@ from idao.crypto.keys import Signer, verify_vote
 from idao.errors import Malformed, Refused
 from idao.ledger import block as rules
 from idao.ledger import governance
+from idao.ledger.execution import Executed
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import (
@@ -43,7 +44,7 @@ class Engine:
     def __init__(self, store: LedgerStore, signer: Signer, clock: Callable[[], int]) -> None:
         self.store, self._signer, self._clock = store, signer, clock
         self._pool: dict[bytes, Tx] = {}
-        self._executed: dict[bytes, tuple[Block, rules.Executed]] = {}
+        self._executed: dict[bytes, tuple[Block, Executed]] = {}
         self._inbox: deque[ev.Event] = deque()
         self._receipts: list[tuple[int, Receipt]] = []
         self._load_tip()
@@ -211,7 +212,7 @@ class Engine:
             if rules.admissible(state, self.store.chain, tx, now):
                 del self._pool[tx_id]
 
-    def _checkpoint(self, built: Block, executed: rules.Executed) -> None:
+    def _checkpoint(self, built: Block, executed: Executed) -> None:
         """Signs the head that the header implies, as log and as witness: alone, that is the anchor."""
         header = built.header
         frontier = executed.frontier.copy()

@@ -19,6 +19,7 @@ from idao.crypto.keys import verify_vote
 from idao.errors import IdaoError, Malformed
 from idao.ledger import block as rules
 from idao.ledger import genesis as genesis_rules
+from idao.ledger.execution import Executed, Tip
 from idao.ledger.registry import RECORDS
 from idao.ledger.state import DictBase, State, key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
@@ -122,7 +123,7 @@ class _Audit:
             if self.db.execute(f"pragma {pragma}").fetchone()[0] != value:
                 self.report.note(f"schema {pragma}", "differs from what this version makes")
 
-    def _genesis(self) -> rules.Tip:
+    def _genesis(self) -> Tip:
         bundle = self.store.bundle
         genesis_rules.check_bundle(bundle)
         quorum = self.store.chain.quorum
@@ -135,9 +136,9 @@ class _Audit:
         executed = genesis_rules.height_zero(first)
         self._keep(executed)
         frontier = merkle.Frontier(merkle.LOG)
-        return rules.Tip(0, quorum, bundle.genesis.time_ms, frontier, self.base, self.branches, None)
+        return Tip(0, quorum, bundle.genesis.time_ms, frontier, self.base, self.branches, None)
 
-    def _keep(self, executed: rules.Executed) -> None:
+    def _keep(self, executed: Executed) -> None:
         self.base.write(executed.state.changes)
         for prefix, children in executed.branches.writes.items():
             if children is None:
@@ -147,7 +148,7 @@ class _Audit:
 
     # --- blocks
 
-    def _block(self, tip: rules.Tip, height: int) -> rules.Tip:
+    def _block(self, tip: Tip, height: int) -> Tip:
         row = self.db.execute(
             "select hash, header, certificate, leaf from block where height = ?", (height,)
         ).fetchone()
@@ -172,7 +173,7 @@ class _Audit:
         self.nodes.update({(level, place): h for level, place, h in nodes if level})
         self.headers[height] = block_hash
         self._check_checkpoint(header, frontier, epoch.epoch, validators)
-        return rules.Tip(height, block_hash, header.time_ms, frontier, self.base, self.branches, certificate)
+        return Tip(height, block_hash, header.time_ms, frontier, self.base, self.branches, certificate)
 
     def _txs(self, height: int) -> list[Tx]:
         txs = []
@@ -199,7 +200,7 @@ class _Audit:
         elif not verify_certificate(certificate, validators):
             self.report.note(f"block {height}", "its finalization does not verify")
 
-    def _check_receipts(self, height: int, executed: rules.Executed) -> None:
+    def _check_receipts(self, height: int, executed: Executed) -> None:
         start = executed.frontier.size - len(executed.leaves)
         expected = {
             start + i: (r.tx, r.kind, int(r.ok), leaf)

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from idao.crypto import canonical, merkle, statetree
+from idao.crypto.hashing import Kind, hash_of
 from idao.errors import IdaoError, NotFound, VerificationFailed
 from idao.ledger import genesis as genesis_rules
-from idao.ledger.block import Chain, Executed, Tip, header_hash
-from idao.ledger.registry import RECORDS
+from idao.ledger.execution import Chain, Executed, Tip
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote
@@ -103,6 +103,8 @@ FIXED_DDL = (
 
 
 def record_ddl() -> list[str]:
+    from idao.ledger.registry import RECORDS  # every family: a reader needs none of them
+
     return [sql_of(cls).ddl for cls in (*RECORDS, *genesis_rules.RECORDS)]
 
 
@@ -288,7 +290,7 @@ class LedgerStore:
     def append(self, block: Block, certificate: Certificate, executed: Executed) -> None:
         """A decided block with everything it leads to, except its checkpoint."""
         header = block.header
-        block_hash = header_hash(header)
+        block_hash = hash_of(Kind.HEADER, header)
         frontier = executed.frontier.copy()
         nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
         start = header.log_size - len(executed.leaves)

@@ -1,0 +1,94 @@
+"""What a block is executed on, and what comes of it: values shared by genesis, blocks and the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+
+from idao.crypto import canonical, merkle, statetree
+from idao.frozen import frozen
+from idao.ledger.state import Base, State, table_of
+from idao.ledger.tx import Receipt
+from idao.model import Certificate
+
+NO_HASH = bytes(32)
+
+
+class Layer(MutableMapping[str, list[statetree.Child]]):
+    """Branches of the state tree written over others, so that an execution can be dropped."""
+
+    __slots__ = ("_below", "writes")
+
+    def __init__(self, below: Mapping[str, list[statetree.Child]]) -> None:
+        self._below = below
+        self.writes: dict[str, list[statetree.Child] | None] = {}
+
+    def __getitem__(self, prefix: str) -> list[statetree.Child]:
+        if prefix in self.writes:
+            found = self.writes[prefix]
+            if found is None:
+                raise KeyError(prefix)
+            return found
+        return self._below[prefix]
+
+    def __setitem__(self, prefix: str, children: list[statetree.Child]) -> None:
+        self.writes[prefix] = children
+
+    def __delitem__(self, prefix: str) -> None:
+        self.writes[prefix] = None
+
+    def __iter__(self) -> Iterator[str]:
+        raise NotImplementedError("branches are looked up, never listed")
+
+    def __len__(self) -> int:
+        raise NotImplementedError("branches are looked up, never counted")
+
+
+@frozen
+class Chain:
+    """What stays the same from block to block of one ledger."""
+
+    quorum: bytes
+    governor: bytes
+
+
+@frozen
+class Tip:
+    """Where the ledger stands: what the next block builds on. Height 0 is genesis."""
+
+    height: int
+    header: bytes
+    time_ms: int
+    frontier: merkle.Frontier
+    """The log including the block leaf of this height."""
+    base: Base
+    branches: Mapping[str, list[statetree.Child]]
+    certificate: Certificate | None
+    """The finalization of this height; none at genesis."""
+
+
+@dataclass(slots=True)
+class Executed:
+    """What a block did, not yet kept."""
+
+    receipts: list[Receipt]
+    leaves: list[bytes]
+    state: State
+    branches: Layer
+    state_root: bytes
+    frontier: merkle.Frontier
+    """The log after the receipts, before the block leaf."""
+    nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Perfect subtrees of the log that the receipts completed: (height, index, hash)."""
+    charter: bytes = NO_HASH
+
+
+def tree_changes(state: State) -> dict[bytes, bytes | None]:
+    """Path -> value hash, or None, of every record an overlay wrote."""
+    out = {}
+    for cls, rows in state.changes.items():
+        name = table_of(cls).name
+        for key, rec in rows.items():
+            value = None if rec is None else statetree.value_hash(canonical.pack(rec))
+            out[statetree.record_path(name, key)] = value
+    return out
