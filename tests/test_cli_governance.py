@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_world import DAY, SECOND, Person, alone, founded, three, three_homed
+from cli_person import DAY, SECOND, Person, alone, founded, three, three_homed
 from conftest import Lived
 
 from idao.ledger import assets, charter

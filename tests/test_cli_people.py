@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cli_world import Person, alone, founded, three, three_homed
+from cli_person import Person, alone, founded, three, three_homed
 
 from idao.crypto import canonical
 from idao.dao import Dao
