@@ -18,12 +18,11 @@ def quarantine_until(
 ) -> int | None:
     """The height up to which the validator of `key` signs nothing, or None while too few have answered.
 
-    `tips`: the height of the last committed block that each peer names, shown by its finalization: a mere
-    claim could silence us for ever. Answers must come
-    from power ≥ quorum_size without our own. Then, with G the highest height ever final here: own signatures
-    are at heights ≤ G + 1; the finalizers of G hold a tip ≥ G − 1; any such answers include a correct one of
-    them; so T = max(tips) ≥ G − 1 and nothing we may have signed lies above T + 2. `set_changes`: how many
-    times the set may have changed since the backup, added to be safe.
+    `tips`: the height of the last committed block of each peer that answered, shown by its finalization: a
+    mere claim could silence us for ever. Answers must come from power ≥ quorum_size without our own. Then,
+    with G the highest height ever final here: own signatures are at heights ≤ G + 1; the finalizers of G hold
+    a tip ≥ G − 1; any such answers include a correct one of them; so max(tips) ≥ G − 1, and nothing we may
+    have signed lies above max(tips) + 2. `set_changes`: how often the set may have changed since the backup.
     """
     if len(validators.validators) < SIZE_MIN:
         return None

@@ -91,9 +91,14 @@ def _cut(rng: random.Random, n: int, gst_ms: int) -> tuple[int, int, tuple[tuple
 def fork_plan(seed: int) -> Plan:
     """More liars than are tolerated, fewer than could frame anybody: forks happen and must be proved."""
     rng = random.Random(f"fork {seed}")
-    n, faulty = rng.choice(((4, 2), (4, 2), (7, 3), (7, 4)))
-    plan = Plan(seed, (1,) * n, txs=3, gst_ms=8000, gap_ms=200, spread_ms=50)
-    for i in rng.sample(range(n), faulty):
+    n = rng.choice((4, 4, 5, 7))
+    powers = _powers(rng, n)
+    total = sum(powers)
+    plan = Plan(seed, powers, txs=3, gst_ms=8000, gap_ms=200, spread_ms=50)
+    for i in rng.sample(range(n), n):
+        faulty = sum(powers[j] for j in plan.liars)
+        if 3 * faulty >= total or 3 * (faulty + powers[i]) > 2 * total:
+            continue
         plan.liars[i] = rng.choice(("SteadyTwin", "SteadyTwin", "SteadyTwin", "Twin", "TwoVotes", "Nuller"))
     plan.liars = dict(sorted(plan.liars.items()))
     honest = [i for i in range(n) if i not in plan.liars]
