@@ -165,7 +165,9 @@ def _recover(
     source: Annotated[
         Path | None, typer.Option("--from", help="Proof or checkpoint of the quorum you had.")
     ] = None,
-    no_passphrase: Annotated[bool, typer.Option(help="Keep the keys without a passphrase.")] = False,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Keep the keys without a passphrase.")
+    ] = False,
 ) -> None:
     """Restore your iDAO on a new machine from the 24 words: same id, a fresh key, a new quorum of one.
 
