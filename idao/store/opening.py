@@ -33,8 +33,8 @@ def connect_reading(path: Path, busy_s: float) -> sqlite3.Connection:
         if e.sqlite_errorcode & 0xFF in unwritable and not (wal.exists() and wal.stat().st_size):
             db.close()
             db = connect(path, "ro&immutable=1", busy_s)
-    except sqlite3.DatabaseError:
-        pass  # Not a database at all: `check_owner` says so with the file's name.
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
+        pass  # Damaged, or not a database at all: `check_owner` says so with the file's name.
     return db
 
 
@@ -43,7 +43,7 @@ def check_owner(db: sqlite3.Connection, what: str, version: int) -> None:
     try:
         owner = db.execute("pragma application_id").fetchone()[0]
         found = db.execute("pragma user_version").fetchone()[0]
-    except sqlite3.Error as e:
+    except (sqlite3.Error, UnicodeDecodeError) as e:
         raise refusal(what, e) from e
     if owner != APPLICATION_ID:
         raise IdaoError(f"{what} is not a file of idao", code="foreign")
@@ -55,7 +55,7 @@ def check_owner(db: sqlite3.Connection, what: str, version: int) -> None:
         )
 
 
-def refusal(what: str, error: sqlite3.Error) -> IdaoError:
+def refusal(what: str, error: Exception) -> IdaoError:
     """What SQLite raised, as a refusal: busy, damaged, or in its own words (a full or read-only disk)."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
