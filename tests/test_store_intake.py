@@ -525,6 +525,30 @@ def test_a_worker_that_fails_is_heard(
     assert take(contents, src).files == 9 and contents.check() == []
 
 
+def test_ctrl_c_ends_workers_and_resumes(
+    contents: Contents, src: Path, workers_at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(40):
+        (src / f"{i:02}").write_bytes(os.urandom(10_000))
+    real, calls = workers._receive, []
+
+    def interrupted(sock: socket.socket) -> tuple[str, object] | None:
+        calls.append(1)
+        if len(calls) == 5:
+            sock.recv(3)  # in the middle of a message
+            raise KeyboardInterrupt
+        return real(sock)
+
+    parent = os.getpid()
+    monkeypatch.setattr(workers, "_receive", lambda s: interrupted(s) if os.getpid() == parent else real(s))
+    with pytest.raises(KeyboardInterrupt):
+        take(contents, src)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    monkeypatch.setattr(workers, "_receive", real)
+    assert contents.versions() == [] and take(contents, src).files == 40 and contents.check() == []
+
+
 def test_beside_other_threads_nothing_is_forked(contents: Contents, src: Path) -> None:
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)

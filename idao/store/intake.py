@@ -154,10 +154,10 @@ def take_in(
         if walk.unreadable and not skip:
             raise Unreadable(walk.unreadable)
         head = run.manifest.finish()
-    except BaseException:
-        # A refusal or Ctrl-C: what is sealed is kept, so that the next run need not write it again.
+    except BaseException as e:
+        # What is sealed is kept, so that the next run need not write it again.
         with contextlib.suppress(IdaoError):
-            run.close()
+            run.close(politely=isinstance(e, IdaoError))
         raise
     run.close()
     meter.end()
@@ -221,10 +221,10 @@ class _Run:
             else:
                 self._walk.unreadable.append((step.found.path, taken.problem))
 
-    def close(self) -> None:
-        """Ends all packs and indexes them."""
+    def close(self, *, politely: bool = True) -> None:
+        """Ends all packs and indexes them. After Ctrl-C not politely: a message may be half read."""
         try:
-            if self._pool is not None:
+            if self._pool is not None and politely:
                 self._pool.close()
         finally:
             if self._pool is not None:
