@@ -1,10 +1,10 @@
 """What README, docs and man pages show is run as shown.
 
 In a fenced block whose language is `console`, a line `$ command` runs and the lines below it are what it
-must print: standard output and error as a person would see them, `…` standing for anything. The commands
-must succeed, unless the fence says ` fail` or an exit code: ```` ```console 5 ````. `> ` continues a
-command. One file is one person with an empty home and folder: variables and files stay from block to
-block. A comment `<!-- console` holds commands that prepare, and are not shown.
+must print: its results, or its talk (standard error) and then its results; `…` stands for anything. The
+commands must succeed, unless the fence says `fail` or an exit code: ```` ```console exit=5 ````. `> `
+continues a command. One file is one person with an empty home and folder: variables and files stay from
+block to block. A comment `<!-- console` holds commands that prepare, and are not shown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILES = [
     *sorted((CLONE / "docs").glob("*.md")),
     *sorted((CLONE / "man/text").glob("*.md")),
 ]
-BLOCK = re.compile(r"^(?:```|<!-- )console *(fail|\d+)?\n(.*?)^(?:```|-->)$", re.M | re.S)
+BLOCK = re.compile(r"^(?:```|<!-- )console *(fail|exit=\d+)?\n(.*?)^(?:```|-->)$", re.M | re.S)
 
 
 class Step(NamedTuple):
@@ -44,7 +44,7 @@ def steps(text: str) -> list[Step]:
             command = re.sub(r"^> ", "", part[1], flags=re.M).rstrip("\n")
             wanted = part[2] if block[0].startswith("`") else None
             line = at + block[2].count("\n", 0, part.start())
-            found.append(Step(line, command, wanted, block[1] or "0"))
+            found.append(Step(line, command, wanted, (block[1] or "0").removeprefix("exit=")))
     return found
 
 
@@ -62,15 +62,15 @@ def is_as_shown(wanted: str, printed: str) -> bool:
     )
 
 
-def play(shown: list[Step], folder: Path) -> list[tuple[str, str]]:
-    """(exit code, what it printed) of each step, all in one shell that starts in `folder`."""
+def play(shown: list[Step], folder: Path) -> list[tuple[str, str, str]]:
+    """(exit code, results, talk) of each step, all in one shell that starts in `folder`."""
     programs, home, notes = folder / "bin", folder / "home", folder / "notes"
     for made in (programs, home, notes):
         made.mkdir()
     (programs / "idao").write_text(f'#!/bin/sh\nPYTHONPATH="{CLONE}" exec "{sys.executable}" -m idao "$@"\n')
     (programs / "idao").chmod(0o755)
-    script = "".join(
-        f"{{\n{step.command}\n}} > '{notes}/{n}.out' 2>&1 < /dev/null; echo $? > '{notes}/{n}.code'\n"
+    script = f"cd '{home}'\nnotes='{notes}'\n" + "".join(
+        f'{{\n{step.command}\n}} > "$notes/{n}.out" 2> "$notes/{n}.err" < /dev/null; echo $? > "$notes/{n}.code"\n'
         for n, step in enumerate(shown)
     )
     environ = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
@@ -78,19 +78,21 @@ def play(shown: list[Step], folder: Path) -> list[tuple[str, str]]:
         ["bash", "--norc", "-c", script], cwd=home, env=environ, capture_output=True, text=True
     )
     assert done.stderr == ""
-    return [
-        ((notes / f"{n}.code").read_text().strip(), (notes / f"{n}.out").read_text())
-        for n in range(len(shown))
-    ]
+    kept = ("code", "out", "err")
+    code, out, err = ([(notes / f"{n}.{what}").read_text() for n in range(len(shown))] for what in kept)
+    return list(zip(map(str.strip, code), out, err, strict=True))
 
 
 def complaints(file: str, shown: list[Step], folder: Path) -> list[str]:
     out = []
-    for step, (code, printed) in zip(shown, play(shown, folder), strict=True):
+    for step, (code, results, talk) in zip(shown, play(shown, folder), strict=True):
+        printed = talk + results
         where = f"{file}:{step.line}: $ {step.command}\n"
         if (code == "0") if step.code == "fail" else code != step.code:
             out.append(f"{where}exit code {code}, wanted {step.code}; it printed:\n{printed}")
-        elif step.wanted is not None and not is_as_shown(step.wanted, printed):
+        elif step.wanted is not None and not any(
+            is_as_shown(step.wanted, seen) for seen in (results, printed)
+        ):
             out.append(f"{where}wanted:\n{step.wanted}printed:\n{printed}")
     return out
 
@@ -123,7 +125,7 @@ one two
 ```console fail
 $ false
 ```
-```console 3
+```console exit=3
 $ (exit 3)
 ```
 """
@@ -136,7 +138,7 @@ def test_runner_plays_all(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "block",
-    ["```console\n$ echo a\nb\n```\n", "```console\n$ false\n```\n", "```console 2\n$ (exit 3)\n```\n",
+    ["```console\n$ echo a\nb\n```\n", "```console\n$ false\n```\n", "```console exit=2\n$ (exit 3)\n```\n",
      "```console fail\n$ true\n```\n", "```console\n$ echo a\n```\n", "```console\n$ true\na\n```\n"],
 )  # fmt: skip
 def test_runner_complains(block: str, tmp_path: Path) -> None:
