@@ -159,7 +159,7 @@ class LedgerStore:
             db = connect_reading(path, BUSY_MS / 1000) if readonly else _connect(path, "rw")
             check_owner(db, what, VERSION)
             return cls(path, db)
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:  # the latter: damage inside SQLite's own messages
             raise refusal(what, e) from e
 
     def close(self) -> None:
