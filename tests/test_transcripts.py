@@ -69,10 +69,10 @@ def play(shown: list[Step], folder: Path) -> list[tuple[str, str, str]]:
         made.mkdir()
     (programs / "idao").write_text(f'#!/bin/sh\nPYTHONPATH="{CLONE}" exec "{sys.executable}" -m idao "$@"\n')
     (programs / "idao").chmod(0o755)
-    script = f"cd '{home}'\nnotes='{notes}'\n" + "".join(
-        f'{{\n{step.command}\n}} > "$notes/{n}.out" 2> "$notes/{n}.err" < /dev/null; echo $? > "$notes/{n}.code"\n'
-        for n, step in enumerate(shown)
-    )
+    script = f"notes='{notes}'\n"
+    for n, step in enumerate(shown):
+        script += f'{{\n{step.command}\n}} > "$notes/{n}.out" 2> "$notes/{n}.err" < /dev/null\n'
+        script += f'echo $? > "$notes/{n}.code"\n'
     environ = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
     done = subprocess.run(
         ["bash", "--norc", "-c", script], cwd=home, env=environ, capture_output=True, text=True
