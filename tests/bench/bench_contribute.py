@@ -91,6 +91,7 @@ def make(folder: Path, which: str) -> Path:
             size = r.randrange(low, high)
             path.write_bytes(csv(size) if i % 2 else r.randbytes(size))
     making.rename(out)
+    time.sleep(3)  # files younger than two seconds are read again on purpose
     return out
 
 
