@@ -160,6 +160,13 @@ def test_two_views_are_safe() -> None:
     assert explore(2) > 1000
 
 
+def test_two_liars_cannot_fork_unproved() -> None:
+    """Beyond what is tolerated: every fork in every order of events convicts."""
+    assert explore(2, liars=2) > 1000
+    with pytest.raises(Unsafe):
+        explore(2, "justification", liars=2)
+
+
 @pytest.mark.parametrize("broken, most", [("justification", 14), ("slot", 14)])
 def test_the_model_finds_what_is_broken(broken: str, most: int) -> None:
     with pytest.raises(Unsafe) as e:
@@ -169,6 +176,7 @@ def test_the_model_finds_what_is_broken(broken: str, most: int) -> None:
 
 @pytest.mark.slow
 def test_three_views_are_safe() -> None:
-    assert explore(3) > 100_000
+    assert explore(3, liars=2) > 100_000
+    assert explore(3) > 1_000_000
     with pytest.raises(Unsafe):
         explore(3, "gap")

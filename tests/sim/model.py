@@ -1,7 +1,7 @@
-"""Every reachable state of one height, n = 4 with one liar, two values, full asynchrony.
+"""Every reachable state of one height, n = 4 with one liar (or two), two values, full asynchrony.
 
-Three correct validators each have, per view, a slot N (empty, or a value) and a slot T (empty, null, or a
-value finalized). The liar signs everything at any time, so two correct votes make a certificate. A correct
+The correct validators each have, per view, a slot N (empty, or a value) and a slot T (empty, null, or a
+value finalized). Liars sign everything at any time, so 3 − liars correct votes make a certificate. A correct
 validator may act on any certificate that exists, or not, at any time: this covers every order of delivery,
 every leader and every time-out. What a proposal is justified by is asked of the real `Height.justification`.
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from idao.crypto.certificates import make_certificate
-from idao.model import NOTARIZE, NULLIFY, SignedVote, Vote
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, SLOT_OF, SignedVote, Vote
 from idao.quorum.height import Height
 
 from .tokens import Keys
@@ -50,17 +50,25 @@ def justified(certificates: frozenset[tuple[int, int, int]], view: int, value: i
 
 
 def certificates(state: State, views: int) -> frozenset[tuple[int, int, int]]:
-    found = []
+    found, enough = [], len(state) - 1
     for v in range(views):
         ns, ts = [n[2 * v] for n in state], [n[2 * v + 1] for n in state]
-        found += [(NOTARIZE, v, x) for x in (1, 2) if ns.count(x) >= 2]
-        if ts.count(NULL) >= 2:
+        found += [(NOTARIZE, v, x) for x in (1, 2) if ns.count(x) >= enough]
+        found += [(FINALIZE, v, x) for x in (1, 2) if ts.count(x) >= enough]
+        if ts.count(NULL) >= enough:
             found.append((NULLIFY, v, 0))
     return frozenset(found)
 
 
-def final(state: State, views: int) -> set[int]:
-    return {x for v in range(views) for x in (1, 2) if [n[2 * v + 1] for n in state].count(x) >= 2}
+def forked(certs: frozenset[tuple[int, int, int]]) -> bool:
+    return len({x for kind, _, x in certs if kind == FINALIZE}) > 1
+
+
+def convicting(certs: frozenset[tuple[int, int, int]]) -> bool:
+    """Whether two certificates of one view conflict: those who signed both are guilty."""
+    return any(
+        a != b and v == w and SLOT_OF[a] == SLOT_OF[b] for a, v, _ in certs for b, w, _ in certs
+    ) or any(a == b and v == w and x != y for a, v, x in certs for b, w, y in certs)
 
 
 def steps(state: State, views: int, broken: str) -> Iterator[State]:
@@ -95,9 +103,12 @@ def canonical(state: State) -> State:
     return min(tuple(sorted(state)), swapped)
 
 
-def explore(views: int = 2, broken: str = "") -> int:
-    """How many states there are; raises `Unsafe` with the shortest way to two final values."""
-    first: State = ((0,) * (2 * views),) * 3
+def explore(views: int = 2, broken: str = "", liars: int = 1) -> int:
+    """How many states there are; raises `Unsafe` with the shortest way to two final values.
+
+    Two liars may fork; then it raises if a fork does not convict.
+    """
+    first: State = ((0,) * (2 * views),) * (4 - liars)
     seen, layer, depth = {first}, [first], 0
     while layer:
         depth += 1
@@ -105,7 +116,8 @@ def explore(views: int = 2, broken: str = "") -> int:
         for state in layer:
             for after in steps(state, views, broken):
                 if after not in seen:
-                    if len(final(after, views)) > 1:
+                    certs = certificates(after, views)
+                    if forked(certs) and not (liars > 1 and convicting(certs)):
                         raise Unsafe(depth, after)
                     seen.add(after)
                     following.append(after)
