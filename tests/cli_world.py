@@ -1,135 +1,192 @@
-"""A person at a terminal, in this process: types a command, reads what it prints, lets time pass."""
+"""Running commands in this process, and a story in which every command has something to say."""
 
 from __future__ import annotations
 
+import io
 import json
-import shutil
+import os
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import pytest
-
-from idao import cli, home, ui
-from idao.dao import Dao
-from idao.hall import founding
-
-SECOND = 1000
-DAY = 24 * 3600 * SECOND
+from idao import cli
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command answered."""
-
+class Ran:
     code: int
     out: str
     err: str
 
     @property
-    def id(self) -> str:
-        """The last line: the id alone."""
-        return self.out.split("\n")[-2]
-
-    @property
     def json(self) -> Any:
         return json.loads(self.out)
 
-
-class Person:
-    """Commands in one home, under a clock that the test moves."""
-
-    def __init__(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        self.home, self._patch, self._capsys = path, monkeypatch, capsys
-        self._late_ms = 0
-        for where in ("idao.dao.now_ms", "idao.hall.governance.now_ms"):
-            monkeypatch.setattr(where, lambda: home.now_ms() + self._late_ms)
-
-    def wait(self, ms: int) -> None:
-        self._late_ms += ms
-
-    def types(self, *args: str) -> Said:
-        """Any outcome."""
-        self._patch.setattr(ui, "options", ui.Options())
-        self._capsys.readouterr()
-        code = cli.main(["--home", str(self.home), *args])
-        out, err = self._capsys.readouterr()
-        assert code in (0, 3, 6) or out == ""
-        return Said(code, out, err)
-
-    def runs(self, *args: str) -> Said:
-        """What succeeds."""
-        said = self.types(*args)
-        assert said.code == 0, said.err
-        return said
-
-    def fails(self, exit_code: int, code: str, *args: str) -> dict[str, str]:
-        """What is refused, with this exit code and this word."""
-        said = self.types("--json", *args)
-        assert (said.code, said.out) == (exit_code, "")
-        error: dict[str, str] = json.loads(said.err)["error"]
-        assert error["code"] == code, error
-        return error
-
-    def reads(self, *args: str) -> Any:
-        return self.runs("--json", *args).json
-
-    def proposes(self, title: str, *args: str) -> str:
-        return self.runs("propose", title, *args, "-q").out.strip()
-
-    def votes(self, proposal: str, choice: str, by: str = "") -> str:
-        """The state that the ballot leads to."""
-        return str(self.reads("vote", proposal, choice, *(("--as", by) if by else ()))["state"])
-
-    def state_of(self, proposal: str) -> str:
-        return str(self.reads("proposal", "show", proposal)["state"])
-
-    def dao(self) -> Dao:
-        return Dao.open(self.home)
-
-    def height(self) -> int:
-        return self.dao().store.height
-
-    def files(self) -> dict[str, bytes]:
-        """Ledgers, configuration and keys, to see that nothing was written."""
-        found = [p for p in sorted(self.home.rglob("*")) if p.is_file()]
-        return {str(p): p.read_bytes() for p in found if p.suffix in (".db", ".toml", ".key", ".history")}
+    @property
+    def error(self) -> Any:
+        """The one line of a refusal with --json."""
+        return json.loads(self.err.splitlines()[-1])["error"]
 
 
-@pytest.fixture(scope="session")
-def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("founded") / "home"
-    founding.create(path, name="clinic", domain=None, passphrase=None)
-    return path
+def _stream(data: str = "") -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data.encode()), encoding="utf-8", write_through=True)
 
 
-@pytest.fixture(scope="session")
-def three_homed(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("three") / "home"
-    shutil.copytree(founded, path)
-    people = Dao.open(path).people
-    people.add_member("ana", weight=3)
-    opened = people.add_member("bob", weight=6)
-    Dao.open(path).governance.vote(opened["proposal"], "yes", by="ana")
-    return path
+def _text(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    stream.seek(0)
+    return stream.read()
 
 
-@pytest.fixture
-def alone(
-    founded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Person]:
-    """An iDAO of one."""
-    shutil.copytree(founded, tmp_path / "home")
-    yield Person(tmp_path / "home", monkeypatch, capsys)
+def run(*args: str | Path, home: Path | None = None, stdin: str = "", **environment: str) -> Ran:
+    """One command with no terminal and none of the user's own settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("IDAO") and k != "NO_COLOR"}
+    if home is not None:
+        kept["IDAO_HOME"] = str(home)
+    out, err = _stream(), _stream()
+    streams = mock.patch.multiple(sys, stdin=_stream(stdin), stdout=out, stderr=err)
+    with mock.patch.dict(os.environ, {**kept, **environment}, clear=True), streams:
+        code = cli.main([str(a) for a in args])
+    return Ran(code, _text(out), _text(err))
 
 
-@pytest.fixture
-def three(
-    three_homed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Person]:
-    """The owner (weight 1), ana (3) and bob (6), all with their keys in one home."""
-    shutil.copytree(three_homed, tmp_path / "home")
-    yield Person(tmp_path / "home", monkeypatch, capsys)
+def must(*args: str | Path, home: Path, **more: str) -> Ran:
+    ran = run(*args, home=home, **more)
+    assert ran.code == 0, (args, ran)
+    return ran
+
+
+def last(*args: str | Path, home: Path) -> str:
+    """What a creating command ends with: its id."""
+    return must(*args, home=home).out.splitlines()[-1]
+
+
+@dataclass
+class World:
+    """A folder with a home in it, and the ids that the story has made so far."""
+
+    folder: Path
+    ids: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    def fill(self, words: str) -> list[str]:
+        places = {**self.ids, "in": str(self.folder)}
+        return [w.format(**places) for w in words.split()]
+
+
+STORY: list[tuple[str, str, str]] = [
+    # (command, what follows it, name for the id that it ends with)
+    ("init", "--name ana --no-passphrase", "me"),
+    ("contribute", "{in}/visits --license CC-BY-4.0 --name visits", "asset"),
+    ("asset list", "", ""),
+    ("asset show", "{asset}", ""),
+    ("asset get", "{asset} -o {in}/restored", ""),
+    ("asset check", "", ""),
+    ("asset history", "visits", ""),
+    ("class create", "visits", "class"),
+    ("class list", "", ""),
+    ("class show", "{class}", ""),
+    ("mint", "visits --value 1000 --share-ratio 10000", "dat"),
+    ("mint", "visits --value 10 --expires 90d", "dat2"),
+    ("dat list", "", ""),
+    ("dat show", "{dat}", ""),
+    ("dat use", "{dat} 10 --metric rows", ""),
+    ("dat transfer-value", "{dat} {dat2} 100", ""),
+    ("account issue", "500", "tx"),
+    ("account retire", "10", ""),
+    ("class settle", "{class} 100 --unit me", ""),
+    ("dat claim", "{dat} --unit me", ""),
+    ("account list", "", ""),
+    ("name add", "bob {bob}", ""),
+    ("name list", "", ""),
+    ("name remove", "bob --yes", ""),
+    ("name add", "bob {bob}", ""),
+    ("member add", "cleo --role member", "cleo"),
+    ("member list", "", ""),
+    ("class approve", "{class} {cleo}", ""),
+    ("account transfer", "cleo 20 --unit me", ""),
+    ("dat transfer", "{dat2} {cleo}", ""),
+    ("propose", "derive --set policy.derive=allow", "proposal"),
+    ("vote", "{proposal} yes", ""),
+    ("proposal list", "", ""),
+    ("proposal show", "{proposal}", ""),
+    ("proposal settle", "", ""),
+    ("member remove", "cleo --yes", ""),
+    ("trust add", "{quorum} --kind dataset --weight 10", ""),
+    ("trust list", "", ""),
+    ("trust remove", "{quorum} --yes", ""),
+    ("proof", "{asset} -o {in}/visits.idao-proof", ""),
+    ("verify", "{in}/visits.idao-proof {in}/visits/visits.csv --trust {me}", ""),
+    ("audit", "", ""),
+    ("events", "", ""),
+    ("log list", "", ""),
+    ("log show", "{tx}", ""),
+    ("log tail", "", ""),
+    ("log checkpoint", "", ""),
+    ("log checkpoint", "--vkeys", ""),
+    ("log proof", "{tx}", ""),
+    ("log leaf", "0", ""),
+    ("status", "", ""),
+    ("key show", "", ""),
+    ("key phrase", "--out {in}/words", ""),
+    ("key phrase", "--done --yes", ""),
+    ("key rotate", "", ""),
+    ("key passphrase", "--new-passphrase-file {in}/new", ""),
+    ("key passphrase", "--no-passphrase --passphrase-file {in}/new", ""),
+    (
+        "key recover",
+        "--phrase-file {in}/words --from {in}/visits.idao-proof --no-passphrase --home {in}/again",
+        "",
+    ),
+    ("config show", "", ""),
+    ("config set", "wait 20", ""),
+    ("config path", "", ""),
+    ("doctor", "--bundle {in}/bundle.json", ""),
+    ("schema", "", ""),
+    ("schema", "asset show", ""),
+    ("completion", "bash", ""),
+    ("help", "", ""),
+    ("asset forget", "visits --yes", ""),
+]
+"""Every command but `demo`, in an order in which each can do its work."""
+
+KEYS = {"me": "idao", "dat2": "dat", "cleo": "member"}
+"""Key of JSON in which an id of the story stands, where it is not the id's own name."""
+
+READS = {
+    *("asset list", "asset show", "asset check", "asset history", "class list", "class show"),
+    *("dat list", "dat show", "account list", "proposal list", "proposal show", "member list"),
+    *("trust list", "name list", "verify", "audit", "events", "log list", "log show", "log tail"),
+    *("log checkpoint", "log proof", "log leaf", "status", "key show", "config show", "config path"),
+    *("schema", "completion", "help"),
+}
+"""Commands that change nothing, anywhere."""
+
+
+def make(folder: Path) -> World:
+    """A world in which nothing has happened yet."""
+    visits = folder / "visits"
+    visits.mkdir(parents=True)
+    rows = [f"{n},{20 + n * 7 % 60},{90 + n * 11 % 80}" for n in range(40)]
+    (visits / "visits.csv").write_text("visit,age,pressure\n" + "\n".join(rows) + "\n")
+    (visits / "README.txt").write_text("Made up for tests.\n")
+    (folder / "new").write_text("correct horse battery staple\n")
+    return World(folder, {"bob": "idao:" + "b" * 51 + "a", "quorum": "quorum:" + "c" * 51 + "a"})
+
+
+def tell(world: World, *flags: str) -> Iterator[tuple[str, list[str], Ran]]:
+    """The story, command by command: (command, all its words, what came of it). Flags go to each."""
+    for command, rest, name in STORY:
+        words = [*command.split(), *world.fill(rest)]
+        ran = run(*words, *flags, home=world.home)
+        assert ran.code == 0, (words, ran)
+        if name:
+            word = KEYS.get(name, name)
+            world.ids[name] = ran.json[word] if "--json" in flags else ran.out.splitlines()[-1]
+        yield command, words, ran
