@@ -24,9 +24,11 @@ from idao.frozen import frozen
 from idao.home import Home, Keys, now_ms
 from idao.ledger.idao import Identity, Rotate
 from idao.ledger.state import State
-from idao.ledger.tx import Envelope, Receipt, SignedTx, TxKind, parse_tx, sign_tx
+from idao.ledger.tx import Envelope, Receipt, TxKind, parse_tx, sign_tx
 from idao.model import PREFIX_MIN, parse_id, show_id
+from idao.store import petnames
 from idao.store.ledger import LedgerStore
+from idao.store.outbox import Outbox
 
 if TYPE_CHECKING:
     from idao.hall.assets import Assets
@@ -227,19 +229,19 @@ class Dao:
         if text in ("me", "self"):
             return self.me
         with self.home_db(readonly=True) as db:
-            row = db.execute("select id from petname where name = ? and kind = 'idao'", (text,)).fetchone()
-        if row is None:
+            named = petnames.find(db, text)
+        if named is None or named.kind != "idao":
             raise NotFound(
                 f"no petname '{text}'", hint="give the full id, or name it: 'idao name add NAME ID'"
             )
-        return bytes(row[0])
+        return named.id
 
     def petname(self, idao: bytes) -> str | None:
         if idao == self.me:
             return str(self.home.get("idao", "name", "")) or None
         with self.home_db(readonly=True) as db:
-            row = db.execute("select name from petname where id = ? and kind = 'idao'", (idao,)).fetchone()
-        return None if row is None else str(row[0])
+            names = [n.name for n in petnames.listed(db) if n.id == idao]
+        return names[0] if names else None
 
     # --- doing
 
@@ -264,10 +266,11 @@ class Dao:
             store = LedgerStore.open(self.ledger_path())
             try:
                 with self.home_db() as db:
-                    self._catch_up(store, db, who)
-                    raws = self._sign(store, who, bodies)
-                    self._queue(db, store.chain.quorum, raws)
-                    return self._drive(store, db, raws)
+                    outbox = Outbox(db, store.chain.quorum)
+                    self._catch_up(store, outbox, who)
+                    raws = self._sign(store, outbox, who, bodies)
+                    outbox.put(raws, now_ms())
+                    return self._drive(store, outbox, raws)
             finally:
                 store.close()
                 self.__dict__.pop("store", None)
@@ -276,9 +279,8 @@ class Dao:
         """Runs what waits: queued transactions and due actions. For a crash, and for time that has passed."""
         return self.submit([])
 
-    def _catch_up(self, store: LedgerStore, db: sqlite3.Connection, who: Actor) -> None:
+    def _catch_up(self, store: LedgerStore, outbox: Outbox, who: Actor) -> None:
         """Brings the ledger the owner's key events that it lacks, before anything the new key signs."""
-
         registered = store.state().get(Identity, who.idao)
         if who.idao != self.me or registered is None:
             return
@@ -293,18 +295,19 @@ class Dao:
         if not lacking:
             return
         self.home.settle_keys(self.keys().kek)
-        queued = self._queued_envelopes(db, store.chain.quorum)
+        queued = [tx.envelope for tx in outbox.waiting()]
         raws: list[bytes] = []
         if not any(e.kind == "idao.rotate" and e.key == who.signer.public for e in queued):
-            raws = self._sign(store, who, [("idao.rotate", Rotate(lacking))])
-            self._queue(db, store.chain.quorum, raws)
+            raws = self._sign(store, outbox, who, [("idao.rotate", Rotate(lacking))])
+            outbox.put(raws, now_ms())
         if len(store.validators(store.height + 1)[1].validators) == 1:
-            self._drive(store, db, raws)
+            self._drive(store, outbox, raws)
 
-    def _sign(self, store: LedgerStore, who: Actor, bodies: Sequence[tuple[str, Any]]) -> list[bytes]:
+    def _sign(
+        self, store: LedgerStore, outbox: Outbox, who: Actor, bodies: Sequence[tuple[str, Any]]
+    ) -> list[bytes]:
         registered = store.state().get(Identity, who.idao)
-        with self.home_db() as db:
-            queued = self._queued_envelopes(db, store.chain.quorum)
+        queued = [tx.envelope for tx in outbox.waiting()]
         seq = max([registered.seq if registered else 0, *(e.seq for e in queued if e.idao == who.idao)])
         own = who.idao == self.me
         key_seq = _key_seq(self.home.history()) if own else registered.key_seq if registered else 0
@@ -332,22 +335,7 @@ class Dao:
             )
         return raws
 
-    def _queued_envelopes(self, db: sqlite3.Connection, quorum: bytes) -> list[Envelope]:
-        rows = db.execute("select envelope from outbox where quorum = ? and state = 'queued'", (quorum,))
-        return [canonical.unpack(Envelope, row[0]) for row in rows]
-
-    def _queue(self, db: sqlite3.Connection, quorum: bytes, raws: Sequence[bytes]) -> None:
-        db.execute("begin immediate")
-        for raw in raws:
-            tx = parse_tx(raw)
-            signatures = canonical.encode([list(s) for s in tx.signed.signatures])
-            db.execute(
-                "insert or ignore into outbox values (?, ?, ?, ?, ?, 'queued', ?)",
-                (tx.id, quorum, tx.signed.envelope, signatures, tx.envelope.valid_until, now_ms()),
-            )
-        db.execute("commit")
-
-    def _drive(self, store: LedgerStore, db: sqlite3.Connection, raws: Sequence[bytes]) -> list[Done]:
+    def _drive(self, store: LedgerStore, outbox: Outbox, raws: Sequence[bytes]) -> list[Done]:
         """Everything queued for this ledger goes through the engine, ours and what a crash left."""
         _, validators = store.validators(store.height + 1)
         if len(validators.validators) > 1:
@@ -358,14 +346,15 @@ class Dao:
 
         engine = Engine(store, self.keys().validator, now_ms)
         inadmissible: dict[bytes, str] = {}
-        for tx, raw in self._queued(db, store.chain.quorum):
-            if store.receipt_of(tx) is None:
+        waiting = outbox.waiting()
+        for tx in waiting:
+            if store.receipt_of(tx.id) is None:
                 try:
-                    engine.submit(raw)
+                    engine.submit(tx.raw)
                 except (Refused, Malformed) as e:
-                    inadmissible[tx] = e.message
+                    inadmissible[tx.id] = e.message
         engine.run()
-        self._mark(db, store, inadmissible)
+        outbox.settle([tx.id for tx in waiting if store.receipt_of(tx.id)], inadmissible)
         done = []
         for raw in raws:
             mine = parse_tx(raw).id
@@ -379,35 +368,10 @@ class Dao:
             done.append(Done(mine, position, receipt))
         return done
 
-    def _queued(self, db: sqlite3.Connection, quorum: bytes) -> list[tuple[bytes, bytes]]:
-        rows = db.execute(
-            "select tx_id, envelope, signatures from outbox"
-            " where quorum = ? and state = 'queued' order by added_ms",
-            (quorum,),
-        ).fetchall()
-        out = []
-        for tx, envelope, signatures in rows:
-            pairs = tuple((k, s) for k, s in canonical.decode(signatures))
-            out.append((tx, canonical.pack(SignedTx(envelope, pairs))))
-        return out
-
-    def _mark(self, db: sqlite3.Connection, store: LedgerStore, inadmissible: dict[bytes, str]) -> None:
-        db.execute("begin immediate")
-        for tx, _ in self._queued(db, store.chain.quorum):
-            found = store.receipt_of(tx)
-            if found is not None:
-                db.execute("delete from outbox where tx_id = ?", (tx,))
-            elif tx in inadmissible:
-                db.execute("update outbox set state = 'expired' where tx_id = ?", (tx,))
-        db.execute("commit")
-
     def pending(self) -> int:
         """Transactions of this home that wait for a block of the chosen ledger."""
         with self.home_db(readonly=True) as db:
-            row = db.execute(
-                "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')", (self.quorum,)
-            ).fetchone()
-        return int(row[0])
+            return Outbox(db, self.quorum).count()
 
 
 def kind_of(name: str) -> TxKind:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from idao import manifest
 from idao.crypto import canonical
 from idao.errors import NotFound, UsageError
-from idao.hall import documents
-from idao.hall.documents import Documents
 from idao.ledger import assets as rules
 from idao.ledger import reviews
 from idao.model import show_id
+from idao.store import documents
 from idao.store.contents import Contents, Intake, Progress
+from idao.store.documents import Documents
 
 if TYPE_CHECKING:
     from idao.dao import Dao, Done

@@ -16,12 +16,12 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
 from idao.errors import NotFound, UsageError
 from idao.frozen import frozen
-from idao.hall import documents
-from idao.hall.documents import Documents
 from idao.home import entropy, now_ms, show_time
 from idao.ledger import assets as rules
 from idao.ledger import reviews
+from idao.store import documents
 from idao.store.contents import Contents, Intake, Progress
+from idao.store.documents import Documents
 from idao.store.version import StoredFile
 
 if TYPE_CHECKING:

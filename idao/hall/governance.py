@@ -12,7 +12,6 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import NotFound, Refused, UsageError
 from idao.frozen import frozen
-from idao.hall import documents
 from idao.home import now_ms, show_time
 from idao.ledger import assets, charter, dats, governance
 from idao.ledger import idao as people
@@ -21,6 +20,7 @@ from idao.ledger.registry import KINDS
 from idao.ledger.state import State
 from idao.ledger.tx import Context
 from idao.model import show_id
+from idao.store import documents
 
 if TYPE_CHECKING:
     from idao.dao import Actor, Dao

@@ -126,6 +126,9 @@ class Keyring:
             try:
                 quorums += self._bring(path)
             except IdaoError as e:  # the other ledgers must still hear of it
+                e.message = (
+                    f"the key is rotated here, but 'quorum:{path.stem}' does not know it yet: {e.message}"
+                )
                 trouble = trouble or e
         if trouble is not None:
             raise trouble

@@ -15,6 +15,7 @@ from idao.ledger import accounts
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
 from idao.store.ledger import LedgerStore
+from idao.store.outbox import Outbox
 
 if TYPE_CHECKING:
     from idao.dao import Dao
@@ -50,10 +51,7 @@ class Ledgers:
     def _quorum_row(self, store: LedgerStore, name: str) -> dict[str, Any]:
         anchored = store.checkpoint()
         with self._dao.home_db(readonly=True) as db:
-            pending = db.execute(
-                "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')",
-                (store.chain.quorum,),
-            ).fetchone()[0]
+            pending = Outbox(db, store.chain.quorum).count()
         _, validators = store.validators(store.height + 1)
         return {
             "quorum": show_id("quorum", store.chain.quorum),

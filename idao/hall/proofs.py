@@ -11,11 +11,11 @@ from idao import manifest, proof
 from idao.crypto import canonical, note, statetree
 from idao.errors import Malformed, NotFound, UsageError, VerificationFailed
 from idao.frozen import frozen
-from idao.hall import documents
 from idao.ledger import assets, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
+from idao.store import documents
 
 if TYPE_CHECKING:
     from idao.dao import Dao

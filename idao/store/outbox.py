@@ -1,0 +1,53 @@
+"""The outbox: signed transactions on their way into a ledger. What is in it survives a crash."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+
+from idao.crypto import canonical
+from idao.ledger.tx import SignedTx, Tx, parse_tx
+
+
+class Outbox:
+    """The waiting transactions of one ledger. The caller owns the connection to home.db."""
+
+    def __init__(self, db: sqlite3.Connection, quorum: bytes) -> None:
+        self._db, self._quorum = db, quorum
+
+    def put(self, raws: Sequence[bytes], now_ms: int) -> None:
+        """All of them, durably, or none."""
+        self._db.execute("begin immediate")
+        for raw in raws:
+            tx = parse_tx(raw)
+            signatures = canonical.encode([list(s) for s in tx.signed.signatures])
+            self._db.execute(
+                "insert or ignore into outbox values (?, ?, ?, ?, ?, 'queued', ?)",
+                (tx.id, self._quorum, tx.signed.envelope, signatures, tx.envelope.valid_until, now_ms),
+            )
+        self._db.execute("commit")
+
+    def waiting(self) -> list[Tx]:
+        """In the order they were signed."""
+        rows = self._db.execute(
+            "select envelope, signatures from outbox where quorum = ? and state = 'queued' order by added_ms",
+            (self._quorum,),
+        ).fetchall()
+        out = []
+        for envelope, signatures in rows:
+            pairs = tuple((k, s) for k, s in canonical.decode(signatures))
+            out.append(parse_tx(canonical.pack(SignedTx(envelope, pairs))))
+        return out
+
+    def settle(self, final: Sequence[bytes], refused: Mapping[bytes, str]) -> None:
+        """Takes out what is in the ledger, and marks what can never be."""
+        self._db.execute("begin immediate")
+        self._db.executemany("delete from outbox where tx_id = ?", [(tx,) for tx in final])
+        self._db.executemany("update outbox set state = 'expired' where tx_id = ?", [(tx,) for tx in refused])
+        self._db.execute("commit")
+
+    def count(self) -> int:
+        row = self._db.execute(
+            "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')", (self._quorum,)
+        ).fetchone()
+        return int(row[0])
