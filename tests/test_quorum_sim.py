@@ -125,25 +125,39 @@ def test_every_guard_is_missed(mutant: mutants.Mutant) -> None:
 
 
 ATTACKS = {
-    "slot_unique": "any",
     "slot_restored": "any",
-    "slot_shared_by_finalize_and_nullify": "scheme",
-    "justification": "scheme",
+    "slot_shared_by_finalize_and_nullify": "any",
+    "quorum_minus_one": "any",
     "certificate_power": "any",
     "certificate_signatures": "any",
+    "certificate_signature_count": "any",
     "vote_signature": "any",
+    "signer_in_set": "any",
+    "proposal_signature": "any",
     "own_quorum": "any",
-    "leader_proposes": "any",
+    "own_quorum_in_justify": "any",
+    "justification_by_parent": "any",
+    "reproposal": "any",
     "valid_only": "any",
     "mismatch": "any",
-    "persist_bodies": "any",
+    "finalize_needs_validity": "any",
+    "nullified_view_is_left": "any",
+    "time_out": "any",
+    "body_after_certificate": "any",
     "persist_certificates": "any",
-    "retransmission": "any",
-    "reproposal": "any",
-    "fork_is_noticed": "fork",
-    "idle": "any",
+    "persist_bodies": "any",
+    "replay_certificates": "any",
+    "slot_unique": "scheme",
+    "justification": "scheme",
+    "justification_gap": "scheme",
+    "justification_digest": "scheme",
+    "notarized_view_is_left": "scheme",
+    "divergence_halts": "fork",
+    "pending_decision_stays": "fork",
+    "fork_of_the_height_before": "fork",
+    "certificates_by_digest": "fork",
 }
-"""Guards whose loss the simulation notices by itself, and in which kind of run."""
+"""Guards whose loss whole quorums notice by themselves, and in which kind of run."""
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from idao.crypto.certificates import make_certificate
 from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate, SignedVote, Vote
 from idao.quorum import events as ev
 from idao.quorum.height import Height
@@ -262,7 +263,19 @@ class Replayer(Liar):
             digest = b"" if vote.kind == FINALIZE else bytes(32)
             kind = NULLIFY if vote.kind == FINALIZE else NOTARIZE
             said.append(self.signed(kind, vote.height, vote.view, digest, OTHER_QUORUM))
+            said.append(self.decided_elsewhere(vote.height, vote.view))
+        if type(frame) is ev.Propose and vote is not None:
+            elsewhere = self.decided_elsewhere(vote.height, vote.view)
+            said.append(replace(frame, justify=(elsewhere, *frame.justify[:60])))
         return said
+
+    def decided_elsewhere(self, height: int, view: int) -> Certificate:
+        """What the same people with the same keys really finalized in another quorum."""
+        vote = Vote(FINALIZE, OTHER_QUORUM, height, view, bytes(32))
+        members = self.world.set_at(height)
+        signers = [self.world.index_of[v.idao] for v in members.validators]
+        votes = [SignedVote(vote, i, self.world.keys.sign(s, vote)) for i, s in enumerate(signers)]
+        return make_certificate(vote, votes, members)
 
 
 class Forger(Liar):
@@ -290,6 +303,8 @@ class Forger(Liar):
             Certificate(vote, (2 ** (8 * width) - 1).to_bytes(width, "little"), (real,) * (8 * width)),
             Certificate(vote, bytes(width), ()),
             Certificate(vote, everyone + b"\0", (real,) * n),
+            Certificate(vote, everyone, (real,) * (n - 1)),
+            self.in_the_leaders_name(h.number, h.view, digest, data),
             SignedVote(vote, n, real),
             SignedVote(vote, (self.index + 1) % n, real),
         ]
@@ -301,6 +316,11 @@ class Forger(Liar):
             forged.append(Certificate(vote, c.bitmap, c.signatures))  # good signatures of something else
         lies = rng.sample(forged, 3)
         return [ev.Body(h.number, digest, data), *lies, frame]
+
+    def in_the_leaders_name(self, height: int, view: int, digest: bytes, data: bytes) -> ev.Propose:
+        vote = Vote(PROPOSE, self.world.quorum, height, view, digest)
+        leader = self.world.set_at(height).leader(height, view)
+        return ev.Propose(SignedVote(vote, leader, self.world.keys.sign(self.index, vote)), data, ())
 
 
 class Tamperer(Liar):
