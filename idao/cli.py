@@ -54,6 +54,9 @@ FAMILIES: dict[str, Family] = {
     "demo": _family("demo", "demo", "The whole story in a temporary home"),
 }
 
+TAKES_IDS = ("asset", "mint", "class", "dat", "vote", "proposal", "log")
+"""Families whose ids may come from standard input, one a line, where an argument is `-`."""
+
 GLOBAL_FLAGS = {
     "--json": ("json", "one JSON object on stdout"),
     "-q": ("quiet", "ids only"),
@@ -175,7 +178,23 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in FAMILIES:
         raise _unknown(words[0])
+    if words[0] in TAKES_IDS:
+        return _each(words[0], words[1:])
     return _invoke(words[0], words[1:])
+
+
+def _each(word: str, args: list[str]) -> int:
+    """Runs the command once for each id on standard input where an argument is `-`."""
+    at = next(
+        (i for i, a in enumerate(args) if a == "-" and args[i - 1 : i] not in (["-o"], ["--out"])), None
+    )
+    if at is None:
+        return _invoke(word, args)
+    ids = [line.strip() for line in sys.stdin if line.strip()]
+    if not ids:
+        raise UsageError("no ids on standard input")
+    codes = [_invoke(word, [*args[:at], one, *args[at + 1 :]]) for one in ids]
+    return next((c for c in codes if c), 0)
 
 
 def _tell(what: str, text: str) -> int:

@@ -164,17 +164,6 @@ def confirm(what: str) -> None:
         raise UsageError("not done", code="confirm")
 
 
-def read_ids(values: Sequence[str]) -> list[str]:
-    """Arguments, with `-` replaced by the lines of standard input."""
-    out: list[str] = []
-    for value in values:
-        if value == "-":
-            out += [line.strip() for line in sys.stdin if line.strip()]
-        else:
-            out.append(value)
-    return out
-
-
 def color() -> bool:
     return (
         sys.stdout.isatty()

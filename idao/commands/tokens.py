@@ -57,7 +57,6 @@ def _mint(
     from idao.hall.tokens import amount
 
     dao = _dao()
-    (asset,) = ui.read_ids([asset])
     quota = amount(value, "value") if value else None
     end = homes.parse_time(expires) if expires else 0
     found, version = dao.assets.find(asset)
