@@ -220,8 +220,10 @@ def _invoke(word: str, args: list[str]) -> int:
 
     command = command_of(word)
     try:
-        code = command.main(args, prog_name=f"idao {word}", standalone_mode=False)
-        return int(code or 0)
+        # Not its `main`: that prints and exits on its own when interrupted or when a pipe is closed.
+        with command.make_context(f"idao {word}", list(args)) as context:
+            command.invoke(context)
+        return 0
     except typer.Exit as e:
         return int(e.exit_code)
     except typer.Abort as e:

@@ -43,13 +43,6 @@ def _dao() -> Any:
     return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
-def _one(text: str) -> str:
-    found = ui.read_ids([text])
-    if len(found) != 1:
-        raise UsageError(f"one proposal is wanted; standard input has {len(found)} lines")
-    return found[0]
-
-
 @propose.command(epilog=_rules())
 def _propose(
     title: Annotated[str, typer.Argument(metavar="TITLE", help="What is proposed, in one line.")],
@@ -110,7 +103,7 @@ def _vote(
 
     Example: idao vote proposal:… yes
     """
-    data = _dao().governance.vote(_one(proposal), choice, by=by, dry=ui.options.dry_run)
+    data = _dao().governance.vote(proposal, choice, by=by, dry=ui.options.dry_run)
     if ui.options.dry_run:
         lines = [
             f"would vote {choice} on {data['title']}",
@@ -149,7 +142,7 @@ def _show(
 
     Example: idao proposal show proposal:…
     """
-    data = _dao().governance.show(_one(proposal), document=text)
+    data = _dao().governance.show(proposal, document=text)
     lines = [f"{key:<9} {data[key]}" for key in ("proposal", "title", "idao", "proposer")]
     if data["text"]:
         lines.append(f"text      {data['text']}")
