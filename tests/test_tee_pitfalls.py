@@ -1,4 +1,4 @@
-"""Flaws that other verifiers had in the wild, each a test that this one does not (numbers of the catalogue)."""
+"""Flaws that other verifiers had in the wild: each a test that this one has not."""
 
 from __future__ import annotations
 

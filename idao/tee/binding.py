@@ -112,7 +112,7 @@ def _check_claims(
         found.window(0, latest)
 
 
-# --- rules of others --------------------------------------------------------------------------------------
+# --- rules of others --------------------
 
 _Rule = Callable[[tuple[bytes, ...]], bytes]
 

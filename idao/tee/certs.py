@@ -217,7 +217,7 @@ def _point(xy: bytes, curve: str) -> Any:
         raise Malformed("not a point of the curve") from e
 
 
-# --- revocation -----------------------------------------------------------------------------------------
+# --- revocation --------------------
 
 
 def load_crl(der: bytes) -> CertificateRevocationList:

@@ -137,7 +137,7 @@ def _pcrs(aux: tuple[Aux, ...]) -> tuple[tuple[int, int, bytes], ...]:
     return tuple(out)
 
 
-# --- texts ------------------------------------------------------------------------------------------------
+# --- texts --------------------
 
 
 def _text(data: bytes, depth: int) -> Parsed:

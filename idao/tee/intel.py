@@ -80,7 +80,7 @@ def read_collateral(data: bytes) -> Collateral:
     return Collateral(parts, own, _object(parts["tcb_info"]), _object(parts["qe_identity"]))
 
 
-# --- levels (PCS API v4, TCB info and identity algorithms) ------------------------------------------------
+# --- levels (PCS API v4, TCB info and identity algorithms) --------------------
 
 
 _WORSE = ("UpToDate", "SWHardeningNeeded", "TDRelaunchAdvised", "OutOfDate")
@@ -163,7 +163,7 @@ def merge(platform: str, *others: str) -> str:
     return "OutOfDateConfigurationNeeded"
 
 
-# --- judging ----------------------------------------------------------------------------------------------
+# --- judging --------------------
 
 
 def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
@@ -279,7 +279,7 @@ def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], 
         )
 
 
-# --- the library ------------------------------------------------------------------------------------------
+# --- the library --------------------
 
 
 def _ask_library(

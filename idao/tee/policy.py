@@ -151,7 +151,7 @@ STRICT = TeePolicy(
 BUILT_IN = {"strict": STRICT}
 
 
-# --- files ------------------------------------------------------------------------------------------------
+# --- files --------------------
 
 
 def to_json(policy: TeePolicy) -> dict[str, Any]:

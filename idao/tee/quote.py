@@ -121,7 +121,7 @@ def _all(cut: _Cut, size: int) -> bytes:
     return data
 
 
-# --- what the quote says of itself ----------------------------------------------------------------------
+# --- what the quote says of itself --------------------
 
 
 _TD_REGISTERS = (
@@ -165,7 +165,7 @@ def describe(found: Findings, quote: Quote, *, paravisor: bool = False) -> None:
         found.check("service-td", not any(body[600:648]))
 
 
-# --- the PCK certificate's extension (PCK Certificate and CRL Profile, 1.3.5) ------------------------------
+# --- the PCK certificate's extension (PCK Certificate and CRL Profile, 1.3.5) --------------------
 
 
 @dataclass(frozen=True, slots=True)

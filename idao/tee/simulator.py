@@ -155,7 +155,7 @@ def _point(key: Any) -> bytes:
     return bytes(key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:])
 
 
-# --- Intel --------------------------------------------------------------------------------------------------
+# --- Intel --------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +334,7 @@ def _quote(report_data: bytes, flaws: frozenset[str], leaf_key: Any, chain: byte
     return signed + struct.pack("<I", len(data)) + data
 
 
-# --- AMD ----------------------------------------------------------------------------------------------------
+# --- AMD --------------------
 
 
 @cache

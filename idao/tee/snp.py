@@ -116,7 +116,7 @@ def parse(raw: bytes) -> Report:
     return report
 
 
-# --- certificates ---------------------------------------------------------------------------------------
+# --- certificates --------------------
 
 
 def _extensions(leaf: Certificate) -> dict[str, bytes]:
@@ -171,7 +171,7 @@ def _chain(given: Given, trust: roots.Trust) -> list[Certificate]:
     return [leaf, issuer, *([root] if root else [])]
 
 
-# --- judging --------------------------------------------------------------------------------------------
+# --- judging --------------------
 
 
 def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:

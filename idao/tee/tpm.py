@@ -286,7 +286,7 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
     return found
 
 
-# --- protobuf of go-tpm-tools ------------------------------------------------------------------------------
+# --- protobuf of go-tpm-tools --------------------
 
 
 def _fields(data: bytes) -> list[tuple[int, int | bytes]]:

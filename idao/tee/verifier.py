@@ -59,8 +59,8 @@ def appraise(
     """Judges `evidence` at `now_ms` (ms UTC) under `policy`.
 
     `kind` None takes the kind that the bytes are; any other must be it. `collateral` are files (certificates,
-    CRLs, Intel's JSON, bundles, keys) or what `collateral.expand` made of them; what the evidence itself carries is
-    added. `bind` names what the evidence must back. Never raises for bad input.
+    CRLs, Intel's JSON, bundles, keys) or what `collateral.expand` made of them; what the evidence
+    itself carries is added. `bind` names what the evidence must back. Never raises for bad input.
     """
     found = Findings(ALIASES.get(kind or "", kind or ""))
     try:
