@@ -48,6 +48,8 @@ def test_runs_under_each_python(file: Path, tmp_path: Path, version: tuple[int, 
     done = run(file, "help", "exit-codes", home=tmp_path, python=python)
     assert done.returncode == 0 and "130" in done.stdout, done.stderr
     import_all(file, tmp_path, python)
+    told = run(file, "demo", home=tmp_path, python=python)
+    assert told.returncode == 0 and "the whole story held" in told.stdout, told.stderr
 
 
 def import_all(file: Path, home: Path, python: str) -> None:
