@@ -10,7 +10,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
-from idao.errors import VerificationFailed
+from idao.errors import UsageError, VerificationFailed
 
 _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
@@ -102,7 +102,10 @@ def _doctor(
     failed = [c.name for c in checks if c.status == examiner.FAIL]
     made = bundle is not None and not ui.options.dry_run
     if bundle is not None and made:
-        homes.write_file(bundle, (ui.dump(examiner.bundle(checks)) + "\n").encode(), 0o644)
+        try:
+            homes.write_file(bundle, (ui.dump(examiner.bundle(checks)) + "\n").encode(), 0o644)
+        except OSError as e:
+            raise UsageError(f"cannot write '{bundle}': {e.strerror}", code="not-writable") from e
     data: dict[str, Any] = {
         "ok": not failed,
         "checks": [c.shown() for c in checks],
