@@ -141,3 +141,27 @@ def test_wheel_runs_where_it_is_installed(wheel: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(target / "bin" / "idao"), "help", "exit-codes"]
     done = subprocess.run(command, env=environ, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "130" in done.stdout, done.stderr
+
+
+# --- the command of the README --------------------------------------------------------------------
+
+
+def test_try_runs_the_main_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but the making of `.venv`, on a folder of this clone."""
+    monkeypatch.syspath_prepend(str(CLONE / "zipapp"))
+    told = load("zipapp/try")
+    program = tmp_path / "idao"
+    program.write_text(f'#!/bin/sh\nPYTHONPATH="{CLONE}" exec "{sys.executable}" -m idao "$@"\n')
+    program.chmod(0o755)
+    folder = CLONE / "docs"
+    told.Story(program, tmp_path).tell(folder, told.first_file(folder))
+
+
+def test_try_stops_where_the_story_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(CLONE / "zipapp"))
+    told = load("zipapp/try")
+    program = tmp_path / "idao"
+    program.write_text("#!/bin/sh\nexit 5\n")
+    program.chmod(0o755)
+    with pytest.raises(SystemExit, match="exit code 5"):
+        told.Story(program, tmp_path).tell(CLONE / "docs", CLONE / "README.md")

@@ -48,7 +48,16 @@ def ready(lock):
         base = getattr(sys, "_base_executable", sys.executable)  # not one that is about to be cleared
         if subprocess.call([base, "-m", "venv", "--clear", str(VENV)]):
             sys.exit("cannot make .venv; on Debian and Ubuntu: apt install python3-venv")
-    pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+    pip = [
+        str(PYTHON),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-cache-dir",
+        "--use-pep517",
+    ]
     if subprocess.call([*pip, "--require-hashes", "-r", str(lock)], cwd=str(CLONE)):
         sys.exit("cannot install what " + str(lock.relative_to(CLONE)) + " names; see above")
     link()
