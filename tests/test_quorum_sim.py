@@ -155,7 +155,6 @@ ATTACKS = {
     "divergence_halts": "fork",
     "pending_decision_stays": "fork",
     "fork_of_the_height_before": "fork",
-    "certificates_by_digest": "fork",
 }
 """Guards whose loss whole quorums notice by themselves, and in which kind of run."""
 

@@ -328,6 +328,10 @@ class Tamperer(Liar):
 
     sin = "tampering relay"
 
+    def __init__(self, world: World, index: int) -> None:
+        super().__init__(world, index)
+        self.tampered: set[SignedVote] = set()
+
     def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
         if type(frame) is ev.Body:
             return [replace(frame, block=frame.block + b"!")]
@@ -337,7 +341,9 @@ class Tamperer(Liar):
 
     def hear(self, sender: int, frame: ev.Frame) -> None:
         super().hear(sender, frame)
-        if type(frame) is ev.Propose and frame.block is not None:
+        # Once each: two tamperers would else tamper with each other's for ever.
+        if type(frame) is ev.Propose and frame.block is not None and frame.vote not in self.tampered:
+            self.tampered.add(frame.vote)
             broken = replace(frame, justify=(), block=frame.block + b"!")
             for to in range(self.world.n):
                 if to != self.index:
