@@ -70,10 +70,11 @@ class Dao:
         quorum: str | None = None,
         wait_s: float = 30.0,
         passphrase_file: str | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self.home, self.wait_s, self._passphrase_file = home, wait_s, passphrase_file
         self.named_quorum = quorum
-        self._keys: Keys | None = None
+        self._keys = keys
 
     @classmethod
     def open(cls, path: Path, **options: Any) -> Dao:
@@ -146,9 +147,13 @@ class Dao:
 
     def on(self, quorum: str) -> Dao:
         """The same home, with its keys if they are open, on another of its ledgers."""
-        other = Dao(self.home, quorum=quorum, wait_s=self.wait_s, passphrase_file=self._passphrase_file)
-        other._keys = self._keys
-        return other
+        return Dao(
+            self.home,
+            quorum=quorum,
+            wait_s=self.wait_s,
+            passphrase_file=self._passphrase_file,
+            keys=self._keys,
+        )
 
     @property
     def unlocked(self) -> bool:
@@ -265,6 +270,7 @@ class Dao:
         with self.home.exclusive(self.wait_s):
             store = LedgerStore.open(self.ledger_path())
             try:
+                store.require_live()
                 with self.home_db() as db:
                     outbox = Outbox(db, store.chain.quorum)
                     self._catch_up(store, outbox, who)

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from idao.dao import Dao
 from idao.hall import founding
 from idao.hall.contribute import Wish
+from idao.store.ledger import LedgerStore
+
+QUARANTINED = LedgerStore.quarantined
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _copies_are_homes() -> Iterator[None]:
+    """Homes that take long to make are copied, and each copy goes on: what `idao` itself refuses."""
+    with mock.patch.object(LedgerStore, "quarantined", False):
+        yield
+
+
+@pytest.fixture
+def quarantine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As idao is: a copy does not go on."""
+    monkeypatch.setattr(LedgerStore, "quarantined", QUARANTINED)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ class Kind(enum.Enum):
     NODE_RECORD = "idao 1 node record"
     FAULT = "idao 1 fault"
     MACHINE = "idao 1 machine"
+    BACKUP = "idao 1 backup file"
 
 
 def digest(kind: Kind, data: bytes) -> bytes:

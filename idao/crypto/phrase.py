@@ -122,3 +122,8 @@ def _seed(seed: bytes) -> bytes:
 def authority_key(seed: bytes) -> bytes:
     """32-byte Ed25519 seed of the key that may start a quorum's successor: named in its genesis."""
     return derive_secret("idao 1 phrase quorum recovery key", _seed(seed))
+
+
+def backup_key(seed: bytes) -> bytes:
+    """32-byte X25519 secret that opens backups. Homes keep its public half, so making one needs no secret."""
+    return derive_secret("idao 1 phrase backup key", _seed(seed))

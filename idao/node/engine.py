@@ -47,6 +47,7 @@ class Engine:
         self._executed: dict[bytes, tuple[Block, Executed]] = {}
         self._inbox: deque[ev.Event] = deque()
         self._receipts: list[tuple[int, Receipt]] = []
+        store.require_live()
         self._load_tip()
         index = self._validators.index_of_key(signer.public)
         if index is None or len(self._validators.validators) != 1:

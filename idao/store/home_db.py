@@ -106,6 +106,12 @@ create table petname(
   id blob not null                  -- 32 bytes
 ) without rowid, strict;
 
+-- When something last happened here: backup-made, backup-verified.
+create table moment(
+  what text primary key,
+  at_ms integer not null
+) without rowid, strict;
+
 -- Work begun and not yet signed.
 create table draft(
   name text primary key,

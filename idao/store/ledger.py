@@ -13,12 +13,13 @@ from pathlib import Path
 
 from idao.crypto import canonical, merkle, statetree
 from idao.crypto.hashing import Kind, hash_of
-from idao.errors import IdaoError, NotFound, VerificationFailed
+from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.execution import Chain, Executed, Tip
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt
-from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote
+from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote, show_id
+from idao.store import place
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, refusal
 from idao.store.tables import SqlBase, SqlBranches, sql_of
 
@@ -26,8 +27,9 @@ VERSION = 1
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
 
-META_KEYS = ("bundle", "place")
-"""The signed genesis; where the file stood when it was made (machine, device, inode), hashed."""
+META_KEYS = ("bundle", "place", "ended")
+"""The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that continues
+this one, in a file that is only read any more."""
 
 FIXED_DDL = (
     """create table meta ( -- facts of this file
@@ -140,6 +142,7 @@ class LedgerStore:
             for statement in schema():
                 db.execute(statement)
             db.execute("insert into meta values ('bundle', ?)", (canonical.pack(bundle),))
+            db.execute("insert into meta values ('place', ?)", (place.place_of(aside),))
             store = cls(path, db)
             state = genesis_rules.first_state(bundle)
             executed = genesis_rules.height_zero(state)
@@ -170,6 +173,38 @@ class LedgerStore:
         """One atomic, durable step."""
         with _atomic(self.db):
             yield
+
+    # --- where it may go on
+
+    @property
+    def continued_by(self) -> bytes | None:
+        """The quorum that continues this one, which ended here (FORMATS: recovery)."""
+        return self.get_meta("ended")
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether the file was copied, restored or moved to here: the one it came from may go on elsewhere."""
+        return self.get_meta("place") != place.place_of(self.path)
+
+    def require_live(self) -> None:
+        """`Refused` (`ended`, `quarantine`) where nothing may be signed in this ledger."""
+        if (after := self.continued_by) is not None:
+            raise Refused(
+                f"this ledger ended at height {self.height}; {show_id('quorum', after)} continues it",
+                hint=f"--quorum {show_id('quorum', after)}",
+                code="ended",
+            )
+        if self.quarantined:
+            raise Refused(
+                "this ledger was copied or moved to here: if it went on elsewhere, two histories would be signed",
+                hint="to go on here as a new quorum that names the old one: idao quorum recover",
+                code="quarantine",
+            )
+
+    def end(self, continued_by: bytes) -> None:
+        """Nothing is ever signed in this file again."""
+        with self.transaction():
+            self.set_meta("ended", continued_by)
 
     # --- reading
 
