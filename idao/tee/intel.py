@@ -261,16 +261,16 @@ def _level(
 
 
 def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], now_ms: int) -> None:
-    """Times of everything that has one, the certificates of the quote included."""
+    """Times of everything that has one; at the moment of the next update the library counts it as over."""
     for part, value in (("tcb_info", collateral.tcb), ("qe_identity", collateral.qe)):
         low, high = (certs.rfc3339_ms(value[k]) for k in ("issueDate", "nextUpdate"))
-        found.window(low, high)
-        found.check(f"{part} window", low <= now_ms <= high, value["nextUpdate"], "collateral-expired")
+        found.window(low, high - 1)
+        found.check(f"{part} window", low <= now_ms < high, value["nextUpdate"], "collateral-expired")
     for part in ("root_ca_crl", "pck_crl"):
         crl = certs.load_crl(unhex(collateral.parts[part], part))
         low, high = certs.crl_window(crl)
-        found.window(low, high)
-        found.check(f"{part} window", low <= now_ms <= high, "", "collateral-expired")
+        found.window(low, high - 1)
+        found.check(f"{part} window", low <= now_ms < high, "", "collateral-expired")
     for i, cert in enumerate(chain):
         low, high = certs.window(cert)
         found.window(low, high)

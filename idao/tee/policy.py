@@ -7,6 +7,7 @@ not matter. Unknown and missing keys are refused: a policy never means less than
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -14,7 +15,7 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError, Malformed, UsageError
 from idao.model import Name, Range, Size, Word
-from idao.tee.result import KINDS, LEVELS
+from idao.tee.result import KINDS, LEVELS, AttestationResult
 
 HOUR_MS = 3_600_000
 ENTRIES_MAX = 256
@@ -240,6 +241,13 @@ _WIDER: dict[str, Literal["more", "fewer", "higher", "lower"]] = {
     "amd_crl_required": "lower",
     "amd_alias_check": "lower",
 }
+
+
+def try_out(
+    old: TeePolicy, new: TeePolicy, judge: Callable[[TeePolicy], AttestationResult]
+) -> tuple[AttestationResult, AttestationResult]:
+    """The verdicts on one piece of evidence under both policies: what a change would mean for it."""
+    return judge(old), judge(new)
 
 
 def relaxed(policy: TeePolicy, **changes: Any) -> TeePolicy:

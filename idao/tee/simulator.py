@@ -138,6 +138,13 @@ def pem(*certificates: Any) -> str:
     return "".join(c.public_bytes(Encoding.PEM).decode() for c in certificates)
 
 
+def pem_of(*ders: bytes) -> str:
+    """PEM of DER certificates in order."""
+    from idao.tee.certs import load
+
+    return pem(*(load(d) for d in ders))
+
+
 def _raw(key: Any, data: bytes, hash_name: str = "sha256") -> bytes:
     """r ‖ s over `data`."""
     from cryptography.hazmat.primitives.asymmetric import ec, utils

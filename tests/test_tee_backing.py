@@ -1,0 +1,167 @@
+"""What judged evidence means for a ledger, a proof and a reader; what it costs; what is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+from tee_world import cases
+
+from idao.crypto import canonical
+from idao.errors import Malformed, UsageError
+from idao.tee import attester, backing, binding, verifier
+from idao.tee.collateral import expand
+from idao.tee.envelope import Evidence
+from idao.tee.policy import STRICT, relaxed
+
+NOW = 1_790_000_000_000
+CLAIMS = binding.Claims(1, b"q" * 32, b"i" * 32, b"k" * 32, "validator", b"n" * 32, NOW + 3_600_000)
+
+
+def test_requirements_count_what_they_name() -> None:
+    accepted = cases()["tdx-1"].judge()
+    snp = cases()["snp-3"].judge()
+    refused = cases()["tdx-4"].judge()
+    results = [accepted, snp, refused]
+    assert backing.requirement("tee:2").holds(results)
+    assert not backing.requirement("tee:3").holds(results)
+    assert backing.requirement("tdx:1").holds(results) and not backing.requirement("tdx:2").holds(results)
+    assert backing.requirement("snp:1").holds(results)
+    assert not backing.requirement("tee-measured:1").holds(results)
+    simulated = replace(accepted, kind="simulated", level="simulated")
+    for word in ("tee", "tee-measured", "tpm-rooted", "tpm-unrooted", "tdx"):
+        assert not backing.requirement(f"{word}:1").holds([simulated])
+    assert backing.requirement("simulated:1").holds([simulated])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "tee", "tee:", "tee:0", "tee:x", "none:1", "magic:1", "tee:-1", "tee:999", "tee:²"]
+)
+def test_bad_requirements(text: str) -> None:
+    with pytest.raises(UsageError):
+        backing.requirement(text)
+
+
+def test_an_appraisal_names_evidence_policy_and_verifier() -> None:
+    result = cases()["tdx-1"].judge()
+    made = backing.appraisal(result, NOW)
+    assert canonical.unpack(backing.Appraisal, canonical.pack(made)) == made
+    assert (made.evidence, made.policy, made.level) == (result.evidence_id, STRICT.digest, "tee")
+    with pytest.raises(Malformed):
+        backing.appraisal(verifier.appraise(None, b"junk", (), STRICT, NOW), NOW)
+
+
+def test_the_form_of_evidence_is_checked_without_a_verifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = canonical.pack(attester.simulate(CLAIMS, NOW))
+    for name in ("dcap_qvl", "cryptography"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert backing.check_form(packed) == ("simulated", CLAIMS)
+    assert backing.speaker(packed)["key"].startswith("did:key:z6Mk")
+    for bad in (b"", packed[:-1], packed + b"\0", bytes(70_000)):
+        with pytest.raises(Malformed):
+            backing.check_form(bad)
+    with pytest.raises(Malformed):
+        backing.check_form(canonical.pack(Evidence(1, "magic", b"x", (), canonical.pack(CLAIMS))))
+    assert backing.speaker(b"junk") == {}
+
+
+def test_json_has_the_published_keys() -> None:
+    shown = backing.to_json(cases()["tdx-4"].judge())
+    for key in ("accepted", "level", "kind", "tcb_status", "advisories", "reason", "checks"):
+        assert key in shown
+    assert shown["reason"] == "tcb-status" and shown["kind"] == "tdx"
+
+
+def test_memory_keeps_what_still_holds() -> None:
+    case, memory = cases()["nitro-1"], backing.Memory()
+    result = case.judge()
+    key = (b"evidence", b"policy")
+    memory.put(key, case.at, result)
+    assert memory.get(key, case.at + 1000) is result
+    assert result.not_after_ms is not None and memory.get(key, result.not_after_ms + 1) is None
+    assert memory.get(key, case.at + 2 * 24 * 3_600_000) is None
+    assert memory.get((b"other", b"policy"), case.at) is None
+    memory.put((b"refused",), case.at, cases()["nitro-2"].judge())
+    assert memory.get((b"refused",), case.at) is None
+
+
+def test_a_verdict_says_how_long_it_holds() -> None:
+    for name in ("tdx-1", "snp-3", "nitro-1"):
+        case = cases()[name]
+        result = case.judge()
+        assert result.not_after_ms is not None and result.not_before_ms <= case.at <= result.not_after_ms
+        assert case.judge(at=result.not_after_ms).accepted
+        assert not case.judge(at=result.not_after_ms + 1000).accepted
+
+
+def test_nothing_heavy_before_it_is_needed() -> None:
+    code = (
+        "import sys; import idao.tee.verifier, idao.tee.attester, idao.tee.backing, idao.tee.collateral;"
+        "print(sorted(m for m in ('cryptography', 'dcap_qvl', 'urllib.request', 'rich') if m in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_no_warning_leaks_from_amds_serial_numbers() -> None:
+    code = (
+        "import warnings; warnings.simplefilter('error');"
+        "import sys; sys.path.insert(0, 'tests');"
+        "from tee_world import cases; assert cases()['snp-3'].judge().accepted; cases()['tpm-2'].judge()"
+    )
+    from pathlib import Path
+
+    clone = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=clone)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+
+
+def best(count: int, call: object) -> int:
+    """Least time of one call in ns."""
+    out = []
+    for _ in range(count):
+        start = time.perf_counter_ns()
+        call()  # type: ignore[operator]
+        out.append(time.perf_counter_ns() - start)
+    return min(out)
+
+
+@pytest.mark.parametrize("name", ["tdx-1", "tdx-7", "tdx-2"])
+def test_within_three_times_the_fastest_verifier(name: str) -> None:
+    import dcap_qvl
+    from tee_world import binary
+
+    from idao.tee import quote
+
+    case = cases()[name]
+    raw, files, text = binary(case), expand(case.files), case.files[0].decode()
+    now_s = case.at // 1000
+    assert quote.parse(raw)
+    theirs = best(40, lambda: dcap_qvl.verify(raw, dcap_qvl.QuoteCollateralV3.from_json(text), now_s))
+    ours = best(40, lambda: verifier.appraise(None, raw, files, STRICT, case.at))
+    assert ours < 3 * theirs, f"{ours / theirs:.2f}"
+
+
+def test_twenty_cosigners_cost_little() -> None:
+    names = ["tdx-1", "tdx-2", "tdx-3", "tdx-7", "snp-1", "snp-2", "snp-3", "snp-8", "nitro-1", "nitro-4"]
+    code = (
+        "import sys, time; sys.path.insert(0, 'tests'); from tee_world import cases; all = cases();"
+        f"start = time.perf_counter(); [all[n].judge() for n in {names + names}];"
+        "print(int((time.perf_counter() - start) * 1e6))"
+    )
+    from pathlib import Path
+
+    clone = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=clone)
+    # 150 ms is the aim on a quiet machine (docs/adr/0021); a shared one may be three times slower.
+    assert int(done.stdout) < 450_000, done.stdout
+
+
+def test_simulated_proofs_are_refused_under_three_policies() -> None:
+    packed = canonical.pack(attester.simulate(CLAIMS, NOW))
+    for policy in (STRICT, relaxed(STRICT, least_level="tpm-unrooted"), relaxed(STRICT, kinds=("tdx",))):
+        result = verifier.appraise(None, packed, (), policy, NOW)
+        assert not result.accepted and result.kind == "simulated"
