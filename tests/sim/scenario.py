@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from .liars import LIARS
 from .network import Weather
+from .plotters import ALL_LIARS
 from .world import Plan
 
 SIZES = (1, 2, 3, 4, 4, 4, 4, 4, 4, 5, 7, 7, 10)
@@ -69,7 +69,7 @@ def _liars(rng: random.Random, powers: tuple[int, ...], sets: list[tuple[int, ..
     liars: dict[int, str] = {}
     if rng.random() < 0.2:
         return liars
-    sins = [s for s in LIARS if s not in ("SteadyTwin", "Dead")]
+    sins = [s for s in ALL_LIARS if s not in ("SteadyTwin", "Dead")]
     for i in rng.sample(range(len(powers)), len(powers)):
         if all(
             3 * sum(powers[j] for j in s if j in liars or j == i) < sum(powers[j] for j in s)

@@ -85,7 +85,7 @@ class World:
     def __init__(
         self, plan: Plan, machine_class: Any = Machine, trace: Callable[[str], None] | None = None
     ) -> None:
-        from .liars import LIARS
+        from .plotters import ALL_LIARS
 
         self.plan, self.machine_class, self.trace = plan, machine_class, trace
         self.rng = random.Random(plan.seed)
@@ -116,7 +116,7 @@ class World:
         self.nodes: list[Node] = []
         self.copies: list[list[Node]] = []
         for i in range(self.n):
-            kind = LIARS[plan.liars[i]] if i in plan.liars else Node
+            kind = ALL_LIARS[plan.liars[i]] if i in plan.liars else Node
             nodes = kind.copies_of(self, i) if i in plan.liars else [Node(self, i)]
             self.copies.append(nodes)
             self.nodes += nodes
