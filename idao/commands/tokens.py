@@ -8,6 +8,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.model import show_id
 
 _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
@@ -60,8 +61,6 @@ def _mint(
     quota = amount(value, "value") if value else None
     end = homes.parse_time(expires) if expires else 0
     found, version = dao.assets.find(asset)
-    from idao.model import show_id
-
     if _planned(f"mint a DAT on {show_id('asset', found)}@{version}", asset=show_id("asset", found)):
         return
     data = dao.tokens.mint(asset, class_id=class_, value=quota, share_ratio=share_ratio, expire_at=end, to=to)
@@ -85,7 +84,9 @@ def _create(
     Example: idao class create clinic --split me=7000 --split ana=3000
     """
     dao = _dao()
-    if _planned(f"create the class of {asset}", asset=asset):
+    found, version = dao.assets.find(asset)
+    name = show_id("asset", found)
+    if _planned(f"create the class of {name}@{version}", asset=name, version=version):
         return
     data = dao.tokens.create_class(asset, metadata=metadata, decimals=decimals, split=tuple(split or ()))
     ui.result(data, ids=data["class"])
@@ -122,7 +123,10 @@ def _approve(
     Example: idao class approve class:… ana
     """
     dao = _dao()
-    if _planned(f"{'take back' if off else 'give'} approval for {operator}", operator=operator):
+    found = show_id("class", dao.tokens.find_class(class_))
+    who = show_id("idao", dao.resolve_person(operator))
+    what = f"{'take back' if off else 'give'} approval for {who} in {found}"
+    if _planned(what, **{"class": found, "operator": who, "approved": not off}):
         return
     data = dao.tokens.approve(class_, operator, not off)
     ui.result(data, ids=data["class"])
@@ -138,7 +142,8 @@ def _settle(class_: _Class, amount: _Amount, unit: _Unit = "me") -> None:
 
     dao = _dao()
     number = whole(amount)
-    if _planned(f"pay {number} to {class_}", value=str(number)):
+    found = show_id("class", dao.tokens.find_class(class_))
+    if _planned(f"pay {number} to {found}", **{"class": found, "value": str(number)}):
         return
     data = dao.tokens.settle(class_, number, unit)
     ui.result(data, ids=data["class"])
@@ -176,7 +181,8 @@ def _transfer(dat: _Dat, to: _Who) -> None:
     Example: idao dat transfer dat:… ana
     """
     dao = _dao()
-    if _planned(f"give {dat} to {to}", dat=dat):
+    found, who = show_id("dat", dao.tokens.find_dat(dat)), show_id("idao", dao.resolve_person(to))
+    if _planned(f"give {found} to {who}", dat=found, to=who):
         return
     data = dao.tokens.transfer(dat, to)
     ui.result(data, ids=data["dat"])
@@ -192,7 +198,8 @@ def _transfer_value(dat: _Dat, target: _Dat, amount: _Amount) -> None:
 
     dao = _dao()
     number = whole(amount)
-    if _planned(f"move {number} from {dat} to {target}", value=str(number)):
+    found, other = (show_id("dat", dao.tokens.find_dat(d)) for d in (dat, target))
+    if _planned(f"move {number} from {found} to {other}", dat=found, to=other):
         return
     data = dao.tokens.transfer_value(dat, target, number)
     ui.result(data, ids=data["dat"])
@@ -214,7 +221,8 @@ def _use(
 
     dao = _dao()
     number, usage = whole(amount), receipt_hash(receipt)
-    if _planned(f"use {number} of {dat}", value=str(number)):
+    found = show_id("dat", dao.tokens.find_dat(dat))
+    if _planned(f"use {number} of {found}", dat=found, amount=str(number)):
         return
     data = dao.tokens.use(dat, number, metric, usage)
     ui.say(f"{data['value']} left")
@@ -230,7 +238,8 @@ def _claim(
     Example: idao dat claim dat:… --unit me
     """
     dao = _dao()
-    if _planned(f"claim the revenue of {dat}", dat=dat):
+    found = show_id("dat", dao.tokens.find_dat(dat))
+    if _planned(f"claim the revenue of {found}", dat=found):
         return
     data = dao.tokens.claim(dat, unit, to)
     ui.say(f"claimed {data['claimed']['value']}")
@@ -299,7 +308,8 @@ def _pay(
 
     dao = _dao()
     number = whole(amount)
-    if _planned(f"pay {number} to {to}", value=str(number)):
+    who = show_id("idao", dao.resolve_person(to))
+    if _planned(f"pay {number} to {who}", to=who, value=str(number)):
         return
     data = dao.tokens.pay(to, number, unit, memo)
     ui.result(data, ids=data["tx"])

@@ -64,7 +64,7 @@ class People:
         check_weight(weight)
         kept = name in self._dao.home.members()
         known = parse_id("idao", idao) if idao else self._own_id(name) if kept else None
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=True) as db:
             petnames.check(db, Petname(name, "idao", known or b""))
         if dry:
             return self._planned(name, known, role, weight)
@@ -139,7 +139,7 @@ class People:
         """A full quorum id, the name or id prefix of a ledger of this home, or a petname."""
         if text.startswith("quorum:") and len(text) == len("quorum:") + 52:
             return parse_id("quorum", text)
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=True) as db:
             named = petnames.find(db, text)
         if named is not None and named.kind == "quorum":
             return named.id
@@ -161,7 +161,7 @@ class People:
     def _link(self, link: rules.TrustLink) -> dict[str, Any]:
         quorum = show_id("quorum", link.quorum)
         names = self._dao.home.config.get("ledgers", {})
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=True) as db:
             called = [p.name for p in petnames.listed(db) if (p.kind, p.id) == ("quorum", link.quorum)]
         return {
             "quorum": quorum,
@@ -210,7 +210,7 @@ class People:
     # --- petnames
 
     def names(self) -> list[dict[str, Any]]:
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=True) as db:
             return [_named(p) for p in petnames.listed(db)]
 
     def add_name(self, name: str, text: str, *, dry: bool = False) -> dict[str, Any]:
@@ -220,14 +220,14 @@ class People:
         if kind not in ID_KINDS:
             raise UsageError(f"not a full id: '{text}'", hint="such as idao:… or quorum:…")
         new = Petname(name, kind, parse_id(kind, text))
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=dry) as db:
             petnames.check(db, new)
             if not dry:
                 petnames.put(db, new)
         return _named(new)
 
     def remove_name(self, name: str, *, dry: bool = False) -> dict[str, Any]:
-        with self._dao.home_db() as db:
+        with self._dao.home_db(readonly=dry) as db:
             found = petnames.find(db, name)
             if found is None:
                 raise NotFound(f"no petname '{name}'", hint="see 'idao name list'")
