@@ -149,15 +149,15 @@ def test_twenty_cosigners_cost_little() -> None:
     names = ["tdx-1", "tdx-2", "tdx-3", "tdx-7", "snp-1", "snp-2", "snp-3", "snp-8", "nitro-1", "nitro-4"]
     code = (
         "import sys, time; sys.path.insert(0, 'tests'); from tee_world import cases; all = cases();"
-        f"start = time.perf_counter(); [all[n].judge() for n in {names + names}];"
-        "print(int((time.perf_counter() - start) * 1e6))"
+        f"start = time.process_time_ns(); [all[n].judge() for n in {names + names}];"
+        "print((time.process_time_ns() - start) // 1_000_000)"
     )
     from pathlib import Path
 
     clone = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=clone)
-    # 150 ms is the aim on a quiet machine (docs/adr/0021); a shared one may be three times slower.
-    assert int(done.stdout) < 450_000, done.stdout
+    # The aim is 150 ms of a quiet machine (docs/adr/0021); twice that fails.
+    assert int(done.stdout) < 300, done.stdout
 
 
 def test_simulated_proofs_are_refused_under_three_policies() -> None:

@@ -28,7 +28,7 @@ WIDE = relaxed(
 )
 """Accepts every sound case, so that a mutation has something to win."""
 FORMATS = ("sgx-2", "tdx-1", "tdx-7", "snp-3", "nitro-1", "az-snp-1", "az-tdx-1", "tpm-1", "cca-2", "nv-1")
-QUICK, SLOW = 60, 100_000
+QUICK, SLOW = 40, 100_000
 SEED = int(os.environ.get("IDAO_FUZZ_SEED", "20261123"))
 
 

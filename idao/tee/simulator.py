@@ -367,10 +367,10 @@ def amd(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()) 
     if chosen - set(AMD_FLAWS):
         raise ValueError(f"unknown flaws: {sorted(chosen - set(AMD_FLAWS))}")
     now = datetime.datetime.fromtimestamp(now_ms // 1000, datetime.UTC)
-    root_key, middle_key, leaf_key = _rsa(2 if "foreign-root" in chosen else 0), _rsa(1), _secret("amd vcek")
-    root = _certificate("ARK-Genoa", root_key, "ARK-Genoa", root_key, 1, ca=True)
-    middle = _certificate("SEV-Genoa", middle_key, "ARK-Genoa", root_key, 2, ca=True)
-    leaf = _certificate("SEV-VCEK", leaf_key, "SEV-Genoa", middle_key, 3, _vcek_extensions(chosen))
+    foreign = 2 if "foreign-root" in chosen else 0
+    root_key, leaf_key = _rsa(foreign), _secret("amd vcek")
+    root, middle = _amd_authorities(foreign)
+    leaf = _certificate("SEV-VCEK", leaf_key, "SEV-Genoa", _rsa(1), 3, _vcek_extensions(chosen))
     revoked = [2] * ("revoked-ask" in chosen)
     crl = _crl("ARK-Genoa", _rsa(2) if "crl-foreign" in chosen else root_key, revoked, now)
     report = _report(report_data, chosen)
@@ -379,6 +379,13 @@ def amd(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()) 
     tail = raw[:48][::-1] + bytes(24) + raw[48:][::-1] + bytes(24)
     evidence = (report + tail).ljust(snp.SIZE, b"\0")
     return Simulated(evidence, (pem(leaf, middle, root).encode(), crl))
+
+
+@cache
+def _amd_authorities(root: int) -> tuple[Any, Any]:
+    key = _rsa(root)
+    top = _certificate("ARK-Genoa", key, "ARK-Genoa", key, 1, ca=True)
+    return top, _certificate("SEV-Genoa", _rsa(1), "ARK-Genoa", key, 2, ca=True)
 
 
 def _vcek_extensions(flaws: frozenset[str]) -> list[tuple[Any, bool]]:
