@@ -271,7 +271,9 @@ class Node:
         )
         if not deterministic:
             return ev.INVALID
-        if e.fresh and (block.view != e.view or block.time_ms > self.clock + MAX_LEAD_MS):
+        # The least step after its parent is never too early: a block answers for its own lead alone.
+        early = block.time_ms > max(self.clock + MAX_LEAD_MS, parent_time + 1)
+        if e.fresh and (block.view != e.view or early):
             return ev.UNTIMELY
         return ev.VALID
 
