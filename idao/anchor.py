@@ -6,8 +6,8 @@ outside tools can read it, and as witness; only witness cosignatures count towar
 
 from __future__ import annotations
 
-from idao.crypto import canonical, merkle, note
-from idao.crypto.hashing import Kind, hash_of
+from idao.crypto import merkle, note
+from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
 from idao.model import Header, ValidatorSet
@@ -46,7 +46,7 @@ def check_anchor(signed: note.Note, validators: ValidatorSet) -> Anchor:
     Raises `VerificationFailed` for a foreign, repeated or bad line, and for too little power.
     """
     checkpoint = note.parse_checkpoint(signed.text)
-    if checkpoint.validators != hash_of(Kind.VALIDATORS, validators):
+    if checkpoint.validators != validators_hash(validators):
         raise VerificationFailed("the checkpoint names another validator set")
     cosigners: list[int] = []
     logs: list[int] = []
@@ -95,11 +95,3 @@ def vkeys(quorum: bytes, validators: ValidatorSet) -> list[tuple[str, str]]:
         )
         for v in validators.validators
     ]
-
-
-def set_hash(validators: ValidatorSet) -> bytes:
-    return hash_of(Kind.VALIDATORS, validators)
-
-
-def parse_set(data: bytes) -> ValidatorSet:
-    return canonical.unpack(ValidatorSet, data)

@@ -424,6 +424,12 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return str(value)
-    text = str(value)
+    if not isinstance(value, str):
+        raise UsageError(
+            f"config.toml holds a value that only a hand can keep: {value!r}",
+            hint="change it by hand",
+            code="config",
+        )
+    text = value
     escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in text)
     return f'"{escaped}"'

@@ -18,6 +18,7 @@ from idao.crypto import canonical, merkle, note, statetree
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import IdaoError, Malformed, VerificationFailed
 from idao.frozen import frozen
+from idao.ledger import backing
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.assets import Asset, AssetVersion
 from idao.ledger.dats import Class, Dat
@@ -110,7 +111,7 @@ class Proof:
     records: Annotated[tuple[Shown, ...], Size(0, RECORDS_MAX)]
     files: Disclosure | None
     attestations: Annotated[tuple[bytes, ...], Size(0, OUTSIDE_MAX)]
-    """Evidence of trusted hardware for cosigners."""
+    """Evidence of trusted hardware for cosigners: packed `backing.Backing`s in the order of the set."""
     witnesses: Annotated[tuple[bytes, ...], Size(0, OUTSIDE_MAX)]
     """Cosignatures of others than the validators; counted apart."""
     timestamps: Annotated[tuple[bytes, ...], Size(0, OUTSIDE_MAX)]
@@ -157,6 +158,8 @@ class Verdict:
     time_ms: int = 0
     genesis_ms: int = 0
     files: dict[bytes, Listed] = field(default_factory=dict)
+    attested: list[backing.Attested] = field(default_factory=list)
+    """Cosigners with evidence, whether or not it is accepted."""
 
     @property
     def ok(self) -> bool:
@@ -176,8 +179,11 @@ class _Unknown(Exception):
     """A check rests on one that failed."""
 
 
-def judge(data: bytes) -> Verdict:
-    """Judges a proof file alone. Never raises for its contents."""
+def judge(data: bytes, appraise: backing.Appraiser | None = None) -> Verdict:
+    """Judges a proof file alone. Never raises for its contents.
+
+    `appraise` judges evidence of trusted hardware; a proof that carries some fails without it.
+    """
     verdict = Verdict()
     try:
         proof = parse(data)
@@ -185,7 +191,7 @@ def judge(data: bytes) -> Verdict:
         verdict.checks.append(Check("format", False, e.message))
         return verdict
     verdict.checks.append(Check("format", True, "one canonical value"))
-    _Judge(proof, verdict).run()
+    _Judge(proof, verdict, appraise).run()
     return verdict
 
 
@@ -194,8 +200,8 @@ def _fail(why: str) -> Any:
 
 
 class _Judge:
-    def __init__(self, proof: Proof, verdict: Verdict) -> None:
-        self.proof, self.verdict = proof, verdict
+    def __init__(self, proof: Proof, verdict: Verdict, appraise: backing.Appraiser | None) -> None:
+        self.proof, self.verdict, self.appraise = proof, verdict, appraise
         self.validators: ValidatorSet | None = None
         self.epoch = 0
         self.tlog: note.TlogProof | None = None
@@ -226,7 +232,8 @@ class _Judge:
         self.verdict.genesis_ms = bundle.genesis.time_ms
         self.verdict.founders = tuple(v.idao for v in bundle.genesis.validators.validators)
         before = bundle.genesis.parent
-        broken = f"; continues {show_id('quorum', before.quorum)} after a recovery" if before else ""
+        # Its own word: the old genesis, which could confirm it, is not in this proof.
+        broken = f"; says it continues {show_id('quorum', before.quorum)} after a recovery" if before else ""
         return f"signed by its {len(self.verdict.founders)} founder(s){broken}"
 
     def _lineage(self) -> str:
@@ -308,7 +315,7 @@ class _Judge:
                     _fail(f"a {shown.table} stands under another key")
                 value = statetree.value_hash(shown.record)
                 self.records.append(rec)
-            if not statetree.check(root, statetree.record_path(shown.table, key), value, shown.path):
+            if not statetree.check(root, statetree.record_path(shown.table, shown.key), value, shown.path):
                 _fail(f"a {shown.table} is not what the state root commits to")
         return f"{len(self.proof.records)} as of height {self.proof.header.height}"
 
@@ -376,9 +383,21 @@ class _Judge:
 
     def _extras(self) -> str:
         """What this version cannot judge may not pass for judged."""
-        if self.proof.attestations or self.proof.witnesses or self.proof.timestamps:
+        if self.proof.witnesses or self.proof.timestamps:
             _fail("it carries outside evidence that this version does not know")
-        return "no outside evidence"
+        if not self.proof.attestations:
+            return "no outside evidence"
+        if self.appraise is None:
+            _fail("there is nothing to judge its evidence of trusted hardware with")
+        validators = self._need(self.validators, "lineage")
+        tlog = self._need(self.tlog, "anchor")
+        if not self.verdict.time_ms:
+            raise _Unknown("'header' failed")
+        times = backing.times_of(tlog.note, self.verdict.quorum, validators)
+        judged = backing.judge(self.proof.attestations, self.proof.header, validators, times, self.appraise)
+        self.verdict.attested = judged
+        good = sum(1 for a in judged if a.accepted)
+        return f"{len(judged)} of {len(times)} cosigners show evidence of trusted hardware, {good} accepted"
 
     @staticmethod
     def _need(value: R | None, check: str) -> R:

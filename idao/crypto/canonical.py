@@ -16,7 +16,7 @@ reads it back, checking each field against its annotation.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -31,6 +31,9 @@ DEPTH_MAX = 16
 """Nesting allowed in any value: deeper input is an attack on the decoder (ASA-2024-012)."""
 BYTES_MAX = 16 * 1024 * 1024
 """Largest value decoded at once: four times the largest frame; bigger things are chunked."""
+
+TEXT_MAX = 4096
+"""Bytes of a text without a bound of its own."""
 
 Plain = Any
 """What CBOR can hold here: int, bytes, str, bool, None, list or tuple, dict with text keys."""
@@ -64,6 +67,16 @@ def encode(value: Plain) -> bytes:
         return cbor2.dumps(value, canonical=True)
     except (cbor2.CBOREncodeError, UnicodeEncodeError) as e:
         raise Malformed(f"not encodable: {e}") from e
+
+
+def encode_key(values: Sequence[Plain]) -> bytes:
+    """`encode` of a list of integers, byte and text strings, which needs no sorting: what keys are made of."""
+    items = list(values)
+    for item in items:
+        kind = type(item)
+        if kind is not bytes and kind is not str and not (kind is int and -INT_MAX <= item <= INT_MAX):
+            return encode(items)
+    return cbor2.dumps(items)
 
 
 def _loads(data: bytes, limit: int) -> Plain:
@@ -101,17 +114,30 @@ def _codec(cls: type) -> _Codec:
     return codec
 
 
+HOT = 64
+"""Uses after which a class's codec is compiled to a function of its own: a command that touches a class a
+few times should not pay for that, a ledger that is re-derived has every record through it many times."""
+
+
 def _compile(cls: Any) -> _Codec:
     hints = get_type_hints(cls, include_extras=True)
     # Canonical order of text keys: shorter first, then bytewise.
     names = sorted((f.name for f in fields(cls)), key=lambda n: (len(n), n))
     out = [(n, *_converters(hints[n], f"{cls.__name__}.{n}")) for n in names]
-    count = len(out)
+    count, uses = len(out), 0
+
+    def used() -> None:
+        nonlocal uses
+        uses += 1
+        if uses == HOT:
+            _codecs[cls] = _generate(cls, hints, names)
 
     def to_plain(obj: Any) -> dict[str, Plain]:
+        used()
         return {name: enc(getattr(obj, name)) for name, enc, _ in out}
 
     def from_plain(value: Plain) -> Any:
+        used()
         if type(value) is not dict or len(value) != count:
             raise Malformed(f"{cls.__name__}: wrong fields")
         try:
@@ -120,6 +146,57 @@ def _compile(cls: Any) -> _Codec:
             raise Malformed(f"{cls.__name__}: no field {e}") from e
 
     return to_plain, from_plain
+
+
+def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
+    """The same two functions with the checks of plain fields written out: three times as fast."""
+    space: dict[str, Any] = {"cls": cls, "length": _utf8_length, "Malformed": Malformed}
+    checks: dict[str, tuple[str, str]] = {}
+    for i, name in enumerate(names):
+        space[f"enc{i}"], space[f"dec{i}"] = _converters(hints[name], f"{cls.__name__}.{name}")
+        test = _test(hints[name])
+        # A value that fails the written-out test goes to the converter, which refuses it in words.
+        checks[name] = tuple(  # type: ignore[assignment]
+            f"if not ({test}): {way}{i}(v{i})" if test else f"v{i} = {way}{i}(v{i})" for way in ("enc", "dec")
+        )
+    lines = ["def to_plain(o):"]
+    for i, name in enumerate(names):
+        lines += [f"    v{i} = o.{name}", "    " + checks[name][0].replace("VALUE", f"v{i}")]
+    lines.append("    return {" + ", ".join(f"{n!r}: v{i}" for i, n in enumerate(names)) + "}")
+    lines += [
+        "def from_plain(p):",
+        f"    if type(p) is not dict or len(p) != {len(names)}:",
+        f"        raise Malformed({cls.__name__ + ': wrong fields'!r})",
+        "    try:",
+        *(f"        v{i} = p[{n!r}]" for i, n in enumerate(names)),
+        "    except KeyError as e:",
+        f"        raise Malformed({cls.__name__ + ': no field '!r} + str(e)) from e",
+        *("    " + checks[n][1].replace("VALUE", f"v{i}") for i, n in enumerate(names)),
+        "    return cls(" + ", ".join(f"{n}=v{i}" for i, n in enumerate(names)) + ")",
+    ]
+    exec("\n".join(lines), space)
+    return space["to_plain"], space["from_plain"]
+
+
+def _test(hint: Any) -> str:
+    """An expression over VALUE that holds for a valid value of a plain type; empty for other types."""
+    bounds: list[Any] = []
+    if get_origin(hint) is Annotated:
+        hint, *bounds = get_args(hint)
+    size = next((b for b in bounds if isinstance(b, Size)), None)
+    span = next((b for b in bounds if isinstance(b, Range)), None)
+    if hint is int:
+        low, high = (span.low, span.high) if span else (0, INT_MAX)
+        return f"type(VALUE) is int and {low} <= VALUE <= {high}"
+    if hint is bool:
+        return "type(VALUE) is bool"
+    if hint is bytes:
+        low, high = (size.low, size.high) if size else (0, BYTES_MAX)
+        return f"type(VALUE) is bytes and {low} <= len(VALUE) <= {high}"
+    if hint is str:
+        low, high = (size.low, size.high) if size else (0, TEXT_MAX)
+        return f"type(VALUE) is str and {low} <= length(VALUE) <= {high}"
+    return ""
 
 
 def _converters(hint: Any, where: str) -> tuple[_Convert, _Convert]:
@@ -139,7 +216,7 @@ def _converters(hint: Any, where: str) -> tuple[_Convert, _Convert]:
         low, high = (size.low, size.high) if size else (0, BYTES_MAX)
         return _same(lambda v: type(v) is bytes and low <= len(v) <= high, where, f"bytes of {low}..{high}")
     if hint is str:
-        low, high = (size.low, size.high) if size else (0, 4096)
+        low, high = (size.low, size.high) if size else (0, TEXT_MAX)
         return _same(
             lambda v: type(v) is str and low <= _utf8_length(v) <= high, where, f"text of {low}..{high}"
         )

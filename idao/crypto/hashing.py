@@ -6,10 +6,12 @@ Two kinds can therefore never share a hash, whatever their bytes. SHA-256 appear
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 
 from blake3 import blake3
 
 from idao.crypto import canonical
+from idao.model import ValidatorSet
 
 
 class Kind(enum.Enum):
@@ -58,6 +60,7 @@ class Kind(enum.Enum):
     ASSESSOR_UNIT = "idao 1 assessor unit"
     REPORT = "idao 1 assessor report"
     ATTESTATION = "idao 1 attestation"
+    EVIDENCE = "idao 1 evidence bytes"
     TEE_POLICY = "idao 1 tee policy"
     TEE_BUNDLE = "idao 1 tee collateral"
     BEACON = "idao 1 beacon"
@@ -76,6 +79,12 @@ def digest(kind: Kind, data: bytes) -> bytes:
 def hash_of(kind: Kind, obj: object) -> bytes:
     """The hash of a dataclass's canonical bytes."""
     return digest(kind, canonical.pack(obj))
+
+
+@lru_cache(64)
+def validators_hash(validators: ValidatorSet) -> bytes:
+    """The hash of a validator set, which every header and checkpoint names."""
+    return hash_of(Kind.VALIDATORS, validators)
 
 
 def derive_secret(context: str, material: bytes) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from functools import lru_cache
 
 from idao.crypto.keys import Signer, b64, cosigned_message, verify
 from idao.errors import Malformed
@@ -68,10 +69,13 @@ class Checkpoint:
         )
 
 
+@lru_cache(256)
 def origin(quorum: bytes) -> str:
+    """The log's name: first line of its checkpoints, and key name of its log signatures."""
     return "idao/" + show_id("quorum", quorum)
 
 
+@lru_cache(256)
 def key_id(name: str, kind: int, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:4]
 
@@ -81,6 +85,7 @@ def vkey(name: str, kind: int, public: bytes) -> str:
     return f"{name}+{key_id(name, kind, public).hex()}+{b64(bytes([kind]) + public)}"
 
 
+@lru_cache(256)
 def cosigner_name(quorum: bytes, public: bytes) -> str:
     """Key name of a validator as witness. Distinct per key, so that tools can list several."""
     return f"{origin(quorum)}/{public.hex()[:16]}"
@@ -137,7 +142,7 @@ def parse_note(data: str) -> Note:
     """A signed note in its one spelling, at least one signature."""
     if len(data) > NOTE_BYTES_MAX:
         raise Malformed("note too large")
-    if any(ord(c) < 32 and c != "\n" for c in data):
+    if not data.replace("\n", "").isprintable():
         raise Malformed("control character in a note")
     text, blank, tail = data.rpartition("\n\n")
     if not blank or not tail.endswith("\n"):

@@ -2,7 +2,8 @@
 
 Shape, a function of the set of records alone (ADR 0003):
 
-- path = BLAKE3("idao 1 state path", canonical [table, key…]): 64 nibbles, evenly spread.
+- path = BLAKE3("idao 1 state path", canonical table name ‖ canonical array of key columns): 64 nibbles,
+  evenly spread.
 - A subtree of no record is *empty*, of one record a *leaf*, of more a *branch* of 16 children.
 - leaf   = H(path ‖ value hash); value hash = H(canonical record).
 - branch = H(16-bit big-endian bitmap of non-empty children ‖ their hashes in order).
@@ -33,8 +34,9 @@ Branches = MutableMapping[str, list[Child]]
 """Prefix in hex digits -> its 16 children, for every branch of the tree."""
 
 
-def record_path(table: str, key: Sequence[canonical.Plain]) -> bytes:
-    return digest(Kind.STATE_PATH, canonical.encode([table, *key]))
+def record_path(table: str, key: bytes) -> bytes:
+    """Where a record stands; `key` is the canonical array of its key columns."""
+    return digest(Kind.STATE_PATH, canonical.encode(table) + key)
 
 
 def value_hash(record: bytes) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from idao import card, licence, manifest, policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
 from idao.errors import NotFound, UsageError
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.home import entropy, now_ms, show_time
 from idao.ledger import assets as rules
 from idao.ledger import reviews

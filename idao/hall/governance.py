@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from idao import policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import NotFound, Refused, UsageError
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.home import now_ms, show_time
 from idao.ledger import assets, charter, dats, governance
 from idao.ledger import idao as people

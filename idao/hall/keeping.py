@@ -70,7 +70,8 @@ def _resolved(home: Home, s: Setting, flags: Mapping[str, Any]) -> dict[str, Any
     section, _, name = s.key.rpartition(".")
     kept = home.get(section, name) if section else home.config.get(name)
     if s.kept and kept is not None:
-        return _row(s.key, kept, "config", str(home.path / "config.toml"))
+        value = kept if isinstance(kept, int | float) else str(kept)
+        return _row(s.key, value, "config", str(home.path / "config.toml"))
     default = str(home.path) if s.key == "home" else homes.DEFAULTS.get(s.key)
     return _row(s.key, default, "default", "")
 

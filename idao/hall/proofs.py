@@ -105,7 +105,7 @@ class Proofs:
 
     def _show(self, rec: Any) -> proof.Shown:
         table, key = table_of(type(rec)), key_of(rec)
-        path = statetree.prove(self._dao.store.branches, statetree.record_path(table.name, key))
+        path = statetree.prove(self._dao.store.branches, statetree.record_path(table.name, encode_key(key)))
         return proof.Shown(table.name, encode_key(key), canonical.pack(rec), path)
 
     def _disclose(self, version: assets.AssetVersion, files: Sequence[str]) -> proof.Disclosure:

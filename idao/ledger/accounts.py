@@ -10,11 +10,10 @@ account counts what is outstanding (debits less credits), every other what is he
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 from idao.errors import VerificationFailed
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger.idao import Identity, require
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse

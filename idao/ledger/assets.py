@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger.idao import require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse

@@ -7,14 +7,14 @@ one, the embedded agreement, or another engine beside the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from idao.crypto import canonical, merkle, statetree
-from idao.crypto.hashing import Kind, hash_of
+from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import Malformed, Refused
-from idao.ledger import governance
-from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, tree_changes
+from idao.frozen import replace
+from idao.ledger import attest, governance
+from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, receipt_changes
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
 from idao.ledger.state import State, encode_key, table_of
@@ -120,6 +120,7 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
         executed.leaves.append(leaf)
         executed.nodes += frontier.append(merkle.LOG.leaf(leaf))
 
+    attest.keep_beacon(block_state, tip.height, tip.header, tip.time_ms)
     for proposal in governance.due(block_state, time_ms)[:DUE_MAX]:
         child = block_state.child()
         idao, code, why = governance.run_due(replace(context(NO_HASH, proposal), state=child), proposal)
@@ -131,7 +132,7 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
         _use_seq(child, tx)
         conclude(child, tx.id, "tx", tx.envelope.kind, tx.envelope.idao, code, why)
 
-    executed.state_root = statetree.update(executed.branches, tree_changes(block_state))
+    executed.state_root = statetree.update(executed.branches, receipt_changes(executed.receipts))
     governing = block_state.get(Charter, chain.governor)
     executed.charter = governing.hash if governing else NO_HASH
     return executed
@@ -159,7 +160,7 @@ def build(
     """The next block over `txs`, each of which must be admissible and authentic."""
     executed = execute(tip, chain, validators, time_ms, txs)
     certificate = hash_of(Kind.CERTIFICATE, tip.certificate) if tip.certificate else NO_HASH
-    set_hash = hash_of(Kind.VALIDATORS, validators)
+    set_hash = validators_hash(validators)
     header = Header(
         v=HEADER_VERSION,
         quorum=chain.quorum,

@@ -7,12 +7,11 @@ What a DAT is used for and what it earns is in `usage.py`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice, takewhile
 from typing import Annotated
 
 from idao.crypto.hashing import Kind, hash_of
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger.accounts import require_known
 from idao.ledger.assets import Asset, AssetVersion, verified_version
 from idao.ledger.charter import mint_value

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from idao.crypto import canonical, merkle, statetree
 from idao.frozen import frozen
-from idao.ledger.state import Base, State, table_of
+from idao.ledger.state import Base, State, encode_key, table_of
 from idao.ledger.tx import Receipt
 from idao.model import Certificate
 
@@ -90,5 +90,11 @@ def tree_changes(state: State) -> dict[bytes, bytes | None]:
         name = table_of(cls).name
         for key, rec in rows.items():
             value = None if rec is None else statetree.value_hash(canonical.pack(rec))
-            out[statetree.record_path(name, key)] = value
+            out[statetree.record_path(name, encode_key(key))] = value
     return out
+
+
+def receipt_changes(receipts: Iterable[Receipt]) -> dict[bytes, bytes | None]:
+    """The same for a whole block, from what its receipts say: the last of several writes holds."""
+    last = {(c.table, c.key): c.value for receipt in receipts for c in receipt.changed}
+    return {statetree.record_path(table, key): value for (table, key), value in last.items()}

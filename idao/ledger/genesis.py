@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 from idao import identity
 from idao.crypto import canonical, keys, merkle, statetree
-from idao.crypto.hashing import Kind, hash_of
+from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
 from idao.ledger import accounts, charter, idao
@@ -177,7 +178,7 @@ def first_state(bundle: Bundle) -> State:
         for v in genesis.validators.validators:
             state.put(idao.Member(own, v.idao, "owner", 1, 0))
     accounts.endow(state, quorum_id(genesis), genesis.stake)
-    set_hash = hash_of(Kind.VALIDATORS, genesis.validators)
+    set_hash = validators_hash(genesis.validators)
     state.put(Epoch(0, 1, set_hash, canonical.pack(genesis.validators)))
     return state
 
@@ -192,4 +193,10 @@ def height_zero(state: State) -> Executed:
 def epoch_at(state: State, height: int) -> tuple[Epoch, ValidatorSet]:
     """The epoch that decides `height`, and its validators."""
     current = [e for e in state.scan(Epoch) if e.start <= height][-1]
-    return current, canonical.unpack(ValidatorSet, current.members)
+    return current, _parse_set(current.members)
+
+
+@lru_cache(16)
+def _parse_set(members: bytes) -> ValidatorSet:
+    # Read at every height, changed hardly ever.
+    return canonical.unpack(ValidatorSet, members)

@@ -9,14 +9,13 @@ stated for people in docs/governance.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import takewhile
 from typing import Annotated, Any
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import Malformed, Refused
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger.idao import MEMBERS_MAX, Charter, Member, SetRule, require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse

@@ -6,7 +6,6 @@ as members with iDAOs (hence keys) of their own, registered on the ledger by `id
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import reduce
 from typing import Annotated, Any
 
@@ -14,7 +13,7 @@ from idao import identity
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import VerificationFailed
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger import charter
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, Envelope, TxKind, refuse

@@ -7,12 +7,11 @@ can copy another's verdict: the commitment binds quorum, asset, version, reviewe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger.assets import AssetVersion
 from idao.ledger.idao import rules_of
 from idao.ledger.state import record

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
-from idao.crypto import canonical, statetree
+from idao.crypto import canonical
 from idao.frozen import frozen
 
 R = TypeVar("R")
@@ -67,7 +67,7 @@ def key_of(rec: Any) -> Key:
 
 
 def encode_key(key: Key) -> bytes:
-    return canonical.encode(list(key))
+    return canonical.encode_key(key)
 
 
 class Base(Protocol):
@@ -166,9 +166,3 @@ class State:
     def merge(self, child: State) -> None:
         for cls, rows in child.changes.items():
             self.changes.setdefault(cls, {}).update(rows)
-
-
-def tree_change(cls: type, key: Key, rec: Any) -> tuple[bytes, bytes | None]:
-    """(path, value hash or None) of one changed record in the state tree."""
-    path = statetree.record_path(_tables[cls].name, key)
-    return path, None if rec is None else statetree.value_hash(canonical.pack(rec))

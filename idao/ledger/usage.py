@@ -10,10 +10,9 @@ that no fraction is promised twice and that every unit is either claimable or in
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import replace
 from typing import Annotated, Any
 
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger.accounts import DUST, IDAO, REVENUE, Positive, post, require_known
 from idao.ledger.dats import (
     Dat,

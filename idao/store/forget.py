@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from idao.store.contents import Contents
 
 
+MARKED_AT_ONCE = 4096
+"""Rows of a manifest held in memory while the live chunks are noted."""
+
+
 def forget(contents: Contents, ref: bytes) -> int:
     """Called under the writer's lock. Returns the bytes of sealed chunks freed."""
     db = contents.db
@@ -42,7 +46,9 @@ def _mark(contents: Contents, ref: bytes) -> None:
     version = contents.open_manifest(ref)
     insert = "insert or ignore into live values(?)"
     contents.db.executemany(insert, [(page.id,) for page in version.page_chunks()])
-    contents.db.executemany(insert, ((p.id,) for p in version.chunks(0, version.head.chunks)))
+    for at in range(0, version.head.chunks, MARKED_AT_ONCE):
+        some = version.chunks(at, min(MARKED_AT_ONCE, version.head.chunks - at))
+        contents.db.executemany(insert, [(p.id,) for p in some])
 
 
 def reclaim(contents: Contents) -> None:

@@ -11,13 +11,12 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 from idao.errors import IdaoError, Refused
-from idao.frozen import frozen
-from idao.manifest import FileEntry, pack_chunk, pack_file, show_path
+from idao.frozen import frozen, replace
+from idao.manifest import FileEntry, pack_file, show_path
 from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken
 from idao.store.version import ManifestWriter, Version
 from idao.store.walk import NO_PRINT, Found, Walk
@@ -130,8 +129,7 @@ class Before:
     def entries(self) -> Iterator[tuple[bytes, FileEntry, bytes]]:
         """(stamp, entry, chunk rows) in path order."""
         stamps = chain(self.stamps(), repeat((b"", NO_PRINT)))  # a lost stat cache only means reading again
-        for (path, stamp), (entry, parts) in zip(stamps, self.version.files(), strict=False):
-            rows = b"".join(pack_chunk(*p) for p in parts)
+        for (path, stamp), (entry, rows) in zip(stamps, self.version.rows(), strict=False):
             yield (stamp if path == entry.path else NO_PRINT), entry, rows
 
 

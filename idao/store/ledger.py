@@ -28,8 +28,8 @@ BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
 
 META_KEYS = ("bundle", "place", "ended")
-"""The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that continues
-this one, in a file that is only read any more."""
+"""The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
+continues this one, in a file that is only read any more."""
 
 FIXED_DDL = (
     """create table meta ( -- facts of this file
@@ -183,7 +183,7 @@ class LedgerStore:
 
     @property
     def quarantined(self) -> bool:
-        """Whether the file was copied, restored or moved to here: the one it came from may go on elsewhere."""
+        """Whether the file was copied, restored or moved to here: what it came from may go on."""
         return self.get_meta("place") != place.place_of(self.path)
 
     def require_live(self) -> None:
@@ -196,10 +196,15 @@ class LedgerStore:
             )
         if self.quarantined:
             raise Refused(
-                "this ledger was copied or moved to here: if it went on elsewhere, two histories would be signed",
+                "this ledger was copied or moved to here: it may have gone on elsewhere, and must not fork",
                 hint="to go on here as a new quorum that names the old one: idao quorum recover",
                 code="quarantine",
             )
+
+    def quarantine(self) -> None:
+        """For a file that comes out of a backup: it is nowhere at home."""
+        with self.transaction():
+            self.set_meta("place", b"")
 
     def end(self, continued_by: bytes) -> None:
         """Nothing is ever signed in this file again."""

@@ -176,7 +176,7 @@ class Version:
         self._load = load
         self._chunk_pages = pages(self.head.chunk_pages)
         self._chunk_starts = list(accumulate((n for _, n in self._chunk_pages), initial=0))
-        self._page: tuple[int, list[ChunkRef]] = (-1, [])
+        self._page: tuple[int, bytes] = (-1, b"")
 
     def entries(self) -> Iterator[FileEntry]:
         """All entries in path order. `Malformed` when the pages do not hold what the head says."""
@@ -195,20 +195,27 @@ class Version:
         if count != self.head.files:
             raise Malformed("manifest: entries are missing")
 
-    def chunks(self, first: int, count: int) -> Iterator[ChunkRef]:
-        """Rows first..first+count of the chunk pages."""
+    def chunks(self, first: int, count: int) -> list[ChunkRef]:
+        """Chunks first..first+count of the version."""
+        return chunk_rows(self.chunk_bytes(first, count))
+
+    def chunk_bytes(self, first: int, count: int) -> bytes:
+        """The same as rows. `Malformed` when the pages do not hold them."""
+        out = []
         if first + count > self.head.chunks or first + count > self._chunk_starts[-1]:
             raise Malformed("manifest: chunk rows are missing")
         while count:
             number = bisect.bisect_right(self._chunk_starts, first) - 1
             if self._page[0] != number:
-                self._page = (number, chunk_rows(self._load(self._chunk_pages[number][0])))
+                self._page = (number, self._load(self._chunk_pages[number][0]))
             at = first - self._chunk_starts[number]
-            part = self._page[1][at : at + count]
-            if not part:
+            part = self._page[1][at * CHUNK_ROW : (at + count) * CHUNK_ROW]
+            rows = len(part) // CHUNK_ROW
+            if not rows or len(part) % CHUNK_ROW:
                 raise Malformed("manifest: a chunk page is short")
-            yield from part
-            first, count = first + len(part), count - len(part)
+            out.append(part)
+            first, count = first + rows, count - rows
+        return b"".join(out)
 
     def page_chunks(self) -> Iterator[ChunkRef]:
         """The chunks that hold the pages of the manifest itself."""
@@ -217,9 +224,14 @@ class Version:
 
     def files(self) -> Iterator[tuple[FileEntry, list[ChunkRef]]]:
         """Every entry with its chunks, in path order."""
+        for entry, rows in self.rows():
+            yield entry, chunk_rows(rows)
+
+    def rows(self) -> Iterator[tuple[FileEntry, bytes]]:
+        """Every entry with the rows of its chunks, in path order."""
         first = 0
         for entry in self.entries():
-            yield entry, list(self.chunks(first, entry.parts))
+            yield entry, self.chunk_bytes(first, entry.parts)
             first += entry.parts
 
     def find(self, path: bytes) -> tuple[FileEntry, list[ChunkRef]]:
@@ -227,7 +239,7 @@ class Version:
         first = 0
         for entry in self.entries():
             if entry.path == path:
-                return entry, list(self.chunks(first, entry.parts))
+                return entry, self.chunks(first, entry.parts)
             first += entry.parts
         raise NotFound(f"no such file in this version: {show_path(path)}")
 

@@ -37,6 +37,11 @@ def at_ms(moment: Any) -> int:
 
 def pem_blocks(data: bytes, label: str) -> list[bytes]:
     """The DER of each PEM block with that label, in order."""
+    return list(_pem_blocks(data, label))
+
+
+@lru_cache(maxsize=CACHED)
+def _pem_blocks(data: bytes, label: str) -> tuple[bytes, ...]:
     import base64
     import binascii
 
@@ -47,7 +52,7 @@ def pem_blocks(data: bytes, label: str) -> list[bytes]:
                 out.append(base64.b64decode(b"".join(body.split()), validate=True))
             except binascii.Error as e:
                 raise Malformed("broken PEM") from e
-    return out
+    return tuple(out)
 
 
 @lru_cache(maxsize=CACHED)
@@ -225,6 +230,7 @@ def _point(xy: bytes, curve: str) -> Any:
 # --- revocation --------------------
 
 
+@lru_cache(maxsize=64)
 def load_crl(der: bytes) -> CertificateRevocationList:
     """A revocation list; `Malformed` for anything but exactly one."""
     from cryptography import x509

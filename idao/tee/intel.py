@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from idao.errors import Malformed
@@ -48,8 +49,8 @@ class Collateral:
     tcb: dict[str, Any]
     qe: dict[str, Any]
 
-    def for_library(self) -> str:
-        return json.dumps(self.parts)
+    text: str
+    """The nine parts again, for the library."""
 
 
 def _object(text: str | bytes) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def _object(text: str | bytes) -> dict[str, Any]:
     return value
 
 
+@lru_cache(maxsize=32)  # a platform's collateral is that of all its cosigners; nobody writes into it
 def read_collateral(data: bytes) -> Collateral:
     """Collateral in the common JSON form (Intel's PCS answers); `Malformed` otherwise."""
     if len(data) > FILE_BYTES_MAX:
@@ -77,7 +79,9 @@ def read_collateral(data: bytes) -> Collateral:
     if not all(isinstance(top.get(p), str) for p in PARTS) or not isinstance(own, str):
         raise Malformed("the collateral lacks a part")
     parts = {p: top[p] for p in PARTS}
-    return Collateral(parts, own, _object(parts["tcb_info"]), _object(parts["qe_identity"]))
+    return Collateral(
+        parts, own, _object(parts["tcb_info"]), _object(parts["qe_identity"]), json.dumps(parts)
+    )
 
 
 # --- levels (PCS API v4, TCB info and identity algorithms) --------------------
@@ -299,7 +303,7 @@ def _ask_library(
     try:
         root = roots.certificates("simulated")[0] if trust.own_root else None
         judge = dcap_qvl.QuoteVerifier(root) if root else dcap_qvl.QuoteVerifier()
-        theirs = dcap_qvl.QuoteCollateralV3.from_json(collateral.for_library())
+        theirs = dcap_qvl.QuoteCollateralV3.from_json(collateral.text)
         now_s = now_ms // 1000
         neutral = dcap_qvl.QuotePolicy.claims_only(now_s)
         claims = json.loads(judge.verify_with_policy(q.raw, theirs, now_s, neutral).to_json())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 from idao.crypto import canonical
@@ -113,7 +114,12 @@ class TeePolicy:
     @property
     def digest(self) -> bytes:
         """The name of this policy: 32 bytes."""
-        return digest(Kind.TEE_POLICY, canonical.pack(self))
+        return _digest(self)
+
+
+@lru_cache(maxsize=16)
+def _digest(policy: TeePolicy) -> bytes:
+    return digest(Kind.TEE_POLICY, canonical.pack(policy))
 
 
 AMD_FLOORS = (
