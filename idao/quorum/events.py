@@ -177,10 +177,14 @@ class Timer:
 
 
 VALID, INVALID, UNTIMELY, MISMATCH = "valid", "invalid", "untimely", "mismatch"
-"""Verdicts on a block. INVALID must be a function of the block and the state before it: all correct nodes
-agree on it. UNTIMELY: not now: its header names another view than the one it is first proposed in, or its
-time is ahead of our clock by more than is allowed *and* later than its parent's by more than a millisecond
-(else one fast clock, once accepted, would make every honest block after it too early). MISMATCH: these bytes are not the block of that hash; other bytes may be."""
+"""Verdicts on a block.
+
+INVALID must be a function of the block and the state before it: all correct nodes agree on it.
+UNTIMELY, not now: its header names another view than the one it is first proposed in, or its time is ahead of
+our clock by more than is allowed *and* later than its parent's by more than a millisecond (else one fast
+clock, once accepted, would make every honest block after it too early).
+MISMATCH: these bytes are not the block of that hash; other bytes may be.
+"""
 
 
 @frozen

@@ -27,6 +27,8 @@ PATIENCE_MS = 150_000
 then for each of up to f liars in a row another, and slack for statuses at their slowest."""
 EVENTS_MAX = 400_000
 """A run that makes more events than this is a message storm."""
+VIEWS_MAX = 25
+"""Time-outs alone reach view 12 within the patience; bad leaders add at most one turn each."""
 HEIGHT_BYTES_MAX = 4_000_000
 BUFFERED_MAX = 2 * 8 * 12
 
@@ -339,6 +341,8 @@ class World:
         if self.trace:
             self.trace(f"{self.now:>7} validator {node.index} commits {e.height} ({block.txs})")
         self.views = max(self.views, c.vote.view)
+        if c.vote.view > VIEWS_MAX:
+            node.fail(f"views spin: decided in view {c.vote.view}")
         digest, _ = self.decisions.setdefault(e.height, (e.hash, node.index))
         if digest != e.hash:
             if not self.excess:
