@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from idao.crypto import merkle, note
 from idao.crypto.hashing import Kind, hash_of, validators_hash
+from idao.crypto.keys import Verify, verify
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
 from idao.model import Header, ValidatorSet
@@ -40,7 +41,7 @@ def checkpoint_of(header: Header, frontier: merkle.Frontier, epoch: int) -> note
     )
 
 
-def check_anchor(signed: note.Note, validators: ValidatorSet) -> Anchor:
+def check_anchor(signed: note.Note, validators: ValidatorSet, check: Verify = verify) -> Anchor:
     """Judges a checkpoint note alone: every line must verify and belong to the set, none twice.
 
     Raises `VerificationFailed` for a foreign, repeated or bad line, and for too little power.
@@ -52,7 +53,7 @@ def check_anchor(signed: note.Note, validators: ValidatorSet) -> Anchor:
     logs: list[int] = []
     latest = 0
     for line in signed.signatures:
-        index, cosigned = _signer_of(line, checkpoint, validators, signed.text)
+        index, cosigned = _signer_of(line, checkpoint, validators, signed.text, check)
         seen = cosigners if cosigned else logs
         if index in seen:
             raise VerificationFailed("a validator signed the checkpoint twice")
@@ -69,18 +70,22 @@ def check_anchor(signed: note.Note, validators: ValidatorSet) -> Anchor:
 
 
 def _signer_of(
-    line: note.SignatureLine, checkpoint: note.Checkpoint, validators: ValidatorSet, text: str
+    line: note.SignatureLine,
+    checkpoint: note.Checkpoint,
+    validators: ValidatorSet,
+    text: str,
+    check: Verify,
 ) -> tuple[int, bool]:
     """(validator index, whether it is a cosignature) of a signature line that verifies."""
     for i, v in enumerate(validators.validators):
         cosigner = note.cosigner_name(checkpoint.quorum, v.key)
         if line.name == cosigner and line.key_id == note.key_id(cosigner, note.SIG_COSIGNATURE, v.key):
-            if not note.verify_cosignature(line, checkpoint.quorum, v.key, text):
+            if not note.verify_cosignature(line, checkpoint.quorum, v.key, text, check):
                 raise VerificationFailed("a cosignature does not verify")
             return i, True
         log = note.origin(checkpoint.quorum)
         if line.name == log and line.key_id == note.key_id(log, note.SIG_LOG, v.key):
-            if not note.verify_log_signature(line, checkpoint.quorum, v.key, text):
+            if not note.verify_log_signature(line, checkpoint.quorum, v.key, text, check):
                 raise VerificationFailed("a log signature does not verify")
             return i, False
     raise VerificationFailed("a signature line is by nobody in the validator set")

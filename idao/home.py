@@ -7,6 +7,7 @@
     keys/after.key       comes after that one; only while a rotation runs
     keys/validator.key   signs blocks and checkpoints        }
     keys/data.key        wraps asset keys, keys chunk ids    }
+    keys/backup.pub      what backups are sealed to, so that the phrase opens them
     keys/history         inception record and key events: public, so reading needs no key
     keys/members/NAME.*  identities of other people kept in this home
     home.db              outbox, key ring, chunk index, drafts

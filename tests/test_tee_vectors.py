@@ -126,3 +126,42 @@ def test_measurement_on_the_list_raises_the_level() -> None:
     assert case.judge(relaxed(STRICT, measurements=(other,))).level == "tee"
     both = relaxed(STRICT, measurements=(entry, replace(other, register="rtmr0")), least_level="tee-measured")
     assert case.judge(both).reason == "measurement"
+
+
+def test_evidence_in_other_wrappings_is_the_same() -> None:
+    import base64
+    import gzip
+
+    from tee_world import binary
+
+    from idao.tee.verifier import appraise
+
+    case = cases()["snp-3"]
+    raw, want = binary(case), case.judge().evidence_id
+    packed = base64.b64encode(gzip.compress(raw))
+    wrapped = (
+        raw.hex().encode(),
+        base64.b64encode(raw),
+        packed,
+        json.dumps({"format": "snp", "body": packed.decode()}).encode(),
+        json.dumps({"quote": "0x" + raw.hex()}).encode(),
+        json.dumps(list(raw)).encode(),
+    )
+    for data in wrapped:
+        result = case.judge(evidence=data)
+        assert result.accepted and result.evidence_id == want
+    bomb = gzip.compress(bytes(10_000_000))
+    assert appraise(None, bomb, (), STRICT, case.at).reason == "too-large"
+
+
+def test_report_with_the_hosts_certificates_behind_it() -> None:
+    from test_tee_attester import certificate_table
+
+    from idao.tee.certs import pem_blocks
+
+    case = cases()["snp-3"]
+    leaf = pem_blocks(case.files[0], "CERTIFICATE")[0]
+    extended = case.evidence + certificate_table(leaf)
+    result = case.judge(evidence=extended, files=())
+    assert result.accepted and result.evidence_id == case.judge().evidence_id
+    assert not case.judge(evidence=case.evidence + bytes(100), files=case.files).accepted

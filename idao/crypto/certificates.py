@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from idao.crypto.hashing import Kind, hash_of
-from idao.crypto.keys import verify_vote
+from idao.crypto.keys import Verify, verify, verify_vote
 from idao.model import PROPOSE, Certificate, SignedVote, ValidatorSet, Vote
 
 
@@ -26,10 +26,11 @@ def well_formed(certificate: Certificate, validators: ValidatorSet) -> bool:
     return power >= validators.quorum_size
 
 
-def verify_certificate(certificate: Certificate, validators: ValidatorSet) -> bool:
+def verify_certificate(certificate: Certificate, validators: ValidatorSet, check: Verify = verify) -> bool:
     """Whether `certificate` is valid for the set of its height. The caller checks quorum id and height."""
     return well_formed(certificate, validators) and all(
-        verify_vote(validators.validators[v.signer].key, v.signature, v.vote) for v in votes_in(certificate)
+        verify_vote(validators.validators[v.signer].key, v.signature, v.vote, check)
+        for v in votes_in(certificate)
     )
 
 

@@ -11,7 +11,7 @@ import binascii
 import hashlib
 from functools import lru_cache
 
-from idao.crypto.keys import Signer, b64, cosigned_message, verify
+from idao.crypto.keys import Signer, Verify, b64, cosigned_message, verify
 from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.model import show_id
@@ -102,23 +102,27 @@ def cosignature(signer: Signer, quorum: bytes, text: str, time_s: int) -> Signat
     return SignatureLine(name, key_id(name, SIG_COSIGNATURE, signer.public), signature)
 
 
-def verify_log_signature(line: SignatureLine, quorum: bytes, public: bytes, text: str) -> bool:
+def verify_log_signature(
+    line: SignatureLine, quorum: bytes, public: bytes, text: str, check: Verify = verify
+) -> bool:
     name = origin(quorum)
     return (
         line.name == name
         and line.key_id == key_id(name, SIG_LOG, public)
-        and verify(public, line.signature, text.encode())
+        and check(public, line.signature, text.encode())
     )
 
 
-def verify_cosignature(line: SignatureLine, quorum: bytes, public: bytes, text: str) -> bool:
+def verify_cosignature(
+    line: SignatureLine, quorum: bytes, public: bytes, text: str, check: Verify = verify
+) -> bool:
     name = cosigner_name(quorum, public)
     return (
         line.name == name
         and line.key_id == key_id(name, SIG_COSIGNATURE, public)
         and len(line.signature) == 72
         and line.time_s < 2**63
-        and verify(public, line.signature[8:], cosigned_message(text.encode(), line.time_s))
+        and check(public, line.signature[8:], cosigned_message(text.encode(), line.time_s))
     )
 
 

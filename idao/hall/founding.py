@@ -12,6 +12,7 @@ from idao.frozen import frozen
 from idao.home import History, Home, entropy, now_ms, write_file
 from idao.ledger import charter, genesis
 from idao.model import Genesis, Parent, SignedKeyEvent, show_id
+from idao.store.backup import make_key
 from idao.store.home_db import open_home_db
 from idao.store.ledger import LedgerStore
 
@@ -50,7 +51,7 @@ def create(path: Path, *, name: str, domain: str | None, passphrase: str | None)
     words = phrase.phrase_from(entropy(32))
     seed = phrase.seed_from(words)
     history = History(identity.incept(seed), ())
-    kek = _new_keys(path, passphrase, (phrase.first_key(seed), phrase.next_key(seed)), history)
+    kek = _new_keys(path, passphrase, seed, (phrase.first_key(seed), phrase.next_key(seed)), history)
     # Kept sealed until its owner has written it down, so that a run without a terminal loses nothing.
     _write_sealed(path, "phrase", words.encode(), kek)
     return _found_quorum(path, name, domain, seed, history, kek, words=words)
@@ -102,7 +103,7 @@ def recover(path: Path, *, words: str, name: str, passphrase: str | None, before
             f"this phrase may not continue {show_id('quorum', genesis.quorum_id(before.genesis))}",
             hint="give '--from' a proof or checkpoint of your own quorum, or leave it out",
         )
-    kek = _new_keys(path, passphrase, seeds, history)
+    kek = _new_keys(path, passphrase, seed, seeds, history)
     quorum_name = f"{name}-r{len(history.events)}"
     return _found_quorum(path, name, None, seed, history, kek, quorum_name=quorum_name, before=before)
 
@@ -119,7 +120,7 @@ def check_free(path: Path) -> None:
 
 
 def _new_keys(
-    path: Path, passphrase: str | None, identity_seeds: tuple[bytes, bytes], history: History
+    path: Path, passphrase: str | None, seed: bytes, identity_seeds: tuple[bytes, bytes], history: History
 ) -> bytes:
     check_free(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -138,6 +139,7 @@ def _new_keys(
     ):
         _write_sealed(path, purpose, secret, kek)
     write_file(path / "keys" / "history", canonical.pack(history))
+    write_file(path / "keys" / "backup.pub", make_key(phrase.backup_key(seed), kek))
     return kek
 
 

@@ -13,7 +13,7 @@ from idao.crypto import canonical, merkle, statetree
 from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import Malformed, Refused
 from idao.frozen import replace
-from idao.ledger import attest, governance
+from idao.ledger import governance
 from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, receipt_changes
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
@@ -107,7 +107,10 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
     ids = tuple(v.idao for v in validators.validators)
 
     def context(actor: bytes, tx: bytes) -> Context:
-        return Context(block_state, chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor)
+        return Context(
+            block_state, chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor,
+            tip.header, tip.time_ms,
+        )  # fmt: skip
 
     def conclude(child: State, tx: bytes, origin: str, kind: str, actor: bytes, code: str, why: str) -> None:
         receipt = Receipt(
@@ -120,7 +123,6 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
         executed.leaves.append(leaf)
         executed.nodes += frontier.append(merkle.LOG.leaf(leaf))
 
-    attest.keep_beacon(block_state, tip.height, tip.header, tip.time_ms)
     for proposal in governance.due(block_state, time_ms)[:DUE_MAX]:
         child = block_state.child()
         idao, code, why = governance.run_due(replace(context(NO_HASH, proposal), state=child), proposal)

@@ -12,6 +12,7 @@ from dataclasses import fields
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
 from idao.crypto import canonical
+from idao.errors import VerificationFailed
 from idao.frozen import frozen
 
 R = TypeVar("R")
@@ -126,10 +127,12 @@ class State:
         return self._base.get(cls, key)
 
     def need(self, cls: type[R], *key: Any) -> R:
-        """The record, which the caller knows to exist; its absence is a bug."""
+        """The record, which the caller knows to exist: without it the ledger is damaged, or this is a bug."""
         rec = self.get(cls, *key)
         if rec is None:
-            raise LookupError(f"{cls.__name__} {key!r}")
+            raise VerificationFailed(
+                f"the ledger lacks a record of '{table_of(cls).name}'", hint="see 'idao audit'", code="damaged"
+            )
         return rec
 
     def scan(self, cls: type[R], *prefix: Any) -> Iterator[R]:

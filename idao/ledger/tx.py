@@ -56,10 +56,10 @@ class Tx:
     signed: SignedTx
     raw: bytes
 
-    def authentic(self) -> bool:
+    def authentic(self, check: keys.Verify = keys.verify) -> bool:
         """Whether every signature is by the actor key it names (libsodium's verdict)."""
         return all(
-            key == self.envelope.key and keys.verify_tx(key, signature, self.signed.envelope)
+            key == self.envelope.key and keys.verify_tx(key, signature, self.signed.envelope, check)
             for key, signature in self.signed.signatures
         )
 
@@ -108,6 +108,10 @@ class Context:
     """The validators' iDAO ids."""
     governor: bytes
     """The iDAO whose charter governs the quorum: the owner of a quorum of one, else the quorum itself."""
+    parent: bytes = bytes(32)
+    """Hash of the header of the block before."""
+    parent_ms: int = 0
+    """Its time, ms UTC."""
 
 
 Apply = Callable[[Context, Any], None]

@@ -7,13 +7,14 @@ index or the schema is found, and named by block and record where it has one.
 from __future__ import annotations
 
 import sqlite3
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from idao import anchor
-from idao.crypto import canonical, merkle, note, statetree
+from idao.crypto import canonical, keys, merkle, note, statetree
 from idao.crypto.certificates import verify_certificate
 from idao.crypto.keys import verify_vote
 from idao.errors import IdaoError, Malformed
@@ -32,6 +33,12 @@ FINDINGS_MAX = 1000
 """A file with more is past naming one by one."""
 Progress = Callable[[int, int], None]
 """(blocks done, blocks in all)."""
+Job = tuple[str, str, bytes, bytes, bytes]
+"""(where, what is wrong if it does not hold, key, signature, message)."""
+BATCH = 512
+"""Signatures sent to the other process at once; a ledger with fewer is done without one."""
+BATCHES_MAX = 8
+"""Batches under way: some 2 MB, however long the ledger."""
 
 
 @dataclass(slots=True)
@@ -73,8 +80,56 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
     return report
 
 
+class _Signatures:
+    """Signatures of blocks, verified in a process beside this one while the blocks are derived.
+
+    Each is taken for good at first (`at(where)` gives the function to check with) and named in the report
+    at the end if it is not.
+    """
+
+    def __init__(self) -> None:
+        self._batch: list[Job] = []
+        self._pool: Any = None
+        self._answers: deque[Any] = deque()
+        self.bad: list[tuple[str, str]] = []
+
+    def at(self, where: str, what: str) -> keys.Verify:
+        def later(key: bytes, signature: bytes, message: bytes) -> bool:
+            self._batch.append((where, what, key, signature, message))
+            if len(self._batch) >= BATCH:
+                self._send()
+            return True
+
+        return later
+
+    def _send(self) -> None:
+        if self._pool is None:
+            from concurrent.futures import ProcessPoolExecutor
+            from multiprocessing import get_context
+
+            self._pool = ProcessPoolExecutor(1, get_context("fork"))
+        self._answers.append(self._pool.submit(_bad_ones, self._batch))
+        self._batch = []
+        while len(self._answers) > BATCHES_MAX:
+            self.bad += self._answers.popleft().result()
+
+    def finish(self) -> list[tuple[str, str]]:
+        """(where, what) of every signature that does not hold."""
+        self.bad += _bad_ones(self._batch)
+        for answer in self._answers:
+            self.bad += answer.result()
+        if self._pool is not None:
+            self._pool.shutdown()
+        return self.bad
+
+
+def _bad_ones(jobs: list[Job]) -> list[tuple[str, str]]:
+    return [(where, what) for where, what, *signed in jobs if not keys.verify(*signed)]
+
+
 class _Audit:
     def __init__(self, store: files.LedgerStore, report: Report, progress: Progress | None) -> None:
+        self.signatures = _Signatures()
         self.store, self.db, self.report, self.progress = store, store.db, report, progress
         self.base = DictBase()
         self.branches: dict[str, list[statetree.Child]] = {}
@@ -86,16 +141,27 @@ class _Audit:
         self._check_schema()
         tip = self._genesis()
         last = self.db.execute("select max(height) from block").fetchone()[0] or 0
+        derived = self._blocks(tip, last)
+        for where, what in self.signatures.finish():
+            self.report.note(where, what)
+        if derived:
+            self._check_tables(last)
+
+    def _blocks(self, tip: Tip, last: int) -> bool:
+        """Derives every block; False when one of them cannot be."""
         for height in range(1, last + 1):
             try:
                 tip = self._block(tip, height)
             except IdaoError as e:
                 self.report.note(f"block {height}", e.message)
                 self.report.note(f"block {height}", "what follows it could not be derived and compared")
-                return
+                return False
             self.report.blocks = height
             if self.progress:
                 self.progress(height, last)
+        return True
+
+    def _check_tables(self, last: int) -> None:
         self._check_strays(last)
         self._check_records()
         self._check_branches()
@@ -159,7 +225,7 @@ class _Audit:
         epoch, validators = genesis_rules.epoch_at(State(self.base), height)
         txs = self._txs(height)
         built = Block(header, tip.certificate, tuple(tx.raw for tx in txs))
-        executed = rules.check(tip, self.store.chain, validators, built)
+        executed = rules.check(tip, self.store.chain, validators, built, self._authentic(height))
         block_hash = rules.header_hash(header)
         if row[0] != block_hash:
             self.report.note(f"block {height}", "the stored hash is not that of its header")
@@ -174,6 +240,13 @@ class _Audit:
         self.headers[height] = block_hash
         self._check_checkpoint(header, frontier, epoch.epoch, validators)
         return Tip(height, block_hash, header.time_ms, frontier, self.base, self.branches, certificate)
+
+    def _authentic(self, height: int) -> Callable[[Tx], bool]:
+        def later(tx: Tx) -> bool:
+            where = f"block {height}, transaction {show_id('tx', tx.id)}"
+            return tx.authentic(self.signatures.at(where, "its signature does not hold"))
+
+        return later
 
     def _txs(self, height: int) -> list[Tx]:
         txs = []
@@ -197,8 +270,10 @@ class _Audit:
             FINALIZE, self.store.chain.quorum, height, block_hash,
         ):  # fmt: skip
             self.report.note(f"block {height}", "its finalization is of another block")
-        elif not verify_certificate(certificate, validators):
-            self.report.note(f"block {height}", "its finalization does not verify")
+            return
+        check = self.signatures.at(f"block {height}", "its finalization does not verify")
+        if not verify_certificate(certificate, validators, check):
+            self.report.note(f"block {height}", "its finalization is not of this validator set")
 
     def _check_receipts(self, height: int, executed: Executed) -> None:
         start = executed.frontier.size - len(executed.leaves)
@@ -233,7 +308,8 @@ class _Audit:
             signed = note.parse_note(row[1])
             if signed.text != expected.text() or row[0] != expected.size:
                 self.report.note(where, "is not the one the header implies")
-            anchor.check_anchor(signed, validators)
+            check = self.signatures.at(where, "a signature on it does not verify")
+            anchor.check_anchor(signed, validators, check)
         except IdaoError as e:
             self.report.note(where, e.message)
 
