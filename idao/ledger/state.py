@@ -131,7 +131,9 @@ class State:
         rec = self.get(cls, *key)
         if rec is None:
             raise VerificationFailed(
-                f"the ledger lacks a record of '{table_of(cls).name}'", hint="see 'idao audit'", code="damaged"
+                f"the ledger lacks a record of '{table_of(cls).name}'",
+                hint="see 'idao audit'",
+                code="damaged",
             )
         return rec
 
