@@ -13,6 +13,7 @@ import pytest
 from idao.dao import Dao
 from idao.hall import founding
 from idao.hall.contribute import Wish
+from idao.store import place
 from idao.store.ledger import LedgerStore
 
 QUARANTINED = LedgerStore.quarantined
@@ -23,6 +24,16 @@ def _copies_are_homes() -> Iterator[None]:
     """Homes that take long to make are copied, and each copy goes on: what `idao` itself refuses."""
     with mock.patch.object(LedgerStore, "quarantined", False):
         yield
+
+
+def at_home(path: Path) -> Path:
+    """Makes a copied home one that could have been made there."""
+    for file in (path / "ledgers").glob("*.db"):
+        store = LedgerStore.open(file)
+        with store.transaction():
+            store.set_meta("place", place.place_of(file))
+        store.close()
+    return path
 
 
 @pytest.fixture
@@ -75,7 +86,7 @@ def lived(_lived: Lived, tmp_path: Path) -> Lived:
     """A copy of its own."""
     shutil.copytree(_lived.path, tmp_path / "home")
     shutil.copytree(_lived.data, tmp_path / "clinic")
-    return Lived(tmp_path / "home", tmp_path / "clinic", _lived.asset, _lived.dat)
+    return Lived(at_home(tmp_path / "home"), tmp_path / "clinic", _lived.asset, _lived.dat)
 
 
 @pytest.fixture

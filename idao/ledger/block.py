@@ -189,16 +189,19 @@ def check(
     validators: ValidatorSet,
     block: Block,
     authentic: Callable[[Tx], bool] = Tx.authentic,
+    txs: Sequence[Tx] | None = None,
 ) -> Executed:
     """Executes a proposed block and compares every root. `InvalidBlock` names the first difference.
 
-    `authentic` lets a caller that has verified a tx before answer from memory.
+    `authentic` lets a caller that has verified a tx before answer from memory; `txs` are those of the block,
+    if the caller has read them already.
     """
     if len(block.txs) > BLOCK_TX_MAX or sum(map(len, block.txs)) > BLOCK_BYTES_MAX:
         raise InvalidBlock("the block is too large")
     if block.header.time_ms <= tip.time_ms:
         raise InvalidBlock("the block's time is not later than its parent's")
-    txs = [parse_tx(raw) for raw in block.txs]
+    if txs is None:
+        txs = [parse_tx(raw) for raw in block.txs]
     for tx in txs:
         if not authentic(tx):
             raise InvalidBlock(f"transaction {tx.id.hex()[:16]} has a bad signature")

@@ -225,7 +225,7 @@ class _Audit:
         epoch, validators = genesis_rules.epoch_at(State(self.base), height)
         txs = self._txs(height)
         built = Block(header, tip.certificate, tuple(tx.raw for tx in txs))
-        executed = rules.check(tip, self.store.chain, validators, built, self._authentic(height))
+        executed = rules.check(tip, self.store.chain, validators, built, self._authentic(height), txs)
         block_hash = rules.header_hash(header)
         if row[0] != block_hash:
             self.report.note(f"block {height}", "the stored hash is not that of its header")
