@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -19,7 +20,7 @@ import pytest
 
 from idao.crypto import canonical
 from idao.errors import Missing
-from idao.tee import attester, binding, devices, simulator, tpmdevice, verifier
+from idao.tee import attester, binding, simulator, snp, tpmdevice, verifier
 from idao.tee.envelope import Evidence
 from idao.tee.policy import STRICT, relaxed
 from idao.tee.result import AttestationResult
@@ -60,7 +61,7 @@ def fake_configfs(root: Path, provider: str, *, spoil: int = 0, table: bytes = b
 
     def serve() -> None:
         while not done.is_set():
-            for entry in folder.iterdir():
+            for entry in list(folder.iterdir()):
                 if not (entry / "provider").exists():
                     (entry / "inblob").touch()
                     (entry / "provider").write_text(provider + "\n")
@@ -75,7 +76,12 @@ def fake_configfs(root: Path, provider: str, *, spoil: int = 0, table: bytes = b
                     (entry / "generation").write_text(f"{old + step}\n")
             time.sleep(0.002)
 
-    thread = threading.Thread(target=serve)
+    def serve_until_done() -> None:
+        while not done.is_set():
+            with contextlib.suppress(FileNotFoundError):  # the report was removed meanwhile
+                serve()
+
+    thread = threading.Thread(target=serve_until_done)
     thread.start()
     try:
         yield
@@ -328,4 +334,4 @@ def test_certificate_table_that_points_outside_is_refused() -> None:
     from idao.errors import Malformed
 
     with pytest.raises(Malformed):
-        devices.certificate_table(b"\1" * 16 + struct.pack("<II", 24, 9999) + bytes(24))
+        snp.certificate_table(b"\1" * 16 + struct.pack("<II", 24, 9999) + bytes(24))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from idao.crypto import canonical
 from idao.errors import Busy, Malformed, Missing, UsageError
-from idao.tee import devices, tpmdevice
+from idao.tee import devices, snp, tpmdevice
 from idao.tee.binding import Claims, report_data
 from idao.tee.envelope import EVIDENCE_BYTES_MAX, Aux, Evidence
 
@@ -169,7 +169,7 @@ def _pcr_parts(pcrs: tuple[bytes, ...]) -> list[Aux]:
 
 
 def _certificates(table: bytes) -> list[Aux]:
-    return [Aux("certificate", der) for der in devices.certificate_table(table)] if table else []
+    return [Aux("certificate", der) for der in snp.certificate_table(table)] if table else []
 
 
 # --- configfs-tsm (kernel ABI text configfs-tsm-report) --------------------

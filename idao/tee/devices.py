@@ -84,21 +84,6 @@ def snp_report(path: Path, report_data: bytes, ioctl: Ioctl = kernel_ioctl) -> t
     return response.raw[32 : 32 + size], table.raw
 
 
-def certificate_table(data: bytes) -> list[bytes]:
-    """The certificates of a GHCB table: 24-byte entries {GUID, offset, length}, ended by zeros."""
-    out = []
-    for at in range(0, len(data) - 23, 24):
-        guid = data[at : at + 16]
-        offset, size = struct.unpack_from("<II", data, at + 16)
-        if not any(guid):
-            break
-        if offset + size > len(data):
-            raise Malformed("the certificate table points outside itself")
-        if data[offset : offset + 1] == b"\x30":
-            out.append(data[offset : offset + size])
-    return out
-
-
 # --- Intel TDX (linux/tdx-guest.h) --------------------
 
 

@@ -22,6 +22,7 @@ from idao.tee.given import Given
 EVIDENCE_BYTES_MAX = 64 * 1024
 """Real evidence has 1 to 30 kB; nothing larger is looked at."""
 AUX_MAX = 32
+GZIP = b"\x1f\x8b"
 SIMULATED = b"IDAO-SIMULATED\0"
 """Stands before the bytes of simulated evidence: it is a kind of its own, not a flag."""
 
@@ -74,12 +75,43 @@ def parse(data: bytes, depth: int = 0) -> Parsed:
     if data.startswith(SIMULATED):
         inner = parse(data[len(SIMULATED) :], depth + 1)
         return Parsed("simulated", data, inner.given, inner.claims, inner=inner)
+    if data[:2] == GZIP:
+        return parse(_unzip(data), depth + 1)
+    if (extended := _extended_report(data)) is not None:
+        return extended
     kind = _binary(data)
     if kind:
         return Parsed(kind, nitro.unwrap(data) if kind == "nitro" else data)
     if data[:1] == b"\x0a" and (parts := _protobuf(data)):
         return Parsed("tpm", parts.attest, tpm=parts)
     return _text(data, depth)
+
+
+def _unzip(data: bytes) -> bytes:
+    """What gzip packed, up to the size that evidence may have."""
+    import zlib
+
+    try:
+        reader = zlib.decompressobj(wbits=31)
+        out = reader.decompress(data, EVIDENCE_BYTES_MAX)
+    except zlib.error as e:
+        raise Malformed("no known kind of evidence", code="kind-unknown") from e
+    if not reader.eof or reader.unused_data:
+        raise Malformed("the packed evidence is cut or too large", code="too-large")
+    return out
+
+
+def _extended_report(data: bytes) -> Parsed | None:
+    """An SNP report with the host's certificate table behind it; None if that is not what it is."""
+    report, table = data[: snp.SIZE], data[snp.SIZE :]
+    if len(table) < 48 or report[1:4] != bytes(3) or report[0x34:0x38] != b"\1\0\0\0":
+        return None
+    try:
+        snp.parse(report)
+        certificates = tuple(snp.certificate_table(table))
+    except Malformed:
+        return None
+    return Parsed("sev-snp", report, Given(certificates=certificates)) if certificates else None
 
 
 def _binary(data: bytes) -> str:
@@ -174,39 +206,47 @@ def _json(value: Any, depth: int) -> Parsed:
         return _azure_json(value)
     if "tpm_quote" in value:
         return _tpm_json(value)
-    if isinstance(value.get("quote"), str):
-        return parse(value["quote"].encode(), depth + 1)
-    if isinstance(value.get("quote"), list):
-        return parse(bytes(value["quote"]), depth + 1)
     if "evidence" in value and "certificate" in value:
-        inner = parse(_unbase64(value["evidence"]), depth + 1)
-        chain = given.sort_files([_unbase64(value["certificate"])])
+        inner = parse(_bytes(value["evidence"]), depth + 1)
+        chain = given.sort_files([_bytes(value["certificate"])])
         return Parsed(inner.kind, inner.blob, chain.joined(inner.given))
+    for name in _HOLDERS:
+        if isinstance(value.get(name), str | list) and value[name]:
+            return parse(_bytes(value[name]), depth + 1)
     raise KeyError("no known member")
 
 
+_HOLDERS = ("quote", "report", "attestation_report", "attestation_document", "document", "evidence", "body")
+"""Members under which others put the vendor's bytes."""
+
+
+def _bytes(value: Any) -> bytes:
+    """A list of numbers, PEM, hex or base64."""
+    if isinstance(value, list):
+        return bytes(value)
+    if "-----BEGIN " in value:
+        return bytes(value.encode())
+    try:
+        return binascii.unhexlify(value.removeprefix("0x"))
+    except (binascii.Error, ValueError):
+        return _unbase64(value)
+
+
 def _azure_json(value: dict[str, Any]) -> Parsed:
-    quoted = value["tpm_quote"]
-    certificates = (_unbase64(value["vcek"]),) if "vcek" in value else ()
-    parts = azure.Parts(
-        hcl=_unbase64(value["hcl_report"]),
-        attest=binascii.unhexlify(quoted["message"]),
-        signature=binascii.unhexlify(quoted["signature"]),
-        pcrs=tuple(binascii.unhexlify(p) for p in quoted["pcrs"]),
-        td_quote=_unbase64(value.get("td_quote", "")),
-        certificates=certificates,
+    quoted = value["tpm_quote"] if "tpm_quote" in value else value["quote"]
+    beside = given.sort_files([_bytes(value["vcek"])]) if "vcek" in value else Given()
+    td_quote = _bytes(value["td_quote"]) if "td_quote" in value else b""
+    hcl, attest, signature = (
+        _bytes(x) for x in (value["hcl_report"], quoted["message"], quoted["signature"])
     )
-    kind = "azure-tdx" if "td_quote" in value else "azure-snp"
-    return Parsed(kind, parts.hcl, azure=parts)
+    pcrs = tuple(_bytes(p) for p in quoted["pcrs"])
+    parts = azure.Parts(hcl, attest, signature, pcrs, td_quote, beside.certificates)
+    return Parsed("azure-tdx" if td_quote else "azure-snp", hcl, azure=parts)
 
 
 def _tpm_json(value: dict[str, Any]) -> Parsed:
     quoted = value["tpm_quote"]
-    pcrs = tuple((0x000B, i, binascii.unhexlify(p)) for i, p in enumerate(quoted["pcrs"]))
-    parts = tpm.Parts(
-        attest=_unbase64(quoted["message"]),
-        signature=_unbase64(quoted["signature"]),
-        spki=_unbase64(value["ak_public"]),
-        pcrs=pcrs,
-    )
+    pcrs = tuple((0x000B, i, _bytes(p)) for i, p in enumerate(quoted["pcrs"]))
+    attest, signature = _bytes(quoted["message"]), _bytes(quoted["signature"])
+    parts = tpm.Parts(attest, signature, spki=_bytes(value["ak_public"]), pcrs=pcrs)
     return Parsed("tpm", parts.attest, tpm=parts)

@@ -6,6 +6,7 @@ certificate names the firmware it was derived for, which must be the report's RE
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,11 @@ class Report:
         return next((p for f, low, high, p in _MODELS if f == family and low <= model <= high), "")
 
     @property
+    def signing_key(self) -> str:
+        """'vcek', 'vlek' or 'none', as the report says; before version 3 it says nothing: 'vcek'."""
+        return SIGNING_KEYS.get(self.u32(0x48) >> 2 & 7, "none") if self.version >= 3 else "vcek"
+
+    @property
     def chip_id(self) -> bytes:
         return self.raw[0x1A0:0x1E0]
 
@@ -153,13 +159,14 @@ def _product(extensions: dict[str, bytes]) -> str:
     return der[2:].decode("ascii", "replace").split("-")[0].lower()
 
 
-def _chain(given: Given, trust: roots.Trust) -> list[Certificate]:
-    """Leaf, intermediate and root: the authorities given, or if none are given those shipped with idao."""
+def _chain(given: Given, trust: roots.Trust, claimed: str) -> list[Certificate]:
+    """Leaf (of the `claimed` kind if there are several), intermediate and root: the authorities given, or if
+    none are given those shipped with idao."""
     loaded = certs.load_all(given.certificates)
     leaves = [c for c in loaded if OID + "1" in {e.oid.dotted_string for e in c.extensions}]
     if not leaves:
         return []
-    leaf = leaves[0]
+    leaf = next((c for c in leaves if certs.common_name(c.subject) == f"SEV-{claimed.upper()}"), leaves[0])
     authorities = [c for c in loaded if c not in leaves]
     if not authorities and trust is roots.VENDORS:
         authorities = [certs.load(d) for d in roots.certificates("amd")]
@@ -169,6 +176,21 @@ def _chain(given: Given, trust: roots.Trust) -> list[Certificate]:
         return [leaf, *authorities[:2]]
     root = next((c for c in authorities if c.subject == issuer.issuer and c is not issuer), None)
     return [leaf, issuer, *([root] if root else [])]
+
+
+def certificate_table(data: bytes) -> list[bytes]:
+    """The certificates of a GHCB table: 24-byte entries {GUID, offset, length}, ended by zeros."""
+    out = []
+    for at in range(0, len(data) - 23, 24):
+        guid = data[at : at + 16]
+        offset, size = struct.unpack_from("<II", data, at + 16)
+        if not any(guid):
+            break
+        if offset + size > len(data):
+            raise Malformed("the certificate table points outside itself")
+        if data[offset : offset + 1] == b"\x30":
+            out.append(data[offset : offset + size])
+    return out
 
 
 # --- judging --------------------
@@ -181,7 +203,7 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
     found.region, found.bound = raw[:SIGNED], (raw[0x50:0x90],)
     for name, at, size in _REGISTERS:
         found.measurements[name] = raw[at : at + size].hex()
-    chain = _chain(given, trust)
+    chain = _chain(given, trust, report.signing_key)
     if not found.check("certificate", bool(chain), "" if chain else "no VCEK or VLEK", "collateral-missing"):
         _guest(found, report, policy)
         return found
@@ -237,7 +259,7 @@ def _platform(found: Findings, report: Report, chain: list[Certificate], policy:
     extensions = _extensions(leaf)
     issuer = certs.common_name(leaf.issuer)
     under = "vlek" if issuer.startswith("SEV-VLEK-") else "vcek"
-    claimed = SIGNING_KEYS.get(report.u32(0x48) >> 2 & 7, "none") if report.version >= 3 else under
+    claimed = report.signing_key if report.version >= 3 else under
     name_fits = certs.common_name(leaf.subject) == f"SEV-{under.upper()}"
     found.check("key kind", claimed == under and name_fits, f"{claimed} under {issuer}", "chain")
     found.check("signing key", under in policy.amd_signing_keys, under, "signing-key")
