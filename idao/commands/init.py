@@ -89,6 +89,11 @@ def _status() -> None:
             for q in data["quorums"]
         ],
     )
+    for q in data["quorums"]:
+        if q["standing"] == "ended":
+            lines.append(f"{q['name'] or q['quorum']} ended at height {q['height']}, continued by {q['continued_by']}")
+        elif q["standing"] == "quarantined":
+            lines.append(f"{q['name'] or q['quorum']} is a copy: nothing is signed in it")
     lines += [f"balance  {b['value']} {b['unit_name']}" for b in data["balances"]]
     for need in data["needs"]:
         ui.hint(need)

@@ -13,6 +13,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands.phrases import typed_phrase
 from idao.errors import NotFound, Pending, UsageError
 
 key = typer.Typer(
@@ -182,7 +183,7 @@ def _recover(
 
     path = homes.locate(ui.options.home)
     founding.check_free(path)
-    words = phrase.read_phrase(_typed(phrase_file))
+    words = phrase.read_phrase(typed_phrase(phrase_file))
     own = idao_id(incept(phrase.seed_from(words)))
     known = keyring.before(own, _file(history), _file(source))
     earlier = re.sub(r"-r\d+$", "", known.genesis.name) if known.genesis else ""
@@ -226,26 +227,6 @@ def _tell(founded: Any, known: Any, no_passphrase: bool) -> None:
     }
     lines = [f"quorum  {data['quorum']}", f"key     {data['key']}", f"home    {data['home']}"]
     ui.result(data, lines + ([f"after   {parent}"] if parent else []), ids=str(data["idao"]))
-
-
-def _typed(phrase_file: str) -> str:
-    from idao.crypto.phrase import TYPED_MAX
-
-    if phrase_file == "-":
-        return sys.stdin.read(TYPED_MAX + 1)
-    if phrase_file:
-        return (_file(Path(phrase_file)) or b"").decode("utf-8", "replace")
-    if not ui.interactive():
-        raise UsageError(
-            "the 24 words of the recovery phrase are needed", hint="add --phrase-file FILE, or - for stdin"
-        )
-    ui.say("type the 24 words, in order, then an empty line:")
-    typed: list[str] = []
-    while line := sys.stdin.readline(TYPED_MAX).strip():
-        typed.append(line)
-        if sum(len(part.split()) for part in typed) >= 24:
-            break
-    return " ".join(typed)
 
 
 def _file(path: Path | None) -> bytes | None:

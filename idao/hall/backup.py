@@ -28,7 +28,7 @@ from idao.hall.recovery import Continued, Succession, alone, stranded
 from idao.home import Home, entropy, file_lock, now_ms, show_time, sync_folder
 from idao.model import show_id
 from idao.store import backup as files
-from idao.store import home_db, ledger
+from idao.store import home_db, ledger, moments
 from idao.store.packs import SUFFIX, disk_error
 
 PUBLIC = "backup.pub"
@@ -36,8 +36,6 @@ COPY_BYTES = 1 << 20
 KEY_FILES_MAX = 10_000
 SNAPSHOTS_MAX = 5
 """Times that `home.db` is copied anew because a pack was forgotten meanwhile."""
-AGE_WARN_MS = 31 * 24 * 3600 * 1000
-"""A month without a backup is a habit lost."""
 LEFT_OUT = ("phrase.key",)
 """Who restores has the phrase; a copy in every backup helps thieves alone."""
 NAME_ALLOWED = re.compile(
@@ -119,7 +117,7 @@ def create(dao: Dao, out: Path, *, with_passphrase: bool, progress: Progress | N
     finally:
         with suppress(OSError):
             part.unlink()
-    noted = _note(home, files.MADE, made_ms)
+    noted = _note(home, moments.BACKUP_MADE, made_ms)
     counts = packing.ledgers, len(packing.packs), opens, tuple(packing.missing)
     return Made(out, out.stat().st_size, made_ms, *counts, noted)
 
@@ -258,15 +256,8 @@ def _note(home: Home, what: str, at_ms: int) -> bool:
     if not os.access(home.database, os.W_OK):
         return False
     with closing(home_db.open_home_db(home.database)) as db:
-        files.remember(db, what, at_ms)
+        moments.remember(db, what, at_ms)
     return True
-
-
-def moments(home: Home) -> tuple[int, int]:
-    """When the last backup was made, and when one was last shown to restore; 0 for never."""
-    with closing(home_db.open_home_db(home.database, readonly=True)) as db:
-        found = files.remembered(db)
-    return found.get(files.MADE, 0), found.get(files.VERIFIED, 0)
 
 
 # --- opening ------------------------------------------------------------------------------------------
@@ -443,7 +434,7 @@ def note_verified(path: Path, own: bytes) -> bool:
     """Writes down in the home at `path`, if it is that iDAO's, that a backup was shown to restore."""
     try:
         home = Home.open(path)
-        return Dao(home).me == own and _note(home, files.VERIFIED, now_ms())
+        return Dao(home).me == own and _note(home, moments.BACKUP_VERIFIED, now_ms())
     except IdaoError:
         return False
 
@@ -481,7 +472,7 @@ def restore(
     """
     header = inspect(path)
     files.open_with_phrase(header, phrase.backup_key(phrase.seed_from(words)))
-    _require_empty(target)
+    require_empty(target)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         with file_lock(target / "lock", wait_s):
@@ -498,7 +489,8 @@ def restore(
     return restored
 
 
-def _require_empty(target: Path) -> None:
+def require_empty(target: Path) -> None:
+    """`UsageError` for a folder that holds anything but what a restore left that was cut short."""
     if (target / "config.toml").exists():
         raise UsageError(
             f"there is an iDAO here already: '{target}'", hint="name an empty folder with '--home DIR'"

@@ -21,7 +21,7 @@ from idao.ledger import reviews
 from idao.store import documents
 from idao.store.contents import Contents, Intake, Progress
 from idao.store.documents import Documents
-from idao.store.version import StoredFile
+from idao.store.version import Version
 
 if TYPE_CHECKING:
     from idao.assess.report import Assessment
@@ -203,11 +203,12 @@ class Contribution:
         from idao import assess
 
         version = self.contents.open_manifest(intake.ref)
-        files = [
-            assess.AssessFile(f.entry.path, f.entry.size, _content_id(f), f.read)
-            for f in version.all()
-            if f.entry.kind == manifest.FILE
-        ]
+        files, first = [], 0
+        for entry, rows in version.rows():
+            if entry.kind == manifest.FILE:
+                read = _Unread(version, entry.path, entry.size, first, entry.parts).read
+                files.append(assess.AssessFile(entry.path, entry.size, _content_id(rows), read))
+            first += entry.parts
         family = {target.asset, *(a for a, _ in self._parents())}
         earlier = assess.Earlier(
             canonical.unpack(assess.Fingerprint, body)
@@ -251,12 +252,22 @@ class Contribution:
         return reviews.Open(review, salt)
 
 
-def _content_id(file: StoredFile) -> bytes:
+class _Unread:
+    """A file of a version that an assessor may want to read: little, because there is one for each file."""
+
+    __slots__ = ("count", "first", "path", "size", "version")
+
+    def __init__(self, version: Version, path: bytes, size: int, first: int, count: int) -> None:
+        self.version, self.path, self.size, self.first, self.count = version, path, size, first, count
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.version.at(self.path, self.size, self.first, self.count).read(offset, length)
+
+
+def _content_id(rows: bytes) -> bytes:
     """Depends on the contents alone, and is the same for all who read this manifest."""
-    h = blake3()
-    for part in file.parts:
-        h.update(part.id + part.size.to_bytes(8, "big"))
-    return h.digest()
+    parts = manifest.chunk_rows(rows)
+    return blake3(b"".join(p.id + p.size.to_bytes(8, "big") for p in parts)).digest()
 
 
 def name_of(paths: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ from idao.errors import IdaoError, NoHome
 from idao.hall import keeping
 from idao.home import DEFAULTS, Home, now_ms, show_time
 from idao.model import show_id
-from idao.store import home_db
+from idao.store import home_db, moments
 from idao.store.ledger import LedgerStore
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -38,6 +38,9 @@ SKEW_MS = 10 * 60 * 1000
 PYTHON_MIN = (3, 11)
 SQLITE_MIN = (3, 37, 0)
 """The first with strict tables."""
+DAY_MS = 24 * 3600 * 1000
+BACKUP_AGE_MAX_MS = 31 * DAY_MS
+"""A month without a backup is a habit lost."""
 KEY_FILES = ("identity", "next", "validator", "data")
 LIBRARIES = (
     "pynacl",
@@ -267,6 +270,24 @@ def _home_db(path: Path) -> Iterator[Check]:
         yield Check("home.db", FAIL, verdict, "restore it from a backup", facts)
 
 
+def _backup(path: Path) -> Iterator[Check]:
+    known, now = moments.remembered(path / "home.db"), now_ms()
+    made, verified = known.get(moments.BACKUP_MADE), known.get(moments.BACKUP_VERIFIED)
+    facts: dict[str, Any] = {
+        "age_days": None if made is None else (now - made) // DAY_MS,
+        "verified_days": None if verified is None else (now - verified) // DAY_MS,
+    }
+    if made is None:
+        yield Check("backup", WARN, "none was made", "idao backup create -o FILE", facts)
+    elif verified is None:
+        hint = "idao backup verify FILE --phrase-file FILE"
+        yield Check("backup", WARN, f"made {show_time(made)}, never shown to restore", hint, facts)
+    elif now - made > BACKUP_AGE_MAX_MS:
+        yield Check("backup", WARN, f"the last is of {show_time(made)}", "idao backup create -o FILE", facts)
+    else:
+        yield Check("backup", OK, f"made {show_time(made)}, one restored {show_time(verified)}", None, facts)
+
+
 def _outbox(path: Path) -> Iterator[Check]:
     now = now_ms()
     with contextlib.closing(home_db.open_home_db(path / "home.db", readonly=True)) as db:
@@ -321,6 +342,7 @@ _LOOKS: dict[str, Callable[[Path], Iterator[Check]]] = {
     "lock": _lock,
     "home.db": _home_db,
     "outbox": _outbox,
+    "backup": _backup,
     "ledger": _ledger_files,
     "tee": _tee,
 }

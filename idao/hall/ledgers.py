@@ -14,6 +14,7 @@ from idao.home import show_time
 from idao.ledger import accounts
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
+from idao.store import moments
 from idao.store.ledger import LedgerStore
 from idao.store.outbox import Outbox
 
@@ -37,7 +38,8 @@ class Ledgers:
         for path in sorted(dao.home.ledgers_folder.glob("*.db")):
             store = LedgerStore.open(path, readonly=True)
             quorums.append(self._quorum_row(store, str(names.get(path.stem, ""))))
-            balances += self._balances(store)
+            if store.continued_by is None:  # what an ended ledger says of balances is history
+                balances += self._balances(store)
             store.close()
         return {
             "idao": show_id("idao", dao.me),
@@ -60,7 +62,15 @@ class Ledgers:
             "anchored": anchored[0] if anchored else 0,
             "pending": pending,
             "validators": len(validators.validators),
+            **self._standing(store),
         }
+
+    @staticmethod
+    def _standing(store: LedgerStore) -> dict[str, str | None]:
+        """Whether this home may sign here: live, ended, or quarantined as a copy."""
+        after = store.continued_by
+        standing = "ended" if after else "quarantined" if store.quarantined else "live"
+        return {"standing": standing, "continued_by": show_id("quorum", after) if after else None}
 
     def _balances(self, store: LedgerStore) -> list[dict[str, str]]:
         out = []
@@ -81,6 +91,13 @@ class Ledgers:
         if (self._dao.home.keys_folder / "phrase.key").exists():
             needs.append("write down the recovery phrase: idao key phrase")
         needs += [f"{q['pending']} transactions wait in {q['name']}" for q in quorums if q["pending"]]
+        if any(q["standing"] == "quarantined" for q in quorums):
+            needs.append("this home was copied or moved here: to go on, idao quorum recover")
+        known = moments.remembered(self._dao.home.database)
+        if moments.BACKUP_MADE not in known:
+            needs.append("make a backup: idao backup create -o FILE")
+        elif moments.BACKUP_VERIFIED not in known:
+            needs.append("see that your backup can be restored: idao backup verify FILE --phrase-file FILE")
         return needs
 
     # --- log

@@ -257,15 +257,17 @@ class Succession:
         )
 
 
-def recover_here(dao: Dao, words: str) -> list[Continued]:
-    """`idao quorum recover`: ledgers of one's own that were copied or moved go on under new names.
-
-    `NotFound` when there is nothing to do.
-    """
-    seed = phrase.seed_from(words)
+def wanting(dao: Dao) -> list[Path]:
+    """Ledgers of one's own that were copied or moved; only the one of --quorum if that was given. `NotFound`."""
     paths = stranded(dao.home, dao.me)
     if dao.named_quorum:
         paths = [p for p in paths if p == dao.ledger_path()]
     if not paths:
         raise NotFound("no ledger here needs a recovery", hint="see 'idao status'")
-    return [Succession(dao.home, dao.keys(), seed, path, dao.wait_s).run() for path in paths]
+    return paths
+
+
+def recover_here(dao: Dao, words: str) -> list[Continued]:
+    """`idao quorum recover`: those ledgers end, and go on under new names."""
+    seed, keys = phrase.seed_from(words), dao.keys()
+    return [Succession(dao.home, keys, seed, path, dao.wait_s).run() for path in wanting(dao)]

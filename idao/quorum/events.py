@@ -9,7 +9,7 @@ answered by an event at once (below); such answers go into the turn's own queue,
 The turn ends when its queue is empty. All `Sign`, `Persist` and `Commit` effects of a turn are written in
 one database transaction. **The order law:** the transaction is durable before any other effect of the
 turn (`Broadcast`, `Send`, `Serve`, ...) is performed. If it fails, nothing of the turn may be performed and
-the process must end: the machine in memory is ahead of the disk.
+the process must end: the machine in memory is ahead of the disk. The same holds if `step` raises.
 
     def turn(event):
         queue, outward = deque([event]), []
@@ -183,7 +183,9 @@ INVALID must be a function of the block and the state before it: all correct nod
 UNTIMELY, not now: its header names another view than the one it is first proposed in, or its time is ahead of
 our clock by more than is allowed *and* later than its parent's by more than a millisecond (else one fast
 clock, once accepted, would make every honest block after it too early).
-MISMATCH: these bytes are not the block of that hash; other bytes may be.
+MISMATCH: these bytes are not the block of that hash, and others may be: they do not decode, their header has
+another hash, or the txs or the parent's certificate are not those the header names. Only the hash is signed,
+so a relay can change the rest: calling that INVALID would let it halt us.
 """
 
 

@@ -205,7 +205,8 @@ class Machine(Rules):
         if not self._hear(of, signed) or vote.kind == PROPOSE:
             return
         if of.votes.power(vote.kind, vote.view, vote.digest) >= of.quorum_size:
-            self._on_certificate(of, ev.OWN, of.votes.certificate(vote))
+            if vote.digest not in of.certificates.get((vote.kind, vote.view), {}):
+                self._on_certificate(of, ev.OWN, of.votes.certificate(vote))
         elif vote.kind == NULLIFY:
             self._check_nullified(of)
 
@@ -217,7 +218,8 @@ class Machine(Rules):
         if peer != ev.OWN and not of.holds(c, self.verify):
             return
         of.certificates.setdefault((c.vote.kind, c.vote.view), {})[c.vote.digest] = c
-        if not stored:
+        fork = c.vote.kind == FINALIZE and of.decided is not None and of.decided.vote.digest != c.vote.digest
+        if (of is self.h and not stored) or fork:  # Of the height before, only a fork is news to others.
             self._out += [ev.Persist(c), ev.Broadcast(c)]
         for signed in votes_in(c):
             self._hear(of, signed)

@@ -48,8 +48,6 @@ FINAL = sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
 HASH_BYTES = 32
 BOX_BYTES = 32 + sodium.crypto_box_SEALBYTES
 READ_BYTES = 1 << 20
-MADE, VERIFIED = "backup-made", "backup-verified"
-"""Moments that a home remembers."""
 _WRAP = b"idao backup 1"
 _LENGTH = struct.Struct(">I")
 
@@ -307,15 +305,3 @@ def expire_outbox(db: sqlite3.Connection, quorum: bytes) -> int:
         "update outbox set state = 'expired' where quorum = ? and state in ('queued', 'sent')", (quorum,)
     )
     return changed.rowcount
-
-
-# --- moments --------------------------------------------------------------------------------------------
-
-
-def remember(db: sqlite3.Connection, what: str, at_ms: int) -> None:
-    db.execute("insert or replace into moment values (?, ?)", (what, at_ms))
-
-
-def remembered(db: sqlite3.Connection) -> dict[str, int]:
-    """Milliseconds UTC of each moment."""
-    return dict(db.execute("select what, at_ms from moment"))

@@ -16,6 +16,7 @@ from idao.errors import Malformed, NotFound, VerificationFailed
 from idao.manifest import (
     CHUNK_ROW,
     CHUNKS,
+    FILE,
     FILES,
     HOLE,
     PAGE_BYTES,
@@ -247,6 +248,11 @@ class Version:
         """A file by its path, for reading. `NotFound`; a link or folder reads as empty."""
         entry, parts = self.find(path)
         return StoredFile(entry, parts, self._load)
+
+    def at(self, path: bytes, size: int, first: int, count: int) -> StoredFile:
+        """A file whose chunk rows are known to be `first` and the `count` - 1 after it."""
+        entry = FileEntry(path, FILE, 0, size, 0, b"", b"", count, b"")
+        return StoredFile(entry, list(self.chunks(first, count)), self._load)
 
     def all(self) -> Iterator[StoredFile]:
         """Every entry in path order, ready for reading: what an assessor walks over."""
