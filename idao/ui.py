@@ -205,11 +205,14 @@ def progress(what: str) -> Iterator[Progress | None]:
         TextColumn("{task.fields[files]}"),
         console=Console(stderr=True, no_color=not color()),
         transient=True,
+        auto_refresh=False,  # a thread of its own would keep the store from forking its workers
     ) as bar:
         task = bar.add_task(what, total=None, files="")
 
         def update(done: int, total: int, files: int, all_files: int) -> None:
-            bar.update(task, completed=done, total=total or None, files=f"{files}/{all_files} files")
+            bar.update(
+                task, completed=done, total=total or None, files=f"{files}/{all_files} files", refresh=True
+            )
 
         yield update
 
