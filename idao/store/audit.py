@@ -181,7 +181,7 @@ class _Audit:
             fresh.execute(statement)
         expected, found = _schema_of(fresh), _schema_of(self.db)
         fresh.close()
-        for name in sorted(expected | found):
+        for name in sorted(expected | found, key=str):  # damage can make a name a blob
             if expected.get(name) != found.get(name):
                 what = "missing" if name not in found else "differs from what this version makes"
                 self.report.note(f"schema {name}", what)
