@@ -154,3 +154,33 @@ def _leaf(position: Annotated[int, typer.Argument(min=0, help="Position in the l
     """
     data = _dao().ledgers.leaf(position).hex()
     ui.result({"position": position, "leaf": data}, [data])
+
+
+@log.command("table")
+def _table(
+    name: Annotated[str, typer.Argument(help="Table; without one, all are listed.")] = "",
+    csv: Annotated[bool, typer.Option("--csv", help="Rows as CSV instead of JSON Lines.")] = False,
+) -> None:
+    """Export a table of the ledger as JSON Lines or CSV, or list the tables and what their columns mean.
+
+    The file itself is plain SQLite, for any tool that reads it.
+
+    Example: idao log table asset_version --csv
+    """
+    ledgers = _dao().ledgers
+    if not name:
+        found = ledgers.tables()
+        lines = [line for t in found for line in (t["schema"] + ";").split("\n")]
+        ui.result({"tables": found}, lines, quiet=[t["table"] for t in found])
+        return
+    writer: Any = None
+    for row in ledgers.rows(name):
+        if not csv:
+            ui.stream(row, ui.dump(row, compact=True))
+            continue
+        if writer is None:
+            from csv import DictWriter
+
+            writer = DictWriter(sys.stdout, list(row))
+            writer.writeheader()
+        writer.writerow(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from idao.ledger import accounts
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
 from idao.store import moments
-from idao.store.ledger import LedgerStore
+from idao.store.ledger import QUARANTINED, LedgerStore
 from idao.store.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -62,15 +63,9 @@ class Ledgers:
             "anchored": anchored[0] if anchored else 0,
             "pending": pending,
             "validators": len(validators.validators),
-            **self._standing(store),
+            "standing": store.standing,
+            "continued_by": show_id("quorum", store.continued_by) if store.continued_by else None,
         }
-
-    @staticmethod
-    def _standing(store: LedgerStore) -> dict[str, str | None]:
-        """Whether this home may sign here: live, ended, or quarantined as a copy."""
-        after = store.continued_by
-        standing = "ended" if after else "quarantined" if store.quarantined else "live"
-        return {"standing": standing, "continued_by": show_id("quorum", after) if after else None}
 
     def _balances(self, store: LedgerStore) -> list[dict[str, str]]:
         out = []
@@ -91,7 +86,7 @@ class Ledgers:
         if (self._dao.home.keys_folder / "phrase.key").exists():
             needs.append("write down the recovery phrase: idao key phrase")
         needs += [f"{q['pending']} transactions wait in {q['name']}" for q in quorums if q["pending"]]
-        if any(q["standing"] == "quarantined" for q in quorums):
+        if any(q["standing"] == QUARANTINED for q in quorums):
             needs.append("this home was copied or moved here: to go on, idao quorum recover")
         known = moments.remembered(self._dao.home.database)
         if moments.BACKUP_MADE not in known:
@@ -155,6 +150,27 @@ class Ledgers:
 
     def leaf(self, position: int) -> bytes:
         return self._dao.store.leaf(position)
+
+    # --- tables: what any SQL tool would see
+
+    def tables(self) -> list[dict[str, Any]]:
+        """Every table of the ledger file with its number of rows and its schema, comments included."""
+        from sqlite_utils import Database
+
+        db = Database(self._dao.store.db)
+        return [{"table": t.name, "rows": t.count, "schema": t.schema} for t in db.tables]
+
+    def rows(self, table: str) -> Iterator[dict[str, Any]]:
+        """The rows of one table; bytes as hexadecimal."""
+        from sqlite_utils import Database
+
+        db = Database(self._dao.store.db)
+        if table not in db.table_names():
+            near = difflib.get_close_matches(table, db.table_names(), n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "see 'idao log table'"
+            raise NotFound(f"no table '{table}' in the ledger", hint=hint)
+        for row in db.table(table).rows:
+            yield {name: _show(value) for name, value in row.items()}
 
     # --- events
 
