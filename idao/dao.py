@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from idao.hall.ledgers import Ledgers
     from idao.hall.people import People
     from idao.hall.proofs import Proofs
+    from idao.hall.quorums import Quorums
+    from idao.hall.tee import Tee
     from idao.hall.tokens import Tokens
 
 VALID_MS = 7 * 24 * 3600 * 1000
@@ -124,6 +126,18 @@ class Dao:
         from idao.hall.ledgers import Ledgers
 
         return Ledgers(self)
+
+    @cached_property
+    def tee(self) -> Tee:
+        from idao.hall.tee import Tee
+
+        return Tee(self)
+
+    @cached_property
+    def quorums(self) -> Quorums:
+        from idao.hall.quorums import Quorums
+
+        return Quorums(self)
 
     # --- who and where
 

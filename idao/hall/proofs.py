@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from idao import manifest, proof
 from idao.crypto import canonical, note, statetree
 from idao.errors import Malformed, NotFound, UsageError, VerificationFailed
 from idao.frozen import frozen
-from idao.ledger import assets, dats, genesis, reviews
+from idao.ledger import assets, attest, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 
 BLOCK = 1024 * 1024
 """Bytes read of a file at once."""
-REQUIREMENTS = ("trusted", "independent:N", "reviews:N")
+REQUIREMENTS = ("trusted", "independent:N", "reviews:N", "tee:N", "tee-measured:N", "tee-VENDOR:N")
+LEVELS = ("simulated", "tpm-unrooted", "tpm-rooted", "tee", "tee-measured")
+"""As `tee.result.LEVELS`, which is loaded with evidence only."""
 DAY_MS = 24 * 3600 * 1000
 UNBONDING_DAYS = 14
 """Beyond this age of the oldest set relied on, its members may have nothing left to lose."""
@@ -65,7 +68,7 @@ class Proofs:
             subject=subject,
             records=shown,
             files=disclosed,
-            attestations=(),
+            attestations=self._backings(signed, checkpoint),
             witnesses=(),
             timestamps=(),
         )
@@ -102,6 +105,14 @@ class Proofs:
             if receipt.ok and any((c.table, c.key) == wanted for c in receipt.changed):
                 return position, receipt
         raise NotFound("the receipt of what is to be proven is not on the ledger")
+
+    def _backings(self, signed: note.Note, checkpoint: note.Checkpoint) -> tuple[bytes, ...]:
+        """Evidence of the cosigners, if any has some: most ledgers have none, and load nothing for it."""
+        dao = self._dao
+        if next(dao.state().scan(attest.Attestation), None) is None:
+            return ()
+        _, validators = dao.store.validators(checkpoint.height)
+        return dao.tee.backings(signed, validators, dao.store.header(checkpoint.height).time_ms)
 
     def _show(self, rec: Any) -> proof.Shown:
         table, key = table_of(type(rec)), key_of(rec)
@@ -151,13 +162,17 @@ class Demands:
 
     trust: Sequence[str] = ()
     require: Sequence[str] = ()
+    tee_policy: str = "strict"
+    """A built-in TEE policy, or a file of one: what evidence of cosigners counts."""
 
 
 def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
     """Judges a proof, the given files, and the demands. `UsageError` for a demand that cannot be read."""
     _check_demands(demands.require)
     named = [(name, _read_trust(name)) for name in demands.trust]
-    verdict = proof.judge(data)
+    judge = _Evidence(demands.tee_policy)
+    verdict = proof.judge(data, judge)
+    judge.check_minimum(verdict)
     for given in files:
         _check_given(verdict, given)
     trusted = _judge_trust(verdict, named)
@@ -175,7 +190,7 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
             "power": judged.power,
             "required_power": judged.required_power,
             "independent": verdict.independent,
-            "attested": 0,
+            "attested": sum(1 for a in verdict.attested if a.accepted),
         }
     return {
         "ok": verdict.ok,
@@ -183,6 +198,7 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
         "subject": verdict.subject,
         "anchor": anchored,
         "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks],
+        "attestations": judge.shown(verdict),
         "warnings": _warnings(verdict, now_ms),
         "independent_reviews": verdict.reviews,
         "time_ms": verdict.time_ms,
@@ -192,8 +208,71 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
 def _check_demands(require: Sequence[str]) -> None:
     for demand in require:
         name, _, number = demand.partition(":")
-        if demand != "trusted" and not (name in ("independent", "reviews") and number.isdigit()):
+        counted = name in ("independent", "reviews", *LEVELS) or name.startswith("tee-")
+        if demand != "trusted" and not (counted and number.isascii() and number.isdigit() and _known(name)):
             raise UsageError(f"cannot require '{demand}'", hint=f"one of: {', '.join(REQUIREMENTS)}")
+
+
+def _known(name: str) -> bool:
+    """Whether there is such a thing to require; the vendors stand in a room that most proofs do not need."""
+    if not name.startswith("tee-") or name in LEVELS:
+        return True
+    from idao.hall.tee import KINDS, VENDORS
+
+    return name.removeprefix("tee-") in (*VENDORS, *KINDS)
+
+
+class _Evidence:
+    """Judges the evidence of a proof's cosigners under the policy named, which is read at once."""
+
+    def __init__(self, named: str) -> None:
+        self._policy: Any = None
+        if named != "strict":
+            self._load(named)
+
+    def _load(self, named: str = "strict") -> None:
+        from idao.hall import tee
+
+        self._policy = tee.read_policy(named)
+        self._judge = tee.appraiser(self._policy)
+
+    def __call__(self, *asked: Any) -> Any:
+        if self._policy is None:
+            self._load()
+        return self._judge(*asked)
+
+    def check_minimum(self, verdict: proof.Verdict) -> None:
+        """A policy may ask for a number of backed cosigners by itself."""
+        needed = self._policy.min_backed if self._policy is not None else 0
+        have = sum(1 for a in verdict.attested if a.accepted)
+        if needed:
+            verdict.check("tee policy", lambda: _enough("backed cosigners", have, needed))
+
+    @staticmethod
+    def shown(verdict: proof.Verdict) -> list[dict[str, Any]]:
+        if not verdict.attested:
+            return []
+        from idao.hall.tee import show_attested
+
+        return [show_attested(a) for a in verdict.attested]
+
+
+def _enough(what: str, have: int, needed: int) -> str:
+    if have < needed:
+        raise VerificationFailed(f"{what} is required; found {have}")
+    return f"{have} of {needed}"
+
+
+def _backed(verdict: proof.Verdict, name: str) -> int:
+    """Cosigners whose accepted evidence is at least of a level, or of a vendor or kind at level tee."""
+    accepted = [a for a in verdict.attested if a.accepted and a.level in LEVELS]
+    if name in LEVELS:
+        return sum(1 for a in accepted if LEVELS.index(a.level) >= LEVELS.index(name))
+    from idao.hall.tee import vendor_of
+
+    wanted = name.removeprefix("tee-")
+    hardware = [a for a in accepted if a.level in ("tee", "tee-measured")]
+    return sum(1 for a in hardware if wanted in (a.result.kind, vendor_of(a.result.kind)))
 
 
 def _read_trust(named: str) -> bytes | note.Checkpoint:
@@ -248,15 +327,9 @@ def _vouches(verdict: proof.Verdict, named: str, known: bytes | note.Checkpoint)
 def _judge_requirements(verdict: proof.Verdict, require: Sequence[str], trusted: bool) -> None:
     for demand in require:
         name, _, number = demand.partition(":")
-        have = {"independent": verdict.independent, "reviews": verdict.reviews}.get(name, int(trusted))
-        needed = int(number or 1)
-
-        def rule(have: int = have, needed: int = needed, demand: str = demand) -> str:
-            if have < needed:
-                raise VerificationFailed(f"{demand} is required; found {have}")
-            return f"{have} of {needed}"
-
-        verdict.check(f"require {demand}", rule)
+        have = {"independent": verdict.independent, "reviews": verdict.reviews, "trusted": int(trusted)}
+        found = have[name] if name in have else _backed(verdict, name)
+        verdict.check(f"require {demand}", partial(_enough, demand, found, int(number or 1)))
 
 
 def _warnings(verdict: proof.Verdict, now_ms: int) -> list[str]:
@@ -268,6 +341,11 @@ def _warnings(verdict: proof.Verdict, now_ms: int) -> list[str]:
         out.append(f"relies on the validators of genesis, {days} days old: name a later checkpoint")
     if verdict.time_ms > now_ms:
         out.append("its block is later than this machine's clock")
+    for one in verdict.attested:
+        who = show_id("idao", one.validator)
+        out += [f"{who}: {w}" for w in one.result.warnings]
+        if not one.accepted:
+            out.append(f"{who}: its evidence of trusted hardware does not count ({one.reason})")
     return out
 
 

@@ -28,7 +28,7 @@ OWN_REASONS = ("evidence", "expired")
 """Beside the verifier's: the record names other evidence; the claims on the ledger have ended."""
 
 Appraiser = Callable[[bytes, Sequence[bytes], "Expected", int], "AttestationResult"]
-"""(evidence, collateral files, what it must back, time in ms UTC) -> judgement. Never raises for bad input."""
+"""(evidence, collateral files, what it must back, time in ms UTC) -> judgement; never raises."""
 
 
 @frozen

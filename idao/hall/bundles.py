@@ -1,0 +1,126 @@
+"""The collateral that a home keeps: bundles as files named by their hash, in `tee/` of the home."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from idao.errors import Malformed, NotFound, UsageError
+from idao.frozen import frozen
+from idao.home import now_ms, show_time, write_file
+from idao.model import PREFIX_MIN
+from idao.tee import collateral
+from idao.tee.given import FILE_BYTES_MAX
+
+LAST = "evidence"
+"""The newest evidence that this machine made: what `update` fetches collateral for."""
+SUFFIX = ".bundle"
+TIME_MS_MAX = 253_402_300_799_999
+"""Last moment of the year 9999: certificates that never end go past it."""
+
+
+@frozen
+class Kept:
+    """A bundle of this home with its bytes."""
+
+    name: bytes
+    data: bytes
+    bundle: collateral.Bundle
+
+
+def folder(home: Path) -> Path:
+    return home / "tee"
+
+
+def read_file(path: Path) -> bytes:
+    """A file of evidence, collateral or a key. Refused when it is missing or larger than any real one."""
+    try:
+        with path.open("rb") as f:
+            data = f.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        raise NotFound(f"no such file: '{path}'") from None
+    except OSError as e:
+        raise UsageError(f"cannot read '{path}': {e.strerror}") from e
+    if len(data) > FILE_BYTES_MAX:
+        raise Malformed(f"'{path}' is larger than any evidence or collateral", code="too-large")
+    return data
+
+
+def read_files(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
+    """(name, bytes) of files; of a folder, all that is in it, by name."""
+    out = []
+    for path in paths:
+        inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        out += [(one.name, read_file(one)) for one in inside]
+    return out
+
+
+def keep(home: Path, bundle: collateral.Bundle) -> Path:
+    path = folder(home) / f"{bundle.digest.hex()}{SUFFIX}"
+    write_file(path, collateral.dump(bundle), 0o644)
+    return path
+
+
+def listed(home: Path) -> list[Kept]:
+    """All that are kept, newest first."""
+    out = []
+    for path in sorted(folder(home).glob(f"*{SUFFIX}")):
+        data = read_file(path)
+        bundle = collateral.load(data)
+        out.append(Kept(bundle.digest, data, bundle))
+    return sorted(out, key=lambda k: (-k.bundle.fetched_ms, k.name))
+
+
+def find(home: Path, name: bytes) -> bytes | None:
+    """The bytes of the bundle of that name, if it is kept."""
+    path = folder(home) / f"{name.hex()}{SUFFIX}"
+    return read_file(path) if path.is_file() else None
+
+
+def named(home: Path, text: str) -> Kept:
+    """A kept bundle by the beginning of its name (hex); empty text is the newest."""
+    found = [k for k in listed(home) if k.name.hex().startswith(text)]
+    if not found or (text and len(text) < PREFIX_MIN):
+        raise NotFound(f"no collateral '{text}' here", hint="see 'idao tee collateral show'")
+    if text and len(found) > 1:
+        raise NotFound(f"more than one bundle answers to '{text}'", hint="give more of its name")
+    return found[0]
+
+
+def take_in(home: Path, files: Sequence[tuple[str, bytes]], kind: str) -> list[collateral.Bundle]:
+    """Keeps bundle files as they are, and makes one bundle of all others."""
+    made = [collateral.load(data) for _, data in files if collateral.looks_like(data)]
+    rest = [(name[:64], data) for name, data in files if not collateral.looks_like(data)]
+    if rest:
+        made.append(collateral.make(kind, rest, fetched_ms=now_ms(), source="import"))
+    for bundle in made:
+        keep(home, bundle)
+    return made
+
+
+def show(bundle: collateral.Bundle, at_ms: int) -> dict[str, Any]:
+    """As JSON: its window, and each thing in it."""
+    return {
+        "collateral": bundle.digest.hex(),
+        "kind": bundle.kind,
+        "source": bundle.source,
+        "fetched": show_ms(bundle.fetched_ms),
+        "not_before": show_ms(bundle.not_before_ms),
+        "not_after": show_ms(bundle.not_after_ms),
+        "valid": bundle.not_before_ms <= at_ms <= bundle.not_after_ms,
+        "parts": [
+            {
+                "name": row.name,
+                "not_before": show_ms(row.not_before_ms),
+                "not_after": show_ms(row.not_after_ms),
+                "valid": row.valid,
+            }
+            for row in collateral.show(bundle, at_ms)
+        ],
+    }
+
+
+def show_ms(ms: int | None) -> str | None:
+    """RFC 3339, or None for no time or one past what that can write."""
+    return show_time(ms) if ms is not None and 0 <= ms <= TIME_MS_MAX else None
