@@ -5,6 +5,7 @@ value finalized). Liars sign everything at any time, so 3 − liars correct vote
 validator may act on any certificate that exists, or not, at any time: this covers every order of delivery,
 every leader and every time-out. What a proposal is justified by is asked of the real `Height.justification`.
 
+A validator is a set of facts, five bits a view: notarized x or y, nullified, finalized x or y.
 States are counted up to renaming of the validators and of the two values, which the rules cannot tell apart.
 """
 
@@ -14,93 +15,117 @@ from collections.abc import Iterator
 from functools import cache
 
 from idao.crypto.certificates import make_certificate
-from idao.model import FINALIZE, NOTARIZE, NULLIFY, SLOT_OF, SignedVote, Vote
+from idao.model import NOTARIZE, NULLIFY, SignedVote, Vote
 from idao.quorum.height import Height
 
 from .tokens import Keys
 
-NULL = 3
-"""In slot T; 1 and 2 are the values, 0 is empty."""
-SWAP = (0, 2, 1, 3)
-Node = tuple[int, ...]
-"""N and T of view 0, N and T of view 1, ..."""
-State = tuple[Node, ...]
+NX, NY, NULL, FX, FY = 1, 2, 4, 8, 16
+BITS = 5
+State = tuple[int, ...]
+"""The facts of each correct validator, sorted."""
 KEYS = Keys((1, 1, 1, 1), real=False)
-DIGEST = {1: b"x" * 32, 2: b"y" * 32}
+DIGEST = {NX: b"x" * 32, NY: b"y" * 32}
 
 
 class Unsafe(Exception):
     def __init__(self, steps: int, state: State) -> None:
-        super().__init__(f"two values are final after {steps} steps: {state}")
+        super().__init__(f"two values are final after {steps} steps: {[bin(n) for n in state]}")
         self.steps = steps
 
 
 @cache
-def justified(certificates: frozenset[tuple[int, int, int]], view: int, value: int) -> bool:
-    """By the code of the machine, on the certificates (kind, view, value) that exist."""
+def swapped(node: int) -> int:
+    """The same facts with x and y exchanged."""
+    out, view = 0, 0
+    while node >> (BITS * view):
+        facts = node >> (BITS * view) & 31
+        other = facts & NULL
+        for a, b in ((NX, NY), (NY, NX), (FX, FY), (FY, FX)):
+            other |= b if facts & a else 0
+        out |= other << (BITS * view)
+        view += 1
+    return out
+
+
+def certified(state: State) -> int:
+    """The facts that enough correct validators share for a certificate, liars helping."""
+    if len(state) == 2:
+        return state[0] | state[1]
+    a, b, c = state
+    return a & b | a & c | b & c
+
+
+@cache
+def allowed(certificates: int, views: int, broken: str) -> int:
+    """The notarize facts that are justified, by the code of the machine."""
     height = Height(1, KEYS.validators, 0)
-    for kind, at, of in certificates:
-        digest = b"" if kind == NULLIFY else DIGEST[of]
-        vote = Vote(kind, bytes(32), 1, at, digest)
-        votes = [SignedVote(vote, i, bytes(64)) for i in range(3)]
-        height.certificates.setdefault((kind, at), {})[digest] = make_certificate(
-            vote, votes, KEYS.validators
-        )
-    return height.justification(view, DIGEST[value]) is not None
+    for view in range(views):
+        facts = certificates >> (BITS * view) & 31
+        if broken == "gap" and view < views - 2:
+            facts |= NULL
+        for fact, kind, digest in (
+            (NX, NOTARIZE, DIGEST[NX]),
+            (NY, NOTARIZE, DIGEST[NY]),
+            (NULL, NULLIFY, b""),
+        ):
+            if facts & fact:
+                vote = Vote(kind, bytes(32), 1, view, digest)
+                votes = [SignedVote(vote, i, bytes(64)) for i in range(3)]
+                made = make_certificate(vote, votes, KEYS.validators)
+                height.certificates.setdefault((kind, view), {})[digest] = made
+    found = 0
+    for view in range(views):
+        for fact, digest in DIGEST.items():
+            if broken == "justification" or height.justification(view, digest) is not None:
+                found |= fact << (BITS * view)
+    return found
 
 
-def certificates(state: State, views: int) -> frozenset[tuple[int, int, int]]:
-    found, enough = [], len(state) - 1
-    for v in range(views):
-        ns, ts = [n[2 * v] for n in state], [n[2 * v + 1] for n in state]
-        found += [(NOTARIZE, v, x) for x in (1, 2) if ns.count(x) >= enough]
-        found += [(FINALIZE, v, x) for x in (1, 2) if ts.count(x) >= enough]
-        if ts.count(NULL) >= enough:
-            found.append((NULLIFY, v, 0))
-    return frozenset(found)
+@cache
+def votes(node: int, certificates: int, views: int, broken: str) -> tuple[int, ...]:
+    """What a validator of these facts may sign next, one fact each."""
+    may = 0
+    justified = allowed(certificates, views, broken)
+    for view in range(views):
+        shift = BITS * view
+        facts = node >> shift & 31
+        if not facts & (NX | NY):
+            may |= justified & (NX | NY) << shift
+        if not facts & (NULL | FX | FY):
+            may |= NULL << shift
+        if not facts & (NULL | FX | FY) or (broken == "slot" and not facts & (FX | FY)):
+            may |= (certificates >> shift & (NX | NY)) << 3 + shift
+    return tuple(1 << i for i in range(BITS * views) if may >> i & 1)
 
 
-def forked(certs: frozenset[tuple[int, int, int]]) -> bool:
-    return len({x for kind, _, x in certs if kind == FINALIZE}) > 1
+@cache
+def forked(certificates: int) -> bool:
+    finalized = 0
+    while certificates:
+        finalized |= certificates & (FX | FY)
+        certificates >>= BITS
+    return finalized == FX | FY
 
 
-def convicting(certs: frozenset[tuple[int, int, int]]) -> bool:
-    """Whether two certificates of one view conflict: those who signed both are guilty."""
-    return any(
-        a != b and v == w and SLOT_OF[a] == SLOT_OF[b] for a, v, _ in certs for b, w, _ in certs
-    ) or any(a == b and v == w and x != y for a, v, x in certs for b, w, y in certs)
+@cache
+def convicting(certificates: int) -> bool:
+    """Whether two certificates of one slot of one view conflict: those who signed both are guilty."""
+    while certificates:
+        n, t = certificates & (NX | NY), certificates & (NULL | FX | FY)
+        if n.bit_count() > 1 or t.bit_count() > 1:
+            return True
+        certificates >>= BITS
+    return False
 
 
-def steps(state: State, views: int, broken: str) -> Iterator[State]:
-    """Each vote that some correct validator may sign next."""
-    certs = certificates(state, views)
+def following(state: State, views: int, broken: str) -> Iterator[State]:
+    certificates = certified(state)
     for i, node in enumerate(state):
-        if i and node == state[i - 1]:
-            continue  # The same by symmetry.
-        for v in range(views):
-            options = []
-            if not node[2 * v]:
-                options += [
-                    (2 * v, x) for x in (1, 2) if broken == "justification" or _allowed(certs, v, x, broken)
-                ]
-            if not node[2 * v + 1]:
-                options.append((2 * v + 1, NULL))
-            if not node[2 * v + 1] or (broken == "slot" and node[2 * v + 1] == NULL):
-                options += [(2 * v + 1, x) for x in (1, 2) if (NOTARIZE, v, x) in certs]
-            for slot, value in options:
-                changed = (*node[:slot], value, *node[slot + 1 :])
-                yield canonical((*state[:i], changed, *state[i + 1 :]))
-
-
-def _allowed(certs: frozenset[tuple[int, int, int]], view: int, value: int, broken: str) -> bool:
-    if broken == "gap":
-        certs = certs | {(NULLIFY, v, 0) for v in range(view - 1)}
-    return justified(certs, view, value)
-
-
-def canonical(state: State) -> State:
-    swapped = tuple(sorted(tuple(SWAP[x] for x in node) for node in state))
-    return min(tuple(sorted(state)), swapped)
+        rest = (*state[:i], *state[i + 1 :])
+        for fact in votes(node, certificates, views, broken):
+            after = tuple(sorted((*rest, node | fact)))
+            yield min(after, tuple(sorted(map(swapped, after))))
 
 
 def explore(views: int = 2, broken: str = "", liars: int = 1) -> int:
@@ -108,18 +133,15 @@ def explore(views: int = 2, broken: str = "", liars: int = 1) -> int:
 
     Two liars may fork; then it raises if a fork does not convict.
     """
-    first: State = ((0,) * (2 * views),) * (4 - liars)
-    seen, layer, depth = {first}, [first], 0
+    first: State = (0,) * (4 - liars)
+    seen, layer, depth = {first}, {first}, 0
     while layer:
         depth += 1
-        following = []
-        for state in layer:
-            for after in steps(state, views, broken):
-                if after not in seen:
-                    certs = certificates(after, views)
-                    if forked(certs) and not (liars > 1 and convicting(certs)):
-                        raise Unsafe(depth, after)
-                    seen.add(after)
-                    following.append(after)
-        layer = following
+        fresh = {after for state in layer for after in following(state, views, broken)} - seen
+        for state in fresh:
+            certificates = certified(state)
+            if forked(certificates) and not (liars > 1 and convicting(certificates)):
+                raise Unsafe(depth, state)
+        seen |= fresh
+        layer = fresh
     return len(seen)
