@@ -1,1 +1,1 @@
-"""."""
+"""The only loop: where agreement meets the ledger."""

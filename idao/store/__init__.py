@@ -1,1 +1,1 @@
-"""."""
+"""SQLite and sealed contents on disk. Only this package writes SQL."""
