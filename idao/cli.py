@@ -192,9 +192,12 @@ def _each(word: str, args: list[str]) -> int:
     )
     if at is None:
         return _invoke(word, args)
+    from idao import ui
+
     ids = [line.strip() for line in sys.stdin if line.strip()]
     if not ids:
         raise UsageError("no ids on standard input")
+    ui.options.compact = len(ids) > 1
     codes = [_invoke(word, [*args[:at], one, *args[at + 1 :]]) for one in ids]
     return next((c for c in codes if c), 0)
 

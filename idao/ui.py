@@ -33,6 +33,8 @@ class Options:
     wait: float | None = None
     dry_run: bool = False
     passphrase_file: str | None = None
+    compact: bool = False
+    """Whether each JSON object takes one line, because several follow each other."""
     flags: frozenset[str] = frozenset()
     """Which of these came as flags, not from the environment."""
 
@@ -68,7 +70,7 @@ def result(
     """
     ids = [ids] if isinstance(ids, str) else list(ids)
     if options.json:
-        write_text(dump(data))
+        write_text(dump(data, compact=options.compact))
     elif options.quiet:
         for one in quiet or ids:
             write(one)

@@ -198,6 +198,33 @@ def test_names_from_elsewhere_cannot_drive_the_terminal(world: World) -> None:
     refused(ran, 4, "\\x1b[31mred\\x0aidao")
 
 
+def test_several_ids_give_json_lines(plain: World) -> None:
+    several = "\n".join([plain.ids["dat"], plain.ids["dat2"]])
+    ran = run("dat", "show", "-", "--json", home=plain.home, stdin=several)
+    assert [json.loads(line)["dat"] for line in ran.out.splitlines()] == several.split()
+
+
+def test_nothing_found_is_said_in_json_too(tmp_path: Path) -> None:
+    must("init", "--no-passphrase", "--name", "new", home=tmp_path)
+    for command in ("asset", "class", "dat", "proposal", "name", "log"):
+        ran = must(command, "list", "--json", home=tmp_path)
+        check(f"{command} list", ran)
+        assert list(ran.json.values()) == [[]]
+    assert must("events", "--json", home=tmp_path).out == ""
+    refused(run("log", "checkpoint", home=tmp_path), 4, "nothing is anchored yet")
+
+
+@pytest.mark.slow
+def test_the_demo_tells_its_story(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "idao", "demo", "--json"]
+    environment = {**os.environ, "IDAO_HOME": str(tmp_path / "none")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    ran = Ran(done.returncode, done.stdout, done.stderr)
+    assert ran.code == 0 and ran.json["ok"]
+    check("demo", ran)
+    assert not (tmp_path / "none").exists()
+
+
 # --- errors -----------------------------------------------------------------------------------------
 
 
