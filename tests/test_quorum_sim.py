@@ -116,6 +116,17 @@ def test_peer_29_rolled_back_home_stays_silent_long_enough() -> None:
         World(plan).run()
 
 
+def test_peer_43_a_copied_home_stops_itself() -> None:
+    """Two processes with one key: the quorum goes on, and they stop before they do much harm."""
+    stopped = 0
+    for seed in range(20):
+        plan = Plan(seed, txs=6, gap_ms=300, spread_ms=400, liars={seed % 4: "Copy"}, calm=Weather((1, 40)))
+        world = World(plan)
+        world.run()
+        stopped += any(n.halts for n in world.copies[seed % 4])
+    assert stopped > 10, "two that always do the same at once do no harm, and notice nothing"
+
+
 # --- the test of the tests ----------------------------------------------------------------------------
 
 

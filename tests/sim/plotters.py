@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate
 from idao.quorum import events as ev
 from idao.quorum.height import Height
@@ -119,4 +121,18 @@ class SteadyTwin(Twin):
         return (honest.index(other) % 2 == 1) == self.second
 
 
-ALL_LIARS: dict[str, type[Liar]] = {**LIARS, **{c.__name__: c for c in (Schemer, Unheard, Twin, SteadyTwin)}}
+class Copy(Liar):
+    """A copied home: two honest processes with one key, who hear the same and must notice."""
+
+    sin = "copied home"
+
+    @classmethod
+    def copies_of(cls, world: World, index: int) -> list[Node]:
+        return [cls(world, index), cls(world, index)]
+
+    def make_machine(self) -> Any:
+        return self.world.machine_class(self.world.quorum, self.validator.key, self.world.keys.verify)
+
+
+PLOTTERS = (Schemer, Unheard, Twin, SteadyTwin, Copy)
+ALL_LIARS: dict[str, type[Liar]] = LIARS | {c.__name__: c for c in PLOTTERS}
