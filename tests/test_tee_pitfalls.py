@@ -500,3 +500,87 @@ def test_padding_is_cut_and_anything_else_refused() -> None:
     assert case.judge(evidence=raw).accepted
     assert case.judge(evidence=raw + bytes(300)).accepted
     assert case.judge(evidence=raw + b"x").reason == "trailing"
+
+
+def test_runtime_data_are_those_of_the_report() -> None:
+    import base64
+
+    case = cases()["az-snp-1"]
+    policy = relaxed(STRICT, kinds=("azure-snp",), amd_products=("milan",))
+    assert case.judge(policy).accepted
+    value = json.loads(case.evidence)
+    hcl = base64.urlsafe_b64decode(value["hcl_report"] + "==")
+    changed = hcl.replace(b'"secure-boot":true', b'"secure-boot":null')
+    assert changed != hcl and len(changed) == len(hcl)
+    value["hcl_report"] = base64.urlsafe_b64encode(changed).decode()
+    assert case.judge(policy, evidence=json.dumps(value).encode()).reason == "binding"
+
+
+def test_a_beacon_from_the_future_or_the_past_is_stale() -> None:
+    for at in (NOW + DAY, NOW - DAY - 1):
+        expected = replace(EXPECTED, beacons=((b"n" * 32, at),))
+        assert own(claims(not_after_ms=NOW + 1), expected).reason == "stale"
+
+
+def test_a_kind_that_the_policy_does_not_name_is_refused() -> None:
+    result = cases()["tdx-1"].judge(relaxed(STRICT, kinds=("sev-snp",)))
+    assert (result.accepted, result.reason, result.level) == (False, "kind", "none")
+
+
+def test_two_verifiers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dcap_qvl
+
+    class Claims:
+        def to_json(self) -> str:
+            return json.dumps({"tcb": {"status": "SWHardeningNeeded", "advisory_ids": []}})
+
+    class Verifier:
+        def verify_with_policy(self, *_: object) -> Claims:
+            return Claims()
+
+    monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
+    assert cases()["tdx-1"].judge().reason == "verifiers-disagree"
+
+
+def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dcap_qvl
+
+    class Panic(BaseException):
+        pass
+
+    class Verifier:
+        def verify_with_policy(self, *_: object) -> None:
+            raise Panic("index out of bounds")
+
+    monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
+    assert cases()["tdx-1"].judge().reason == "verifiers-disagree"
+
+
+SIGNED_FLAWS = (
+    *("revoked-pck", "revoked-ca", "revoked-signer", "foreign-root", "crl-foreign", "tcb-reformatted"),
+    *("qe-tampered", "key-unbound", "quote-unsigned"),
+)
+
+
+@pytest.mark.parametrize("flaw", ["", *SIGNED_FLAWS])
+def test_own_checks_of_signatures_stand_alone(flaw: str) -> None:
+    """They are the only ones for Azure's TDX."""
+    from idao.tee import dcap
+    from idao.tee.intel import read_collateral
+    from idao.tee.result import Findings
+
+    e, found = simulator.intel(NOW, bytes(64), [flaw] if flaw else []), Findings("tdx")
+    dcap.check_signatures(found, quote.parse(e.evidence), read_collateral(e.files[0]), NOW, roots.SIMULATED)
+    assert found.ok == (not flaw)
+
+
+@pytest.mark.parametrize("name", [n for n in cases() if n.startswith(("sgx", "tdx"))])
+def test_own_checks_agree_on_real_quotes(name: str) -> None:
+    from idao.tee import dcap
+    from idao.tee.intel import read_collateral
+    from idao.tee.result import Findings
+
+    case, found = cases()[name], Findings("tdx")
+    q = quote.parse(binary(case))
+    dcap.check_signatures(found, q, read_collateral(case.files[0]), case.at, roots.VENDORS)
+    assert found.ok == (name != "tdx-1-expired")
