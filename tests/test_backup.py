@@ -11,7 +11,7 @@ import pytest
 
 from idao.dao import Dao
 from idao.errors import IdaoError, Locked, NotFound, Refused, UsageError, VerificationFailed
-from idao.hall import backup, founding, recovery
+from idao.hall import backup, founding, packing, recovery
 from idao.hall.backup import Opener
 from idao.hall.contribute import Wish
 from idao.model import show_id
@@ -26,8 +26,8 @@ def words_of(dao: Dao) -> str:
     return dao.keyring.phrase()
 
 
-def make(dao: Dao, out: Path, **more: Any) -> backup.Made:
-    return backup.create(dao, out, **{"with_passphrase": False, **more})
+def make(dao: Dao, out: Path, **more: Any) -> packing.Made:
+    return packing.create(dao, out, **{"with_passphrase": False, **more})
 
 
 @pytest.fixture

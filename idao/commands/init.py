@@ -91,7 +91,9 @@ def _status() -> None:
     )
     for q in data["quorums"]:
         if q["standing"] == "ended":
-            lines.append(f"{q['name'] or q['quorum']} ended at height {q['height']}, continued by {q['continued_by']}")
+            lines.append(
+                f"{q['name'] or q['quorum']} ended at height {q['height']}, continued by {q['continued_by']}"
+            )
         elif q["standing"] == "quarantined":
             lines.append(f"{q['name'] or q['quorum']} is a copy: nothing is signed in it")
     lines += [f"balance  {b['value']} {b['unit_name']}" for b in data["balances"]]

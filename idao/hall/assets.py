@@ -91,6 +91,7 @@ class Assets:
         from idao.hall.contribute import Contribution, checked
 
         wish = checked(wish)
+        self.dao.store.require_live()  # before hours of taking in
         if self.dao.pending():
             self.dao.settle()
         with self.opened(write=True) as (contents, docs):

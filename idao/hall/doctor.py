@@ -25,7 +25,7 @@ from idao.hall import keeping
 from idao.home import DEFAULTS, Home, now_ms, show_time
 from idao.model import show_id
 from idao.store import home_db, moments
-from idao.store.ledger import LedgerStore
+from idao.store.ledger import QUARANTINED, LedgerStore
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 DISK_FAIL_BYTES = 32 << 20
@@ -323,13 +323,19 @@ def _ledger(number: int, file: Path) -> Iterator[Check]:
         verdict, height = _quick_check(store.db), store.height
         version = store.db.execute("pragma user_version").fetchone()[0]
         name = show_id("quorum", store.chain.quorum)
+        standing = store.standing
     facts = {"format": version, "height": height, "bytes": file.stat().st_size, "sound": verdict == "ok"}
+    facts["standing"] = standing
     if verdict != "ok":
         yield Check(
             f"ledger {number}", FAIL, f"{name}: {verdict}", "see 'idao audit', then restore a backup", facts
         )
+    elif standing == QUARANTINED:
+        what = f"{name} was copied or moved here: nothing is signed in it"
+        yield Check(f"ledger {number}", WARN, what, "idao quorum recover", facts)
     else:
-        yield Check(f"ledger {number}", OK, f"{name}, height {height}, format {version}", None, facts)
+        what = f"{name}, height {height}, format {version}, {standing}"
+        yield Check(f"ledger {number}", OK, what, None, facts)
 
 
 _LOOKS: dict[str, Callable[[Path], Iterator[Check]]] = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from idao.crypto import canonical, note, phrase
 from idao.crypto.keys import Signer
 from idao.dao import Dao
-from idao.errors import NotFound, Refused, UsageError
+from idao.errors import Refused, UsageError
 from idao.frozen import frozen
 from idao.hall.founding import FIRST_STAKE, NAME_MAX
 from idao.home import Home, Keys, entropy, now_ms
@@ -82,16 +83,23 @@ def alone(store: LedgerStore, me: bytes) -> bool:
     return [v.idao for v in validators.validators] == [me]
 
 
-def stranded(home: Home, me: bytes) -> list[Path]:
-    """Ledgers of quorums of one that can go on only under a new name."""
+def going_on(home: Home, me: bytes) -> list[Path]:
+    """Ledgers of quorums of one that have not ended."""
     found = []
     for path in sorted(home.ledgers_folder.glob("*.db")):
-        store = LedgerStore.open(path, readonly=True)
-        try:
-            if store.continued_by is None and store.quarantined and alone(store, me):
+        with closing(LedgerStore.open(path, readonly=True)) as store:
+            if store.continued_by is None and alone(store, me):
                 found.append(path)
-        finally:
-            store.close()
+    return found
+
+
+def stranded(home: Home, me: bytes) -> list[Path]:
+    """Those of them that can go on only under a new name."""
+    found = []
+    for path in going_on(home, me):
+        with closing(LedgerStore.open(path, readonly=True)) as store:
+            if store.quarantined:
+                found.append(path)
     return found
 
 
@@ -258,13 +266,9 @@ class Succession:
 
 
 def wanting(dao: Dao) -> list[Path]:
-    """Ledgers of one's own that were copied or moved; only the one of --quorum if that was given. `NotFound`."""
+    """Own ledgers that were copied or moved here; only the one of --quorum if that was given."""
     paths = stranded(dao.home, dao.me)
-    if dao.named_quorum:
-        paths = [p for p in paths if p == dao.ledger_path()]
-    if not paths:
-        raise NotFound("no ledger here needs a recovery", hint="see 'idao status'")
-    return paths
+    return [p for p in paths if p == dao.ledger_path()] if dao.named_quorum else paths
 
 
 def recover_here(dao: Dao, words: str) -> list[Continued]:

@@ -31,6 +31,8 @@ META_KEYS = ("bundle", "place", "ended")
 """The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
 continues this one, in a file that is only read any more."""
 
+LIVE, ENDED, QUARANTINED = "live", "ended", "quarantined"
+
 FIXED_DDL = (
     """create table meta ( -- facts of this file
   "key" text not null, -- what
@@ -185,6 +187,11 @@ class LedgerStore:
     def quarantined(self) -> bool:
         """Whether the file was copied, restored or moved to here: what it came from may go on."""
         return self.get_meta("place") != place.place_of(self.path)
+
+    @property
+    def standing(self) -> str:
+        """Whether this home may sign here."""
+        return ENDED if self.continued_by else QUARANTINED if self.quarantined else LIVE
 
     def require_live(self) -> None:
         """`Refused` (`ended`, `quarantine`) where nothing may be signed in this ledger."""
