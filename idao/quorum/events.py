@@ -271,7 +271,10 @@ class Send:
 
 @frozen
 class Serve:
-    """Send `peer` the finalization and the `Body` of `height` (and some after it), from the store."""
+    """Send `peer` the finalization and the `Body` of `height` (and some after it), from the store.
+
+    One at a time per peer: a peer that asks faster than it takes in costs only itself.
+    """
 
     peer: Peer
     height: int
