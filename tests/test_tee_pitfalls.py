@@ -314,7 +314,16 @@ def test_22_only_events_with_checked_payloads_are_shown() -> None:
     value["event_log"][bad]["event_payload"] = "00"
     with pytest.raises(Malformed):
         eventlog.checked(eventlog.parse(json.dumps(value["event_log"]).encode()), measured)
-    assert cases()["tdx-2"].judge().accepted
+    case = cases()["tdx-2"]
+    log = case.files[-1]
+    assert b"event_log" in log and case.judge().accepted
+    assert [c.ok for c in case.judge().checks if c.name == "event log"] == [True]
+    for change, reason in ((("imr", 0, "event", "x"), ""), (("imr", 3, "event_payload", "00"), "event-log")):
+        value = json.loads(log)
+        entry = next(e for e in value["event_log"] if e["imr"] == change[1])
+        entry[change[2]] = change[3]
+        files = (*case.files[:-1], json.dumps(value).encode())
+        assert case.judge(files=files).reason == reason
 
 
 def test_23_reading_a_gpu_report_proves_nothing() -> None:

@@ -121,6 +121,25 @@ def test_a_bundle_comes_back_and_judges() -> None:
     assert late.reason == "collateral-expired"
 
 
+def test_evidence_carries_its_bundle() -> None:
+    from idao.crypto import canonical
+    from idao.tee import attester, binding, envelope, simulator
+
+    now = 1_790_000_000_000
+    claims = binding.Claims(1, b"q" * 32, b"i" * 32, b"k" * 32, "validator", b"n" * 32, now + 1000)
+    files = simulator.intel(now).files
+    bare = replace(attester.simulate(claims, now), aux=())
+    made = collateral.make("tdx", [("intel", files[0])], fetched_ms=now, source="simulator")
+    both = envelope.with_bundle(bare, collateral.dump(made))
+    trial = relaxed(STRICT, kinds=("simulated",), least_level="simulated")
+    with_it = verifier.appraise(None, canonical.pack(both), (), trial, now)
+    without = verifier.appraise(None, canonical.pack(bare), (), trial, now)
+    assert with_it.accepted and without.reason == "collateral-missing"
+    assert with_it.evidence_id == without.evidence_id
+    with pytest.raises(Malformed):
+        envelope.with_bundle(bare, bytes(65_000))
+
+
 def test_a_bundle_that_lies_about_its_window_is_refused() -> None:
     made = replace(bundle(), not_after_ms=2**50)
     with pytest.raises(Malformed):

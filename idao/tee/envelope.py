@@ -50,6 +50,18 @@ class Evidence:
         return next((a.data for a in self.aux if a.name == name), b"")
 
 
+def with_bundle(evidence: Evidence, bundle: bytes) -> Evidence:
+    """The evidence with a collateral bundle beside it, so that whoever gets it need not ask the vendor.
+
+    `Malformed` if both together are larger than evidence may be; the identity does not change.
+    """
+    aux = (*(a for a in evidence.aux if a.name != "bundle"), Aux("bundle", bundle))
+    both = Evidence(evidence.v, evidence.kind, evidence.blob, aux, evidence.claims)
+    if len(canonical.pack(both)) > EVIDENCE_BYTES_MAX:
+        raise Malformed("the evidence with its collateral is too large", code="too-large")
+    return both
+
+
 @dataclass(frozen=True, slots=True)
 class Parsed:
     """Evidence ready for the judge of its kind."""

@@ -47,6 +47,18 @@ def parse(data: bytes) -> list[Event]:
         raise Malformed("not an event log") from e
 
 
+def of_file(data: bytes) -> list[Event] | None:
+    """The log in a file: a list of entries, or dstack's object that holds one. None if it holds none."""
+    if b'"imr"' not in data:
+        return None
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise Malformed("not an event log", code="event-log") from e
+    entries = value.get("event_log") if isinstance(value, dict) else value
+    return parse(entries.encode() if isinstance(entries, str) else json.dumps(entries).encode())
+
+
 def _event(e: Mapping[str, object]) -> Event:
     register, kind = e["imr"], e["event_type"]
     if type(register) is not int or not 0 <= register < REGISTERS:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from idao.errors import IdaoError, Malformed
-from idao.tee import azure, binding, cca, envelope, intel, nitro, nvidia, roots, snp, tpm
+from idao.tee import azure, binding, cca, envelope, eventlog, intel, nitro, nvidia, roots, snp, tpm
 from idao.tee.collateral import expand
 from idao.tee.given import Given
 from idao.tee.policy import STRICT, TeePolicy
@@ -95,6 +95,11 @@ def _judge(found: Findings, parsed: envelope.Parsed, files: Given, policy: TeePo
         seen = _JUDGES[inner.kind](inner.blob, files, policy, now_ms, trust)
     for name in seen.__slots__:
         setattr(found, name, getattr(seen, name))
+    for data in files.files if seen.kind == "tdx" else ():
+        log = eventlog.of_file(data)
+        if log is not None:
+            count = len(eventlog.checked(log, found.measurements))
+            found.check("event log", True, f"{count} entries proven", "event-log")
     if parsed.kind == "simulated":
         found.warnings.append(f"SIMULATED {seen.kind}: no hardware stands behind this")
         found.kind, found.level, found.platform = "simulated", "simulated", ""
