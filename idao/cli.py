@@ -43,6 +43,7 @@ FAMILIES: dict[str, Family] = {
     "name": _family("people", "name", "Local petnames for ids"),
     "proof": _family("proofs", "proof", "Make a portable proof"),
     "verify": _family("proofs", "verify", "Check a proof, offline, without home or key"),
+    "tee": _family("tee", "tee", "Evidence of trusted hardware: attest, verify, policies"),
     "audit": _family("ledger", "audit", "Re-derive the whole ledger and compare"),
     "log": _family("ledger", "log", "The transparency log and its checkpoints"),
     "events": _family("ledger", "events", "What happened, as a stream"),

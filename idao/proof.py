@@ -387,14 +387,13 @@ class _Judge:
             _fail("it carries outside evidence that this version does not know")
         if not self.proof.attestations:
             return "no outside evidence"
-        if self.appraise is None:
-            _fail("there is nothing to judge its evidence of trusted hardware with")
+        appraise = self.appraise or _fail("there is nothing to judge its evidence of trusted hardware with")
         validators = self._need(self.validators, "lineage")
         tlog = self._need(self.tlog, "anchor")
         if not self.verdict.time_ms:
             raise _Unknown("'header' failed")
         times = backing.times_of(tlog.note, self.verdict.quorum, validators)
-        judged = backing.judge(self.proof.attestations, self.proof.header, validators, times, self.appraise)
+        judged = backing.judge(self.proof.attestations, self.proof.header, validators, times, appraise)
         self.verdict.attested = judged
         good = sum(1 for a in judged if a.accepted)
         return f"{len(judged)} of {len(times)} cosigners show evidence of trusted hardware, {good} accepted"

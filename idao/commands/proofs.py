@@ -68,8 +68,15 @@ def _verify(
         list[str] | None, typer.Option(help="Quorum id, iDAO id, or checkpoint file you trust; may repeat.")
     ] = None,
     require: Annotated[
-        list[str] | None, typer.Option(help="trusted, independent:N, reviews:N; may repeat.")
+        list[str] | None,
+        typer.Option(
+            help="trusted, independent:N, reviews:N, tee:N, tee-measured:N, tee-intel:N, …; may repeat."
+        ),
     ] = None,
+    tee_policy: Annotated[
+        str,
+        typer.Option(metavar="strict|FILE", help="Which evidence of trusted hardware counts."),
+    ] = "strict",
 ) -> None:
     """Check a proof offline, without home, key or network. Exit code 6 if any check fails.
 
@@ -77,7 +84,8 @@ def _verify(
     """
     from idao.hall.proofs import Demands, verify
 
-    data = verify(_read(proof), files or (), Demands(trust or (), require or ()), homes.now_ms())
+    demands = Demands(trust or (), require or (), tee_policy)
+    data = verify(_read(proof), files or (), demands, homes.now_ms())
     time_ms = data.pop("time_ms")
     data["time"] = homes.show_time(time_ms) if time_ms else None
     ui.result(data, _lines(data), quiet=[data["subject"]] if data["ok"] else [])

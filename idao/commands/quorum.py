@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +23,58 @@ quorum = typer.Typer(
 @quorum.callback()
 def _group() -> None:
     pass
+
+
+@quorum.command("list")
+def _list() -> None:
+    """List the quorums of this home.
+
+    Example: idao quorum list
+    """
+    from idao.dao import Dao
+
+    o = ui.options
+    rows = Dao.open(homes.locate(o.home), quorum=o.quorum).quorums.listing()
+    head = ("name", "size", "height", "anchored", "quorum")
+    cells = [tuple(str(r[key]) for key in head) for r in rows]
+    ui.result({"quorums": rows}, ui.table(head, cells), quiet=[r["quorum"] for r in rows])
+
+
+@quorum.command("status")
+def _status(
+    name: Annotated[
+        str, typer.Argument(metavar="[QUORUM]", help="Name or id; default: --quorum, or the home's own.")
+    ] = "",
+) -> None:
+    """Show a quorum: who validates it, how many may be away, and what stands behind each validator.
+
+    Example: idao quorum status
+    """
+    from idao.dao import Dao
+
+    o = ui.options
+    data = Dao.open(homes.locate(o.home), quorum=name or o.quorum).quorums.status()
+    lines = [
+        f"{data['name'] or 'unnamed'}  {data['quorum']}",
+        data["meaning"],
+        f"height {data['height']}, anchored {data['anchored']}, epoch {data['epoch']}, "
+        f"{data['online']} of {data['size']} known to be online",
+        *(_validator_line(v) for v in data["validators"]),
+    ]
+    ui.result(data, lines, quiet=[data["quorum"]])
+
+
+def _validator_line(v: dict[str, Any]) -> str:
+    shown = v["attestation"]
+    worth = "no evidence of trusted hardware"
+    if shown:
+        mark = "SIMULATED, " if v["level"] == "simulated" else ""
+        verdict = "counts" if shown["accepted"] else f"does not count ({shown['reason']})"
+        minutes = shown["age_ms"] // 60_000
+        status = f", {shown['tcb_status']}" if shown["tcb_status"] else ""
+        worth = f"{mark}{shown['kind']} at level {v['level']}{status}, {minutes} min old: {verdict}"
+    there = "online" if v["online"] else "not seen from here"
+    return f"  {v['name'] or v['idao']}  power {v['power']}, {there}; {worth}"
 
 
 @quorum.command("recover")

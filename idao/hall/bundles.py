@@ -88,15 +88,29 @@ def named(home: Path, text: str) -> Kept:
     return found[0]
 
 
-def take_in(home: Path, files: Sequence[tuple[str, bytes]], kind: str) -> list[collateral.Bundle]:
+def take_in(
+    home: Path, files: Sequence[tuple[str, bytes]], kind: str, *, dry: bool = False
+) -> list[collateral.Bundle]:
     """Keeps bundle files as they are, and makes one bundle of all others."""
     made = [collateral.load(data) for _, data in files if collateral.looks_like(data)]
     rest = [(name[:64], data) for name, data in files if not collateral.looks_like(data)]
     if rest:
         made.append(collateral.make(kind, rest, fetched_ms=now_ms(), source="import"))
-    for bundle in made:
+    for bundle in () if dry else made:
         keep(home, bundle)
     return made
+
+
+def update(home: Path, evidence: bytes) -> collateral.Bundle:
+    """Fetches the collateral of the day for this evidence from its vendor, and keeps it.
+
+    `Unreachable` (exit code 11) without network.
+    """
+    from idao.tee import fetch
+
+    bundle = fetch.update(evidence, now_ms())
+    keep(home, bundle)
+    return bundle
 
 
 def show(bundle: collateral.Bundle, at_ms: int) -> dict[str, Any]:

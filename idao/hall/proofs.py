@@ -217,7 +217,8 @@ def _known(name: str) -> bool:
     """Whether there is such a thing to require; the vendors stand in a room that most proofs do not need."""
     if not name.startswith("tee-") or name in LEVELS:
         return True
-    from idao.hall.tee import KINDS, VENDORS
+    from idao.hall.tee import VENDORS
+    from idao.tee.result import KINDS
 
     return name.removeprefix("tee-") in (*VENDORS, *KINDS)
 

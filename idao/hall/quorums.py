@@ -65,7 +65,7 @@ class Quorums:
     def _row(self, v: Validator) -> dict[str, Any]:
         """One validator. Without a node only this home's own is known to be there."""
         dao = self._dao
-        row = {
+        row: dict[str, Any] = {
             "idao": show_id("idao", v.idao),
             "name": dao.petname(v.idao),
             "power": v.power,

@@ -13,11 +13,13 @@ from idao.frozen import frozen
 from idao.hall import bundles
 from idao.hall.bundles import show_ms
 from idao.home import now_ms, write_file
-from idao.ledger import attest, backing
+from idao.ledger import attest as rules
+from idao.ledger import backing
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import parse_tx
 from idao.model import Validator, ValidatorSet, show_id
-from idao.tee import attester, binding, policy
+from idao.tee import attester, binding
+from idao.tee import policy as policies
 from idao.tee.result import ALIASES, KINDS, AttestationResult
 
 if TYPE_CHECKING:
@@ -48,19 +50,19 @@ def known_kind(text: str) -> str:
     return kind
 
 
-def read_policy(text: str) -> policy.TeePolicy:
+def read_policy(text: str) -> policies.TeePolicy:
     """A built-in policy by name, or the one of a file."""
-    if text in policy.BUILT_IN:
-        return policy.BUILT_IN[text]
+    if text in policies.BUILT_IN:
+        return policies.BUILT_IN[text]
     path = Path(text)
     if not path.is_file():
         raise UsageError(f"no TEE policy '{text}'", hint="'strict', or a file as 'tee policy show' prints")
-    if path.stat().st_size > policy.FILE_BYTES_MAX:
+    if path.stat().st_size > policies.FILE_BYTES_MAX:
         raise UsageError("the policy file is too large")
-    return policy.load(path.read_bytes())
+    return policies.load(path.read_bytes())
 
 
-def appraiser(chosen: policy.TeePolicy) -> backing.Appraiser:
+def appraiser(chosen: policies.TeePolicy) -> backing.Appraiser:
     """Judges evidence under one policy; the verifier is loaded with the first piece."""
 
     def appraise(
@@ -183,12 +185,12 @@ class Tee:
     def __init__(self, dao: Dao) -> None:
         self._dao = dao
 
-    def policy(self) -> tuple[policy.TeePolicy, int]:
+    def policy(self) -> tuple[policies.TeePolicy, int]:
         """The quorum's policy and the height since which it holds: the strict one, 0, unless it voted."""
-        agreed = self._dao.state().get(attest.TeePolicyRecord, self._dao.store.chain.governor)
+        agreed = self._dao.state().get(rules.TeePolicyRecord, self._dao.store.chain.governor)
         if agreed is None:
-            return policy.STRICT, 0
-        return canonical.unpack(policy.TeePolicy, agreed.body), agreed.height
+            return policies.STRICT, 0
+        return canonical.unpack(policies.TeePolicy, agreed.body), agreed.height
 
     def status(self, root: Path = Path("/")) -> dict[str, Any]:
         """What this machine has, and what of it the ledger knows."""
@@ -232,7 +234,7 @@ class Tee:
         life = seen.time_ms + chosen.max_age_ms
         nonce = binding.beacon(self._dao.quorum, seen.header)
         key = self._dao.keys().validator.public
-        claims = binding.Claims(1, self._dao.quorum, self._dao.me, key, attest.ROLE, nonce, life)
+        claims = binding.Claims(1, self._dao.quorum, self._dao.me, key, rules.ROLE, nonce, life)
         if simulated:
             evidence = attester.simulate(claims, now_ms(), kind or "tdx")
         else:
@@ -248,7 +250,7 @@ class Tee:
                 hint="fetch its collateral: idao tee collateral update" if "coll" in result.reason else None,
                 code=result.reason,
             )
-        body = attest.Attest(result.evidence_id, raw, bundle, seen.height)
+        body = rules.Attest(result.evidence_id, raw, bundle, seen.height)
         done = self._dao.submit([("tee.attest", body), ("tee.appraise", self._appraisal(result, life))])
         registered = self.judged(seat[1], chosen)
         if registered is None:
@@ -264,22 +266,22 @@ class Tee:
             "status": self._dao.stage(height),
         }
 
-    def _beacon(self) -> attest.Beacon:
+    def _beacon(self) -> rules.Beacon:
         """A recent block that the ledger keeps as a challenge; asks for one if there is none."""
         for asked in (False, True):
-            newest = max(self._dao.state().scan(attest.Beacon), key=lambda b: b.height, default=None)
+            newest = max(self._dao.state().scan(rules.Beacon), key=lambda b: b.height, default=None)
             if newest is not None and (asked or now_ms() - newest.time_ms < BEACON_FRESH_MS):
                 return newest
-            self._dao.submit([("tee.beacon", attest.KeepBeacon())])
+            self._dao.submit([("tee.beacon", rules.KeepBeacon())])
         raise NotFound("the ledger keeps no beacon")
 
     def _best(
-        self, raw: bytes, mine: Validator, seen: attest.Beacon, chosen: policy.TeePolicy
+        self, raw: bytes, mine: Validator, seen: rules.Beacon, chosen: policies.TeePolicy
     ) -> tuple[bytes, AttestationResult]:
         """(name of the collateral bundle or empty, judgement): the newest that serves, else without any."""
         nonce = binding.beacon(self._dao.quorum, seen.header)
         expected = binding.Expected(
-            self._dao.quorum, mine.idao, attest.ROLE, (mine.key,), ((nonce, seen.time_ms),)
+            self._dao.quorum, mine.idao, rules.ROLE, (mine.key,), ((nonce, seen.time_ms),)
         )
         judge = appraiser(chosen)
         bare = judge(raw, (), expected, now_ms())
@@ -293,36 +295,42 @@ class Tee:
             tried.append(result)
         return b"", tried[-1 if len(tried) == 2 else 0]
 
-    def _appraisal(self, result: AttestationResult, life: int) -> attest.Appraise:
+    def _appraisal(self, result: AttestationResult, life: int) -> rules.Appraise:
         until = min(life, result.not_after_ms if result.not_after_ms is not None else life)
-        return attest.Appraise(
+        return rules.Appraise(
             self._dao.me, result.evidence_id, result.policy, verifier_name(), result.level,
             result.accepted, result.reason, until,
         )  # fmt: skip
 
     # --- judging what is registered
 
-    def backing_of(self, validator: bytes) -> tuple[attest.Attestation, backing.Backing] | None:
+    def backing_of(self, validator: bytes) -> tuple[rules.Attestation, backing.Backing] | None:
         """A validator's newest evidence with its collateral; None if there is none, or not here."""
         store = self._dao.store
-        record = self._dao.state().get(attest.Attestation, validator)
+        record = self._dao.state().get(rules.Attestation, validator)
         raw = store.tx(record.tx) if record else None
         if record is None or raw is None:
             return None
-        body = canonical.unpack(attest.Attest, parse_tx(raw).envelope.body)
+        body = canonical.unpack(rules.Attest, parse_tx(raw).envelope.body)
         bundle = bundles.find(self._dao.home.path, record.collateral) if record.collateral else b""
         if bundle is None:
             return None
-        place = statetree.record_path(table_of(attest.Attestation).name, encode_key(key_of(record)))
+        place = statetree.record_path(table_of(rules.Attestation).name, encode_key(key_of(record)))
         path = statetree.prove(store.branches, place)
         return record, backing.Backing(canonical.pack(record), path, body.evidence, bundle)
 
-    def judged(self, validator: Validator, chosen: policy.TeePolicy) -> backing.Attested | None:
+    def judged(self, validator: Validator, chosen: policies.TeePolicy) -> backing.Attested | None:
         """A validator's newest evidence, judged now."""
         found = self.backing_of(validator.idao)
         if found is None:
             return None
         return backing.judge_one(found[1], found[0], self._dao.quorum, validator, now_ms(), appraiser(chosen))
+
+    def registered(self, chosen: policies.TeePolicy) -> list[dict[str, Any]]:
+        """What the validators of the quorum have registered, judged now under a policy."""
+        _, validators = self._dao.store.validators(self._dao.store.height + 1)
+        judged = [self.judged(v, chosen) for v in validators.validators]
+        return [show_attested(one) for one in judged if one is not None]
 
     def backings(self, signed: note.Note, validators: ValidatorSet, at_ms: int) -> tuple[bytes, ...]:
         """For a proof: what stands behind the cosigners of a checkpoint whose block has the time `at_ms`."""
