@@ -210,7 +210,11 @@ class Built:
 
 @frozen
 class PoolNonEmpty:
-    """Something now waits for a block at `height` (see `Start.pool`)."""
+    """Something now waits for a block at `height` (see `Start.pool`).
+
+    One validator that alone knows of it wakes nobody (R9 needs power that holds a correct one), so the shell
+    tells its peers of what waits, again and again until it is final.
+    """
 
     height: int
 
