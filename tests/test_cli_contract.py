@@ -30,9 +30,19 @@ ID = re.compile(
 )
 ANSWERS = (0, 3, 6)
 """Exit codes whose result stands on stdout."""
-NOT_IDS = {"asset get", "proof", "key phrase", "config show", "config set", "config path", "doctor", "schema"}
+NOT_IDS = {
+    "asset get",
+    "proof",
+    "key phrase",
+    "config show",
+    "config set",
+    "config path",
+    "doctor",
+    "schema",
+    "backup create",
+}
 """What these name is a file, a setting, a check: -q prints those."""
-AS_THEY_ARE = {"completion", "help", "log checkpoint", "log proof", "log leaf"}
+AS_THEY_ARE = {"completion", "help", "log checkpoint", "log proof", "log leaf", "log table"}
 """Commands whose answer is one text for another program: -q has nothing to take away."""
 
 

@@ -16,7 +16,7 @@ from idao.completion import table
 from idao.hall import keeping
 
 COMMANDS = [" ".join(c.words) for c in table() if not c.children]
-STREAMS = {"events"}
+STREAMS = {"events", "log table"}
 CONTRACT: dict[str, str] = {
     "init": "idao quorum key home",
     "status": "idao quorums balances",
@@ -43,7 +43,8 @@ def validator(command: str) -> Draft202012Validator:
 
 def check(command: str, ran: Ran) -> list[Any]:
     """The objects on stdout, each valid; exactly one unless the command streams."""
-    texts = ran.out.splitlines() if command in STREAMS else [ran.out]
+    lines = command in STREAMS and not ran.out.startswith("{\n")
+    texts = ran.out.splitlines() if lines else [ran.out]
     found = [json.loads(text) for text in texts]
     for one in found:
         assert isinstance(one, dict)
