@@ -305,6 +305,37 @@ def test_a_tpm_that_measured_something_is_unrooted(swtpm: Path) -> None:
     assert verifier.appraise(None, evidence, (), STRICT, NOW).reason == "pcr-digest"
 
 
+def test_storage_of_a_tpm_is_read_in_pieces(swtpm: Path) -> None:
+    """Azure's paravisor leaves its report there."""
+    talk, size = tpmdevice.device(str(swtpm)), 1500
+    owner_may_read_and_write = 1 << 1 | 1 << 17 | 1 << 25
+    public = struct.pack(">IHIHH", tpmdevice.AZURE_USER_DATA, 0x000B, owner_may_read_and_write, 0, size)
+    body = struct.pack(">I", tpmdevice.OWNER) + tpmdevice.EMPTY_AUTH + struct.pack(">HH", 0, len(public))
+    tpmdevice.run(talk, 0x12A, body + public, sessions=True)  # TPM2_NV_DefineSpace
+    tpmdevice.nv_write(talk, tpmdevice.AZURE_USER_DATA, b"a" * 64)
+    data = tpmdevice.nv_read(talk, tpmdevice.AZURE_USER_DATA)
+    assert len(data) == size and data[:64] == b"a" * 64
+
+
+def test_another_key_makes_other_evidence_of_the_same_quote(swtpm: Path) -> None:
+    from idao.tee.envelope import Aux
+
+    quoted = tpmdevice.quote(tpmdevice.device(str(swtpm)), b"x" * 64)
+    thief = simulator._secret("thief")
+    raw, point = simulator._raw(thief, quoted.attest), simulator._point(thief)
+    signature = b"\0\x18\0\x0b\0\x20" + raw[:32] + b"\0\x20" + raw[32:]
+    public = quoted.public[:-68] + b"\0\x20" + point[:32] + b"\0\x20" + point[32:]
+    ids = []
+    for s, p in ((quoted.signature, quoted.public), (signature, public)):
+        aux = (Aux("signature", s), Aux("public", p))
+        result = verifier.appraise(
+            None, canonical.pack(Evidence(1, "tpm", quoted.attest, aux, b"")), (), STRICT, NOW
+        )
+        assert result.level == "simulated"
+        ids.append(result.evidence_id)
+    assert ids[0] != ids[1]
+
+
 # --- nothing -------------------------------------------------------------------------------------------
 
 

@@ -26,6 +26,8 @@ CHAIN_MAX = 8
 """The longest real chain has five certificates."""
 CACHED = 512
 """Parsed certificates kept: authorities recur in every piece of evidence of one vendor."""
+CACHED_PEM_BYTES = 16 * 1024
+"""A chain has 2 to 6 kB; larger texts are read again each time, so that the cache stays small."""
 _TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.S)
 
@@ -37,7 +39,8 @@ def at_ms(moment: Any) -> int:
 
 def pem_blocks(data: bytes, label: str) -> list[bytes]:
     """The DER of each PEM block with that label, in order."""
-    return list(_pem_blocks(data, label))
+    read = _pem_blocks if len(data) <= CACHED_PEM_BYTES else _pem_blocks.__wrapped__
+    return list(read(data, label))
 
 
 @lru_cache(maxsize=CACHED)

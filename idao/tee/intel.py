@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from idao.errors import Malformed
 from idao.tee import certs, quote, roots
-from idao.tee.given import FILE_BYTES_MAX, Given, unhex
+from idao.tee.given import Given, unhex
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
 
@@ -35,6 +35,8 @@ PARTS = (
 )
 
 
+COLLATERAL_BYTES_MAX = 1024 * 1024
+"""Real collateral has 14 to 25 kB; the processor authority's revocation list may add 400 kB of hex."""
 EVALUATIONS_APART = 1
 """Intel publishes TCB info and QE identity one after the other: a real pair has the numbers 20 and 19."""
 
@@ -69,10 +71,10 @@ def _object(text: str | bytes) -> dict[str, Any]:
     return value
 
 
-@lru_cache(maxsize=32)  # a platform's collateral is that of all its cosigners; nobody writes into it
+@lru_cache(maxsize=16)  # a platform's collateral is that of all its cosigners; nobody writes into it
 def read_collateral(data: bytes) -> Collateral:
     """Collateral in the common JSON form (Intel's PCS answers); `Malformed` otherwise."""
-    if len(data) > FILE_BYTES_MAX:
+    if len(data) > COLLATERAL_BYTES_MAX:
         raise Malformed("the collateral is too large")
     top = _object(data)
     own = top.get("pck_certificate_chain") or ""

@@ -211,9 +211,11 @@ def check_digest(found: Findings, attest: Attest, pcrs: tuple[tuple[int, int, by
 def judge_parts(found: Findings, parts: Parts, given: Given, now_ms: int, trust: roots.Trust) -> None:
     """Judges a quote, its key and, where there is one, the certificate of the key."""
     attest = parse_attest(parts.attest)
-    found.region, found.bound = parts.attest, (attest.extra,) if attest.extra else ()
+    found.bound = (attest.extra,) if attest.extra else ()
     found.check("nonce", bool(attest.extra), "" if attest.extra else "no extra data")
     key = _key(found, parts)
+    # The key is part of what identifies a quote: without a root another key could sign the same bytes.
+    found.region = parts.attest + spki_der(key)
     found.check("signature", verifies(key, parse_signature(parts.signature), parts.attest))
     check_digest(found, attest, parts.pcrs)
     found.level = "tpm-unrooted"
