@@ -150,6 +150,8 @@ class Keyring:
     def _bring(self, path: Path) -> list[dict[str, Any]]:
         """Brings one ledger up to date; empty when this iDAO is not registered there."""
         dao = self._dao.on(path.stem)
+        if dao.store.continued_by is not None:
+            return []  # it ended before this key came
         status = "final"
         try:
             dao.settle()

@@ -180,6 +180,7 @@ class Succession:
 
     def _register(self, dao: Dao) -> tuple[int, int]:
         """(versions, versions that lost parents)."""
+        dao.settle()  # what a run that was cut short had signed already
         state = dao.state()
         there = {(v.asset, v.version) for v in state.scan(assets.AssetVersion)}
         judged = {(r.asset, r.version) for r in state.scan(reviews.ReviewRecord) if r.reviewer == self._me}
