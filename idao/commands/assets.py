@@ -161,13 +161,17 @@ def _get(
 
 
 @asset.command("check")
-def _check() -> None:
-    """Read everything stored again and verify it. Exit code 6 if anything is damaged.
+def _check(
+    asset: Annotated[
+        str, typer.Argument(metavar="[ASSET]", help="Only this asset; without one, everything stored.")
+    ] = "",
+) -> None:
+    """Read what is stored again and verify every byte. Exit code 6 if anything is damaged.
 
     Example: idao asset check
     """
     with ui.progress("check") as bar:
-        findings = _dao().assets.check(bar)
+        findings = _dao().assets.check(asset, bar)
     data = {"ok": not findings, "findings": [{"where": where, "what": what} for where, what in findings]}
     lines = [f"{where}: {what}" for where, what in findings] or ["all contents verify"]
     ui.result(data, lines)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idao import manifest
-from idao.crypto import canonical
-from idao.errors import NotFound, UsageError
+from idao import manifest, proof
+from idao.crypto import canonical, merkle
+from idao.errors import IdaoError, NotFound, UsageError
+from idao.hall.proofs import listed
 from idao.ledger import assets as rules
 from idao.ledger import reviews
 from idao.model import show_id
@@ -250,10 +251,14 @@ class Assets:
             count = contents.restore(ref, target, chosen, progress)
         return {"asset": show_id("asset", asset), "version": version, "files": count, "path": str(target)}
 
-    def check(self, progress: Progress | None = None) -> list[tuple[str, str]]:
-        """(where, what) of everything wrong in the contents of this home."""
-        with self.opened() as (contents, _):
-            return [(str(f.where), str(f.what)) for f in contents.check(progress)]
+    def check(self, text: str = "", progress: Progress | None = None) -> list[tuple[str, str]]:
+        """(where, what) of everything wrong in one asset version, or in all contents of this home."""
+        with self.opened() as (contents, docs):
+            if not text:
+                return [(str(f.where), str(f.what)) for f in contents.check(progress)]
+            found = self.dao.state().need(rules.AssetVersion, *self.find(text))
+            ref = self._ref(docs, found.asset, found.version)
+            return list(_damage(contents, ref, found))
 
     def forget(self, text: str) -> dict[str, Any]:
         """Destroys the keys of all versions of an asset and frees what no other uses."""
@@ -281,3 +286,22 @@ class Assets:
             row["parents"] = [{"asset": show_id("asset", p), "version": n} for p, n in v.parents]
             rows.append(row)
         return rows[::-1]
+
+
+def _damage(contents: Contents, ref: bytes, found: rules.AssetVersion) -> Iterator[tuple[str, str]]:
+    """Reads one version as a whole: each file against its chunks, all of them against the ledger's root."""
+    leaves = []
+    try:
+        version = contents.open_manifest(ref)
+        for file in version.all():
+            leaves.append(file.entry.leaf_of(file.parts))
+            try:
+                blocks = [file.entry.target] if file.entry.kind == manifest.LINK else file.blocks()
+                proof.check_file(listed(file.entry, file.parts), blocks)
+            except IdaoError as e:
+                yield manifest.show_path(file.entry.path), e.message
+    except IdaoError as e:
+        yield "manifest", e.message
+        return
+    if merkle.root(manifest.FILES, leaves) != found.root or ref != found.manifest:
+        yield "manifest", "is not the one that the ledger names"

@@ -128,20 +128,21 @@ class Proofs:
                     "this home does not hold the contents, so no file can be disclosed",
                     hint="add --no-files to prove the record alone",
                 )
-            listed = [_listed(e, parts) for e, parts in contents.open_manifest(kept[0]).files()]
+            rows = [listed(e, parts) for e, parts in contents.open_manifest(kept[0]).files()]
         if not files:
-            return proof.Disclosure(len(listed), tuple(listed), ())
-        index = {f.path: i for i, f in enumerate(listed)}
-        path = proof.places([f.leaf() for f in listed])
+            return proof.Disclosure(len(rows), tuple(rows), ())
+        index = {f.path: i for i, f in enumerate(rows)}
+        path = proof.places([f.leaf() for f in rows])
         some = []
         for wanted in sorted(set(map(os.fsencode, files))):
             if wanted not in index:
                 raise NotFound(f"no such file in this version: {manifest.show_path(wanted)}")
-            some.append(proof.Placed(listed[index[wanted]], index[wanted], path(index[wanted])))
-        return proof.Disclosure(len(listed), (), tuple(some))
+            some.append(proof.Placed(rows[index[wanted]], index[wanted], path(index[wanted])))
+        return proof.Disclosure(len(rows), (), tuple(some))
 
 
-def _listed(entry: manifest.FileEntry, parts: Sequence[manifest.ChunkRef]) -> proof.Listed:
+def listed(entry: manifest.FileEntry, parts: Sequence[manifest.ChunkRef]) -> proof.Listed:
+    """A stored file as a proof discloses it."""
     return proof.Listed(
         kind=entry.kind,
         path=entry.path,
