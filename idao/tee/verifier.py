@@ -80,7 +80,7 @@ def appraise(
 
 
 def _judge(found: Findings, parsed: envelope.Parsed, files: Given, policy: TeePolicy, now_ms: int) -> None:
-    """Runs the judge of the kind, keeping in `found` what it saw even if it gives up half way."""
+    """Runs the judge of the kind and takes over what it found."""
     trust, inner = roots.VENDORS, parsed
     if parsed.kind == "simulated":
         if parsed.inner is None or parsed.inner.kind == "simulated":
@@ -95,14 +95,14 @@ def _judge(found: Findings, parsed: envelope.Parsed, files: Given, policy: TeePo
         seen = _JUDGES[inner.kind](inner.blob, files, policy, now_ms, trust)
     for name in seen.__slots__:
         setattr(found, name, getattr(seen, name))
+    if parsed.kind == "simulated":
+        found.warnings.append(f"SIMULATED {seen.kind}: no hardware stands behind this")
+        found.kind, found.level, found.platform = "simulated", "simulated", ""
     for data in files.files if seen.kind == "tdx" else ():
         log = eventlog.of_file(data)
         if log is not None:
             count = len(eventlog.checked(log, found.measurements))
             found.check("event log", True, f"{count} entries proven", "event-log")
-    if parsed.kind == "simulated":
-        found.warnings.append(f"SIMULATED {seen.kind}: no hardware stands behind this")
-        found.kind, found.level, found.platform = "simulated", "simulated", ""
 
 
 def _apply_policy(found: Findings, policy: TeePolicy, now_ms: int) -> None:
