@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 from idao import cli
+from idao.tee.policy import STRICT, dump, relaxed
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,20 @@ STORY: list[tuple[str, str, str]] = [
     ("log leaf", "0", ""),
     ("log table", "", ""),
     ("log table", "asset_version", ""),
+    ("tee status", "", ""),
+    ("tee attest", "--simulated -o {in}/evidence", ""),
+    ("tee verify", "{in}/evidence --policy {in}/simulated.json", ""),
+    ("tee policy show", "", ""),
+    ("tee policy diff", "{in}/simulated.json", ""),
+    ("tee policy test", "{in}/simulated.json", ""),
+    ("tee collateral import", "{in}/collateral.json", ""),
+    ("tee collateral show", "", ""),
+    ("tee collateral export", "-o {in}/bundle", ""),
+    ("tee collateral update", "--dry-run", ""),
+    ("quorum list", "", ""),
+    ("quorum status", "", ""),
+    ("proof", "{asset} -o {in}/backed.idao-proof", ""),
+    ("verify", "{in}/backed.idao-proof --require simulated:1 --tee-policy {in}/simulated.json", ""),
     ("status", "", ""),
     ("key show", "", ""),
     ("key phrase", "--out {in}/words", ""),
@@ -183,7 +198,8 @@ READS = {
         "config show",
         "config path",
     ),
-    *("schema", "completion", "help"),
+    *("schema", "completion", "help", "tee verify", "tee policy show", "tee policy diff"),
+    *("tee status", "tee policy test", "tee collateral show", "quorum list", "quorum status"),
 }
 """Commands that change nothing, anywhere."""
 
@@ -196,6 +212,10 @@ def make(folder: Path) -> World:
     (visits / "visits.csv").write_text("visit,age,pressure\n" + "\n".join(rows) + "\n")
     (visits / "README.txt").write_text("Made up for tests.\n")
     (folder / "new").write_text("correct horse battery staple\n")
+    simulated = relaxed(STRICT, kinds=("simulated",), least_level="simulated")
+    (folder / "simulated.json").write_text(dump(simulated))
+    vendor = Path(__file__).parent / "vectors" / "tee" / "intel-collateral" / "tdx-00806F050000-2025-10.json"
+    (folder / "collateral.json").write_bytes(vendor.read_bytes())
     return World(folder, {"bob": "idao:" + "b" * 51 + "a", "quorum": "quorum:" + "c" * 51 + "a"})
 
 

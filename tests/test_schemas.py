@@ -29,6 +29,8 @@ CONTRACT: dict[str, str] = {
     "proof": "path subject tree_size",
     "verify": "ok checks subject anchor trusted",
     "audit": "ok blocks receipts findings",
+    "quorum status": "quorum name epoch size online tolerates height anchored state_hash validators",
+    "tee verify": "accepted level kind tcb_status advisories reason checks",
     "events": "height tx kind idao ok code changed",
 }
 """Keys that programs from outside read; more may stand beside them."""

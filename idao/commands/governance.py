@@ -63,6 +63,9 @@ def _propose(
     class_policy: Annotated[
         list[str] | None, typer.Option(metavar="CLASS=FILE", help="New terms of use of a DAT class.")
     ] = None,
+    tee_policy: Annotated[
+        str, typer.Option(metavar="strict|FILE", help="What evidence of trusted hardware the quorum counts.")
+    ] = "",
     text: Annotated[
         Path | None, typer.Option(help="A longer text; the proposal names its hash, the file stays here.")
     ] = None,
@@ -80,7 +83,8 @@ def _propose(
     """
     from idao.hall.governance import Wish
 
-    wish = Wish(set_ or (), add_member or (), remove_member or (), policy or (), class_policy or (), text)
+    lists = (set_, add_member, remove_member, policy, class_policy)
+    wish = Wish(*(one or () for one in lists), text=text, tee_policy=tee_policy)
     data = _dao().governance.propose(title, wish, idao=idao, by=by, dry=ui.options.dry_run)
     if ui.options.dry_run:
         data = {**data, "proposal": None, "dry_run": True}

@@ -12,7 +12,7 @@ from idao.crypto.hashing import Kind, digest
 from idao.errors import NotFound, Refused, UsageError
 from idao.frozen import frozen, replace
 from idao.home import now_ms, show_time
-from idao.ledger import assets, charter, dats, governance
+from idao.ledger import assets, attest, charter, dats, governance
 from idao.ledger import idao as people
 from idao.ledger.governance import CHOICES, OPEN, PASSED, Ballot, CastBallot, Proposal, Propose
 from idao.ledger.registry import KINDS
@@ -55,6 +55,8 @@ class Wish:
     class_policies: Sequence[str] = ()
     """CLASS=FILE each."""
     text: Path | None = None
+    tee_policy: str = ""
+    """Name or file of what evidence of trusted hardware counts in the quorum."""
 
 
 class Governance:
@@ -148,6 +150,8 @@ class Governance:
             found = self._dao.tokens.find_class(what)
             terms.append(policy.parse(_read(file, "policy")))
             out.append(("class.policy", dats.SetPolicy(found, policy.policy_hash(terms[-1]))))
+        if wish.tee_policy:
+            out.append(("tee.policy", _tee_policy(wish.tee_policy)))
         return out
 
     def _new_member(self, text: str) -> people.AddMember:
@@ -324,6 +328,15 @@ def _set_rules(texts: Sequence[str]) -> list[people.SetRule]:
     return list(out.values())
 
 
+def _tee_policy(named: str) -> attest.SetTeePolicy:
+    from idao.hall.tee import read_policy
+
+    packed = canonical.pack(read_policy(named))
+    if len(packed) > attest.POLICY_BYTES_MAX:
+        raise UsageError(f"a TEE policy for a vote has at most {attest.POLICY_BYTES_MAX} bytes when packed")
+    return attest.SetTeePolicy(packed)
+
+
 def _assignment(text: str) -> tuple[str, Path]:
     what, equals, file = text.partition("=")
     if not equals or not what or not file:
@@ -332,7 +345,12 @@ def _assignment(text: str) -> tuple[str, Path]:
 
 
 def _with_ids(action: dict[str, Any]) -> dict[str, Any]:
-    """An action with its ids in full text."""
+    """An action with its ids in full text, and a TEE policy as its file."""
+    if "tee_policy" in action:
+        from idao.tee.policy import TeePolicy, to_json
+
+        found = canonical.unpack(TeePolicy, bytes.fromhex(action["tee_policy"]))
+        return {"action": action["action"], "hash": found.digest.hex(), "tee_policy": to_json(found)}
     return {
         key.removesuffix("_id"): show_id(_ID_KINDS[key], bytes.fromhex(value)) if key in _ID_KINDS else value
         for key, value in action.items()

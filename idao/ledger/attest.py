@@ -163,7 +163,7 @@ class Appraise:
 class SetTeePolicy:
     """Canonical bytes of the `tee.policy.TeePolicy` that the quorum shall have."""
 
-    policy: Annotated[bytes, Size(1, POLICY_BYTES_MAX)]
+    tee_policy: Annotated[bytes, Size(1, POLICY_BYTES_MAX)]
 
 
 # --- what evidence says of itself -----------------------------------------------------------------
@@ -260,8 +260,8 @@ def _act_policy(ctx: Context, idao: bytes, body: SetTeePolicy) -> None:
 
     if idao != ctx.governor:
         refuse("not-governor", "the TEE policy of a quorum is set by the iDAO that governs it")
-    policy = canonical.unpack(TeePolicy, body.policy)
-    ctx.state.put(TeePolicyRecord(idao, policy.digest, body.policy, policy.max_age_ms, ctx.height))
+    policy = canonical.unpack(TeePolicy, body.tee_policy)
+    ctx.state.put(TeePolicyRecord(idao, policy.digest, body.tee_policy, policy.max_age_ms, ctx.height))
 
 
 RECORDS = (Beacon, Attestation, Appraisal, TeePolicyRecord)
