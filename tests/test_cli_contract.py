@@ -40,8 +40,18 @@ NOT_IDS = {
     "doctor",
     "schema",
     "backup create",
+    "backup verify",
+    "tee attest",
+    "tee collateral export",
+    "tee collateral import",
+    "tee collateral show",
+    "tee policy diff",
+    "tee policy show",
+    "tee policy test",
+    "tee status",
+    "tee verify",
 }
-"""What these name is a file, a setting, a check: -q prints those."""
+"""What these name is a file, a setting, a check, a hash: -q prints those."""
 AS_THEY_ARE = {"completion", "help", "log checkpoint", "log proof", "log leaf", "log table"}
 """Commands whose answer is one text for another program: -q has nothing to take away."""
 
