@@ -593,3 +593,31 @@ def test_own_checks_agree_on_real_quotes(name: str) -> None:
     q = quote.parse(binary(case))
     dcap.check_signatures(found, q, read_collateral(case.files[0]), case.at, roots.VENDORS)
     assert found.ok == (name != "tdx-1-expired")
+
+
+def test_broken_collateral_is_called_that() -> None:
+    case = cases()["tdx-1"]
+    text = json.loads(case.files[0])
+    for part, bad in (
+        ("tcb_info", "{"),
+        ("tcb_info", '{"id":"TDX","id":"TDX"}'),
+        ("tcb_info", text["tcb_info"].replace('"tcbLevels"', '"tcbLevelz"')),
+        ("qe_identity", text["qe_identity"].replace("2025-06-19T", "2025-66-19T")),
+        ("pck_crl", "3000"),
+    ):
+        files = (json.dumps({**text, part: bad}).encode(),)
+        assert case.judge(files=files).reason == "collateral", (part, bad[:20])
+    assert case.judge(files=(b'{"tcb_info":1,"qe_identity":2}',)).reason == "collateral"
+    snp = cases()["snp-3"]
+    broken = snp.files[0].replace(b"MII", b"MIA", 1)
+    assert snp.judge(files=(broken, *snp.files[1:])).reason == "chain"
+
+
+def test_look_alike_roots_of_nitro_and_nvidia_fail_at_the_root() -> None:
+    stranger = simulator.intel_root()
+    pem = simulator.pem(stranger).encode()
+    assert cases()["nitro-1"].judge(files=(pem,)).reason == "root"
+    gpu = cases()["nv-1"]
+    chain = gpu.files[0].rpartition(b"-----BEGIN")[0]
+    result = gpu.judge(files=(chain + pem,))
+    assert result.reason == "root" and result.level == "none"

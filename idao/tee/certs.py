@@ -54,7 +54,7 @@ def _pem_blocks(data: bytes, label: str) -> tuple[bytes, ...]:
             try:
                 out.append(base64.b64decode(b"".join(body.split()), validate=True))
             except binascii.Error as e:
-                raise Malformed("broken PEM") from e
+                raise Malformed("broken PEM", code="chain") from e
     return tuple(out)
 
 
@@ -64,7 +64,7 @@ def load(der: bytes) -> Certificate:
     from cryptography import x509
 
     if len(der) > CERT_BYTES_MAX:
-        raise Malformed("certificate too large")
+        raise Malformed("certificate too large", code="chain")
     try:
         with warnings.catch_warnings():
             # AMD gives every VCEK and VLEK the serial number 0, about which `cryptography` complains.
@@ -76,12 +76,12 @@ def load(der: bytes) -> Certificate:
             _ = cert.extensions, cert.issuer, cert.subject
             return cert
     except Exception as e:  # hostile DER makes the parser raise many kinds
-        raise Malformed(f"not a certificate: {type(e).__name__}") from e
+        raise Malformed(f"not a certificate: {type(e).__name__}", code="chain") from e
 
 
 def load_all(ders: Sequence[bytes]) -> list[Certificate]:
     if len(ders) > CHAIN_MAX:
-        raise Malformed("certificate chain too long")
+        raise Malformed("certificate chain too long", code="chain")
     return [load(d) for d in ders]
 
 
@@ -175,11 +175,11 @@ def rfc3339_ms(text: str) -> int:
 
     found = _TIME.fullmatch(text) if isinstance(text, str) else None
     if found is None:
-        raise Malformed("not a time of the collateral")
+        raise Malformed("not a time of the collateral", code="collateral")
     try:
         moment = datetime.datetime(*(int(part) for part in found.groups()))  # type: ignore[arg-type]
     except ValueError as e:
-        raise Malformed("not a time of the collateral") from e
+        raise Malformed("not a time of the collateral", code="collateral") from e
     return calendar.timegm(moment.timetuple()) * 1000
 
 
@@ -241,7 +241,7 @@ def load_crl(der: bytes) -> CertificateRevocationList:
     try:
         return x509.load_der_x509_crl(der)
     except Exception as e:
-        raise Malformed(f"not a revocation list: {type(e).__name__}") from e
+        raise Malformed(f"not a revocation list: {type(e).__name__}", code="collateral") from e
 
 
 def crl_signed_by(crl: CertificateRevocationList, issuer: Certificate) -> bool:

@@ -59,15 +59,15 @@ def _object(text: str | bytes) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         out = dict(pairs)
         if len(out) != len(pairs):
-            raise Malformed("a key of the collateral stands twice")
+            raise Malformed("a key of the collateral stands twice", code="collateral")
         return out
 
     try:
         value = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as e:
-        raise Malformed("the collateral is not JSON") from e
+        raise Malformed("the collateral is not JSON", code="collateral") from e
     if not isinstance(value, dict):
-        raise Malformed("the collateral is not a JSON object")
+        raise Malformed("the collateral is not a JSON object", code="collateral")
     return value
 
 
@@ -75,11 +75,11 @@ def _object(text: str | bytes) -> dict[str, Any]:
 def read_collateral(data: bytes) -> Collateral:
     """Collateral in the common JSON form (Intel's PCS answers); `Malformed` otherwise."""
     if len(data) > COLLATERAL_BYTES_MAX:
-        raise Malformed("the collateral is too large")
+        raise Malformed("the collateral is too large", code="collateral")
     top = _object(data)
     own = top.get("pck_certificate_chain") or ""
     if not all(isinstance(top.get(p), str) for p in PARTS) or not isinstance(own, str):
-        raise Malformed("the collateral lacks a part")
+        raise Malformed("the collateral lacks a part", code="collateral")
     parts = {p: top[p] for p in PARTS}
     return Collateral(
         parts, own, _object(parts["tcb_info"]), _object(parts["qe_identity"]), json.dumps(parts)
@@ -201,7 +201,8 @@ def check_statements(
         _level(found, q, collateral, pck, policy)
         _windows(found, collateral, chain, now_ms)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
-        raise Malformed(f"the collateral has a part of a strange form: {type(e).__name__}") from e
+        why = f"the collateral has a part of a strange form: {type(e).__name__}"
+        raise Malformed(why, code="collateral") from e
     return collateral
 
 
