@@ -97,16 +97,20 @@ def _user_data(claims: dict[str, Any]) -> bytes:
         return b""
 
 
-def judge(parts: Parts, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, parts: Parts, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges the hardware evidence, the vTPM's quote and the links between them."""
     hcl = parse_hcl(parts.hcl)
+    if found.kind not in ("azure-snp" if hcl.kind == SNP_REPORT else "azure-tdx", "simulated"):
+        raise Malformed("the HCL report is of the other hardware")
+    hardware = Findings(found.kind)
     if hcl.kind == SNP_REPORT:
         given = Given(certificates=parts.certificates).joined(given)
-        hardware = snp.judge(hcl.report, given, policy, now_ms, trust)
+        snp.judge(hardware, hcl.report, given, policy, now_ms, trust)
         report_data = hcl.report[0x50:0x90]
     else:
-        hardware, report_data = _tdx(parts.td_quote, given, policy, now_ms, trust)
-    found = Findings("azure-snp" if hcl.kind == SNP_REPORT else "azure-tdx")
+        report_data = _tdx(hardware, parts.td_quote, given, policy, now_ms, trust)
     found.checks += hardware.checks
     found.warnings += hardware.warnings
     found.tcb_status, found.advisories = hardware.tcb_status, hardware.advisories
@@ -123,17 +127,16 @@ def judge(parts: Parts, given: Given, policy: TeePolicy, now_ms: int, trust: roo
     found.bound = tuple(b for b in (attest.extra, _user_data(hcl.claims)) if any(b))
     found.region = hardware.region + parts.attest
     found.level = "tee"
-    return found
 
 
 def _tdx(
-    raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
-) -> tuple[Findings, bytes]:
-    """By own code alone: the library refuses every paravisor for running without SEPT_VE_DISABLE."""
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> bytes:
+    """The report data, judged by own code alone: the library refuses every paravisor for running without
+    SEPT_VE_DISABLE."""
     q = quote.parse(raw)
-    found = Findings("tdx")
     quote.describe(found, q, paravisor=True)
     collateral = intel.check_statements(found, q, given, policy, now_ms, trust)
     if collateral is not None:
         dcap.check_signatures(found, q, collateral, now_ms, trust)
-    return found, q.report_data
+    return q.report_data

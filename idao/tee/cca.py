@@ -34,9 +34,10 @@ SECURED = range(0x3000, 0x3100)
 """Lifecycle 'secured'; every other one, debugging among them, is refused."""
 
 
-def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges a token under the platform key (JWK) in `given`."""
-    found = Findings("cca")
     platform, realm = _parts(raw)
     claims, realm_claims = _claims(platform), _claims(realm)
     found.region = platform.payload + realm.payload
@@ -66,7 +67,6 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
             found.measurements[f"rem{i}"] = value.hex()
     found.warnings.append("no vendor publishes a root for CCA platforms: this is a simulation at best")
     found.level = "simulated"
-    return found
 
 
 def _parts(raw: bytes) -> tuple[cose.Sign1, cose.Sign1]:

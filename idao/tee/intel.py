@@ -172,16 +172,16 @@ def merge(platform: str, *others: str) -> str:
 # --- judging --------------------
 
 
-def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges a quote with Intel's collateral in `given`."""
     q = quote.parse(raw)
-    found = Findings("sgx" if q.tee == quote.SGX else "tdx")
     quote.describe(found, q)
     collateral = check_statements(found, q, given, policy, now_ms, trust)
     if collateral is not None:
         _ask_library(found, q, collateral, policy, now_ms, trust)
     found.level = "tee"
-    return found
 
 
 def check_statements(

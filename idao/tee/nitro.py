@@ -26,9 +26,10 @@ def unwrap(raw: bytes) -> bytes:
     return raw
 
 
-def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges a document at `now_ms`; everything that it needs is inside."""
-    found = Findings("nitro")
     doc = cose.sign1(cose.read(raw))
     if doc.headers != {1: ES384}:
         raise Malformed("protected headers are not exactly ES384")
@@ -51,7 +52,6 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
     for root in given_roots:
         found.check("root given", certs.spki(root) in trust.nitro, certs.common_name(root.subject), "root")
     found.level = "tee"
-    return found
 
 
 def _signs(leaf: Any) -> bool:

@@ -18,9 +18,10 @@ HEAD_REQUEST, HEAD_RESPONSE = b"\x11\xe0", b"\x11\x60"
 NONCE = slice(4, 36)
 
 
-def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges a report (request, response, signature) with its chain, leaf first, in `given`."""
-    found = Findings("nvidia")
     if len(raw) < REQUEST + 8 + SIGNATURE or raw[:2] != HEAD_REQUEST:
         raise Malformed("not an SPDM measurement exchange")
     response = raw[REQUEST:]
@@ -37,11 +38,10 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
     # The root may be given a second time, apart from the chain.
     chain = [c for i, c in enumerate(loaded) if c not in loaded[:i]]
     if not found.check("chain given", bool(chain), "", "collateral-missing"):
-        return found
+        return
     certs.check_chain(found, chain, trust.nvidia, now_ms)
     found.check("signature", certs.ecdsa_raw(chain[0], signature, signed, "sha384"))
     found.warnings.append("reference measurements and revocation (OCSP) of the GPU are not judged")
-    return found
 
 
 def _blocks(record: bytes, count: int) -> list[tuple[str, str]]:

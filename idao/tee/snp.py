@@ -196,9 +196,10 @@ def certificate_table(data: bytes) -> list[bytes]:
 # --- judging --------------------
 
 
-def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges a report with its certificates in `given`: leaf, and optionally authorities and CRLs."""
-    found = Findings("sev-snp")
     report = parse(raw)
     found.region, found.bound = raw[:SIGNED], (raw[0x50:0x90],)
     for name, at, size in _REGISTERS:
@@ -206,7 +207,7 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
     chain = _chain(given, trust, report.signing_key)
     if not found.check("certificate", bool(chain), "" if chain else "no VCEK or VLEK", "collateral-missing"):
         _guest(found, report, policy)
-        return found
+        return
     certs.check_chain(found, chain, trust.amd, now_ms)
     _revocation(found, chain, given, policy, now_ms)
     signed = certs.ecdsa_raw(chain[0], report.signature, found.region, "sha384")
@@ -214,7 +215,6 @@ def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots
     _platform(found, report, chain, policy)
     _guest(found, report, policy)
     found.level = "tee"
-    return found
 
 
 _REGISTERS = (

@@ -277,15 +277,15 @@ def _path(leaf: Any, authorities: list[Any]) -> list[Any]:
     return chain
 
 
-def judge(raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust) -> Findings:
+def judge(
+    found: Findings, raw: bytes, given: Given, policy: TeePolicy, now_ms: int, trust: roots.Trust
+) -> None:
     """Judges a bare TPMS_ATTEST: its signature and key are in `given`."""
-    found = Findings("tpm")
     signature = next((f for f in given.files if f[:2] in (b"\0\x14", b"\0\x16", b"\0\x18")), b"")
     if not found.check("signature given", bool(signature and given.keys), "", "collateral-missing"):
         found.region = parse_attest(raw).raw
-        return found
+        return
     judge_parts(found, Parts(raw, signature, spki=given.keys[0]), given, now_ms, trust)
-    return found
 
 
 # --- protobuf of go-tpm-tools --------------------

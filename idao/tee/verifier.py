@@ -80,25 +80,22 @@ def appraise(
 
 
 def _judge(found: Findings, parsed: envelope.Parsed, files: Given, policy: TeePolicy, now_ms: int) -> None:
-    """Runs the judge of the kind and takes over what it found."""
+    """Runs the judge of the kind; what it saw before giving up stays in `found`."""
     trust, inner = roots.VENDORS, parsed
     if parsed.kind == "simulated":
         if parsed.inner is None or parsed.inner.kind == "simulated":
             raise Malformed("simulated evidence of nothing")
         trust, inner = roots.SIMULATED, parsed.inner
     if inner.azure is not None:
-        seen = azure.judge(inner.azure, files, policy, now_ms, trust)
+        azure.judge(found, inner.azure, files, policy, now_ms, trust)
     elif inner.tpm is not None:
-        seen = Findings("tpm")
-        tpm.judge_parts(seen, inner.tpm, files, now_ms, trust)
+        tpm.judge_parts(found, inner.tpm, files, now_ms, trust)
     else:
-        seen = _JUDGES[inner.kind](inner.blob, files, policy, now_ms, trust)
-    for name in seen.__slots__:
-        setattr(found, name, getattr(seen, name))
+        _JUDGES[inner.kind](found, inner.blob, files, policy, now_ms, trust)
     if parsed.kind == "simulated":
-        found.warnings.append(f"SIMULATED {seen.kind}: no hardware stands behind this")
+        found.warnings.append(f"SIMULATED {inner.kind}: no hardware stands behind this")
         found.kind, found.level, found.platform = "simulated", "simulated", ""
-    for data in files.files if seen.kind == "tdx" else ():
+    for data in files.files if inner.kind == "tdx" else ():
         log = eventlog.of_file(data)
         if log is not None:
             count = len(eventlog.checked(log, found.measurements))
