@@ -129,7 +129,7 @@ def _compile(cls: Any) -> _Codec:
     def used() -> None:
         nonlocal uses
         uses += 1
-        if uses == HOT:
+        if uses == HOT and names:  # of no fields there is nothing to write out
             _codecs[cls] = _generate(cls, hints, names)
 
     def to_plain(obj: Any) -> dict[str, Plain]:
