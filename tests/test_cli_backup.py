@@ -1,0 +1,435 @@
+"""`idao backup …` and `idao quorum recover` as typed: exit codes, full and read-only disks, kill -9."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_world import World, make, must, run
+from shipping import CLONE
+
+from idao.crypto import phrase
+from idao.dao import Dao
+from idao.hall import backup, packing, recovery
+from idao.node.engine import Engine
+from idao.store import backup as files
+from idao.store.ledger import LedgerStore
+
+pytestmark = pytest.mark.usefixtures("quarantine")
+OTHER = phrase.phrase_from(bytes(32))
+
+
+@pytest.fixture(scope="module")
+def _world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    world = make(tmp_path_factory.mktemp("backups"))
+    must("init", "--name", "ana", "--no-passphrase", home=world.home)
+    world.ids["asset"] = must(
+        "contribute", world.folder / "visits", "--name", "visits", "-q", home=world.home
+    ).out.strip()
+    must("key", "phrase", "--out", world.folder / "words", home=world.home)
+    must("backup", "create", "-o", world.folder / "b", home=world.home)
+    return world
+
+
+@pytest.fixture
+def world(_world: World, tmp_path: Path) -> World:
+    """A copy of its own; its home knows that it is one."""
+    shutil.copytree(_world.folder, tmp_path / "w")
+    from conftest import at_home
+
+    at_home(tmp_path / "w" / "home")
+    return World(tmp_path / "w", dict(_world.ids))
+
+
+def verify(world: World, file: Path, code: int = 0) -> Any:
+    words = world.folder / "words"
+    ran = run("backup", "verify", file, "--phrase-file", words, "--json", home=world.home)
+    assert ran.code == code, ran
+    return ran.json
+
+
+def left(*folders: Path) -> list[str]:
+    """What a backup must never leave behind."""
+    found = [p for folder in folders for p in folder.iterdir()]
+    return [p.name for p in found if p.name.startswith(".backup") or p.name.endswith(".part")]
+
+
+# --- create -------------------------------------------------------------------------------------------
+
+
+def test_create_ends_with_the_path(world: World) -> None:
+    out = world.folder / "new.idao-backup"
+    ran = must("backup", "create", "-o", out, home=world.home)
+    assert ran.out == f"{out}\n" and out.is_file()
+    assert (
+        must("backup", "create", "-o", world.folder / "x", "-q", home=world.home).out == f"{world.folder}/x\n"
+    )
+    assert left(world.folder, world.home) == []
+
+
+def test_create_into_a_folder_names_the_file(world: World) -> None:
+    folder = world.folder / "backups"
+    folder.mkdir()
+    ran = must("backup", "create", "-o", folder, "--json", home=world.home)
+    (path,) = folder.iterdir()
+    assert ran.json["path"] == str(path) and path.name.startswith("idao-ana-2")
+    assert ran.json["opens_with"] == ["phrase"] and ran.json["missing"] == []
+
+
+def test_create_replaces_only_with_yes(world: World) -> None:
+    out = world.folder / "mine"
+    out.write_text("precious")
+    ran = run("backup", "create", "-o", out, home=world.home)
+    assert (ran.code, ran.out) == (2, "") and "--yes" in ran.err
+    assert out.read_text() == "precious"
+    must("backup", "create", "-o", out, "--yes", home=world.home)
+    verify(world, out)
+
+
+@pytest.mark.parametrize("where", ["none/b", "b/c"])
+def test_create_where_it_cannot(world: World, where: str) -> None:
+    ran = run("backup", "create", "-o", world.folder / where, home=world.home)
+    assert (ran.code, ran.out) == (2, "")
+
+
+def test_dry_runs_change_nothing(world: World) -> None:
+    ran = must("backup", "create", "-o", world.folder / "x", "--dry-run", home=world.home)
+    assert not (world.folder / "x").exists() and "would write" in ran.out
+    words = world.folder / "words"
+    new = world.folder / "again"
+    must("backup", "restore", world.folder / "b", "--phrase-file", words, "--dry-run", home=new)
+    assert not new.exists()
+
+
+def test_no_home(tmp_path: Path) -> None:
+    assert run("backup", "create", home=tmp_path / "none").code == 10
+
+
+def test_cron_never_waits_for_a_passphrase(tmp_path: Path) -> None:
+    (tmp_path / "pass").write_text("long and secret\n")
+    home = tmp_path / "home"
+    must("init", "--passphrase-file", tmp_path / "pass", home=home)
+    assert must("backup", "create", "-o", tmp_path / "a", "--json", home=home).json["opens_with"] == [
+        "phrase"
+    ]
+    ran = must(
+        "backup", "create", "-o", tmp_path / "b", "--json", "--passphrase-file", tmp_path / "pass", home=home
+    )
+    assert ran.json["opens_with"] == ["phrase", "passphrase"]
+    assert must("backup", "verify", tmp_path / "b", "--json", home=home).json["drill"] is False
+    ran = must(
+        "backup", "verify", tmp_path / "b", "--json", "--passphrase-file", tmp_path / "pass", home=home
+    )
+    assert ran.json["drill"] is True
+    (tmp_path / "wrong").write_text("short\n")
+    assert (
+        run("backup", "create", "-o", tmp_path / "c", "--passphrase-file", tmp_path / "wrong", home=home).code
+        == 9
+    )
+    ran = run("backup", "verify", tmp_path / "b", "--passphrase-file", tmp_path / "wrong", home=home)
+    assert (ran.code, ran.out) == (9, "")
+
+
+# --- verify -------------------------------------------------------------------------------------------
+
+
+def test_verify_says_what_it_has_shown(world: World) -> None:
+    without = must("backup", "verify", world.folder / "b", "--json", home=world.home).json
+    assert without["ok"] and not without["drill"] and without["idao"] is None
+    drilled = verify(world, world.folder / "b")
+    names = {c["name"].split()[0] for c in drilled["checks"]}
+    assert drilled["drill"] and names == {"bytes", "file", "keys", "home.db", "ledger", "contents"}
+    assert must("backup", "verify", world.folder / "b", home=world.folder / "no-home").code == 0
+
+
+def test_verify_fails_with_6_and_names_it(world: World) -> None:
+    data = bytearray((world.folder / "b").read_bytes())
+    data[5000] ^= 4
+    (world.folder / "bad").write_bytes(data)
+    ran = run("backup", "verify", world.folder / "bad", home=world.home)
+    assert ran.code == 6 and "backup-damaged" in ran.out
+    ran = run("backup", "verify", world.folder / "visits" / "visits.csv", "--json", home=world.home)
+    assert ran.code == 6 and ran.json["checks"][0]["name"] == "not-a-backup"
+    assert run("backup", "verify", world.folder / "none", home=world.home).code == 4
+    assert run("backup", "verify", world.folder, home=world.home).code == 4
+
+
+def test_the_wrong_phrase_is_9(world: World) -> None:
+    ran = run("backup", "verify", world.folder / "b", "--phrase-file", "-", home=world.home, stdin=OTHER)
+    assert (ran.code, ran.out) == (9, "")
+    ran = run(
+        "backup",
+        "restore",
+        world.folder / "b",
+        "--phrase-file",
+        "-",
+        home=world.folder / "again",
+        stdin=OTHER,
+    )
+    assert (ran.code, ran.out) == (9, "") and not (world.folder / "again").exists()
+
+
+# --- restore ------------------------------------------------------------------------------------------
+
+
+def test_restore_says_what_stays_behind(world: World) -> None:
+    must("mint", "visits", home=world.home)
+    must("backup", "create", "-o", world.folder / "b2", home=world.home)
+    new = world.folder / "again"
+    words = world.folder / "words"
+    ran = must("backup", "restore", world.folder / "b2", "--phrase-file", words, home=new)
+    assert (
+        "left behind in the old ledger: 1 classes, 1 DATs" in ran.err and "'ana-r1' continues it" in ran.err
+    )
+    assert ran.out.splitlines()[-1].startswith("idao:")
+    shown = must("status", home=new)
+    assert "ana ended at height" in shown.out and "continued by quorum:" in shown.out
+    must("audit", home=new)
+    must("asset", "get", world.ids["asset"], "-o", world.folder / "out", home=new)
+    must("mint", "visits", home=new)
+    must("proof", world.ids["asset"], "-o", world.folder / "p", home=new)
+    assert "says it continues quorum:" in must("verify", world.folder / "p", home=new).out
+    assert run("backup", "restore", world.folder / "b2", "--phrase-file", words, home=new).code == 2
+
+
+def test_restore_asks_for_the_phrase(world: World) -> None:
+    ran = run("backup", "restore", world.folder / "b", home=world.folder / "again")
+    assert ran.code == 2 and "--phrase-file" in ran.err
+
+
+def test_a_copied_home_is_told_what_to_do(world: World) -> None:
+    shutil.copytree(world.home, world.folder / "copy")
+    copy = world.folder / "copy"
+    ran = run("account", "issue", "5", "--json", home=copy)
+    assert (ran.code, ran.out) == (5, "") and ran.error["code"] == "quarantine"
+    assert "idao quorum recover" in ran.error["hint"]
+    must("asset", "list", home=copy)
+    assert "is a copy" in must("status", home=copy).out
+    assert len(must("quorum", "recover", "--dry-run", "--json", home=copy).json["would_end"]) == 1
+    done = must("quorum", "recover", "--phrase-file", world.folder / "words", "--json", home=copy).json
+    assert [q["name"] for q in done["quorums"]] == ["ana-r1"]
+    must("account", "issue", "5", home=copy)
+    assert must("quorum", "recover", "--json", home=copy).json == {"quorums": []}
+    assert run("account", "issue", "5", "--quorum", "ana", home=copy).code == 5
+    must("account", "issue", "5", home=world.home)
+
+
+# --- reminders ----------------------------------------------------------------------------------------
+
+
+def test_status_reminds_until_a_backup_was_shown_to_restore(world: World) -> None:
+    home = world.folder / "fresh"
+    must("init", "--no-passphrase", home=home)
+    must("key", "phrase", "--out", world.folder / "fresh-words", home=home)
+
+    def needs() -> str:
+        return str(must("status", "--json", home=home).json["needs"])
+
+    def doctor() -> str:
+        ran = run("doctor", "--json", home=home)
+        return str(next(c["status"] for c in ran.json["checks"] if c["name"] == "backup"))
+
+    assert "make a backup" in needs() and doctor() == "warn"
+    must("backup", "create", "-o", world.folder / "f", home=home)
+    assert "can be restored" in needs() and doctor() == "warn"
+    must("backup", "verify", world.folder / "f", home=home)
+    assert "can be restored" in needs(), "its bytes alone show little"
+    must("backup", "verify", world.folder / "b", "--phrase-file", world.folder / "words", home=home)
+    assert "can be restored" in needs(), "somebody else's backup"
+    must("backup", "verify", world.folder / "f", "--phrase-file", world.folder / "fresh-words", home=home)
+    assert "backup" not in needs() and doctor() == "ok"
+
+
+# --- disks that will not ------------------------------------------------------------------------------
+
+
+def shell(script: str, world: World, *args: str) -> subprocess.CompletedProcess[str]:
+    """`script` with `idao` as a command, in a process of its own."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("IDAO")}
+    environ |= {"IDAO_HOME": str(world.home), "PYTHONPATH": str(CLONE), "W": str(world.folder)}
+    prelude = f'idao() {{ "{sys.executable}" -m idao "$@"; }}\n'
+    return subprocess.run([*args, "sh", "-c", prelude + script], env=environ, capture_output=True, text=True)
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> None:
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert done.stderr.startswith("idao: error: ") and "Traceback" not in done.stderr
+
+
+def test_a_full_disk_leaves_the_last_backup(world: World) -> None:
+    before = (world.folder / "b").read_bytes()
+    for blocks in (1, 40, 200):
+        one_line(shell(f"ulimit -f {blocks}; idao backup create -o $W/b --yes", world))
+        assert left(world.folder, world.home) == []
+    assert (world.folder / "b").read_bytes() == before
+    must("backup", "create", "-o", world.folder / "b", "--yes", home=world.home)
+
+
+def test_a_full_disk_leaves_no_half_home(world: World) -> None:
+    new = world.folder / "again"
+    for blocks in (1, 40, 200):
+        one_line(
+            shell(
+                f"ulimit -f {blocks}; idao backup restore $W/b --home $W/again --phrase-file $W/words", world
+            )
+        )
+        assert not (new / "config.toml").exists()
+    must("backup", "restore", world.folder / "b", "--phrase-file", world.folder / "words", home=new)
+
+
+def mounts() -> bool:
+    return os.getuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not mounts(), reason="needs a mount namespace")
+def test_a_small_disk_and_a_read_only_one(world: World) -> None:
+    (world.folder / "disk").mkdir()
+    small = "mount -t tmpfs -o size=100k tmpfs $W/disk || exit 99\n"
+    one_line(
+        shell(
+            f"{small} idao backup create -o $W/disk/b; c=$?; ls -A $W/disk; exit $c", world, "unshare", "-m"
+        )
+    )
+    one_line(
+        shell(
+            f"{small} idao backup restore $W/b --home $W/disk/h --phrase-file $W/words",
+            world,
+            "unshare",
+            "-m",
+        )
+    )
+    locked = "mount --bind $W/disk $W/disk && mount -o remount,ro,bind $W/disk || exit 99\n"
+    one_line(shell(f"{locked} idao backup create -o $W/disk/b", world, "unshare", "-m"))
+    one_line(
+        shell(
+            f"{locked} idao backup restore $W/b --home $W/disk/h --phrase-file $W/words",
+            world,
+            "unshare",
+            "-m",
+        )
+    )
+    frozen = "mount --bind $W/home $W/home && mount -o remount,ro,bind $W/home || exit 99\n"
+    done = shell(f"{frozen} idao backup create -o $W/from-frozen -q", world, "unshare", "-m")
+    assert done.returncode == 0 and "will not remember" in done.stderr, done
+    verify(world, world.folder / "from-frozen")
+
+
+# --- kill -9 ------------------------------------------------------------------------------------------
+
+
+def die_at(step: int, where: list[tuple[Any, str]], work: Callable[[], object]) -> bool:
+    """Runs `work` in a process that kills itself before call number `step` of any function of `where`."""
+    if (pid := os.fork()) == 0:
+        left_over = [step]
+
+        def tick(real: Any) -> Any:
+            def call(*args: Any, **options: Any) -> Any:
+                left_over[0] -= 1
+                if left_over[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **options)
+
+            return call
+
+        for owner, name in where:
+            setattr(owner, name, tick(getattr(owner, name)))
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
+
+
+def test_a_kill_at_any_step_of_create(world: World) -> None:
+    out = world.folder / "b"
+    old = out.read_bytes()
+    where: list[tuple[Any, str]] = [
+        (os, "replace"), (os, "fsync"), (files, "snapshot"), (files, "check_bytes"),
+        (packing._Packing, "_add"), (files.Writer, "_block"), (packing, "sync_folder"), (packing, "note"),
+    ]  # fmt: skip
+    step = 0
+    while die_at(step, where, lambda: packing.create(Dao.open(world.home), out, with_passphrase=False)):
+        step += 1
+        data = out.read_bytes()
+        assert data == old or verify(world, out)["ok"], "the old one, or a whole new one"
+        assert Dao.open(world.home).ledgers.status()
+    assert step >= 12
+    assert left(world.folder, world.home) == [], "what was left is cleared by the next"
+    verify(world, out)
+
+
+def test_a_kill_at_any_step_of_restore(world: World) -> None:
+    new, words = world.folder / "again", (world.folder / "words").read_text().strip()
+    where: list[tuple[Any, str]] = [
+        (os, "rename"), (os, "fsync"), (os, "replace"), (LedgerStore, "create"), (LedgerStore, "end"),
+        (Engine, "_commit"), (recovery.Succession, "_end"), (backup, "_move_in"),
+    ]  # fmt: skip
+    step = complete = 0
+    while die_at(step, where, lambda: backup.restore(world.folder / "b", new, words)):
+        step += 1
+        if (new / "config.toml").exists():
+            complete += 1
+            Dao.open(new).tokens.issue(1)
+            assert all(r.ok for r in Dao.open(new).ledgers.audit().values())
+            shutil.rmtree(new)
+        else:
+            assert run("status", home=new).code == 10
+        # A home is whole or is not there; the next restore clears what was left.
+    assert step >= 20 and complete <= 3
+    assert Dao.open(new).assets.check() == [] and not (new / backup.STAGE).exists()
+
+
+@pytest.mark.slow
+def test_real_processes_killed_at_any_time(world: World) -> None:
+    big = world.folder / "big"
+    big.write_bytes(os.urandom(8 << 20))
+    must("contribute", big, home=world.home)
+    out = world.folder / "b"
+    for n in range(12):
+        environ = {**os.environ, "IDAO_HOME": str(world.home), "PYTHONPATH": str(CLONE)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "idao", "backup", "create", "-o", str(out), "--yes", "-q"],
+            env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(0.15 + 0.03 * n)
+        process.kill()
+        process.wait()
+        backup.inspect(out)
+    must("backup", "create", "-o", out, "--yes", home=world.home)
+    verify(world, out)
+
+
+def test_backups_while_others_write(world: World) -> None:
+    """Contributions, forgetting and turning the key go on while backups are made: each one restores."""
+    if (pid := os.fork()) == 0:
+        try:
+            for n in range(12):
+                (world.folder / "visits" / f"more{n}.txt").write_text(f"more {n}\n" * 2000)
+                code = run("contribute", world.folder / "visits", "--name", f"v{n}", home=world.home).code
+                if n % 4 == 2:
+                    code |= run("asset", "forget", f"v{n - 1}", "--yes", home=world.home).code
+                    code |= run("key", "rotate", home=world.home).code
+                if code:
+                    os._exit(code)
+            os._exit(0)
+        finally:
+            os._exit(99)
+    made = 0
+    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        out = world.folder / f"live{made}"
+        must("backup", "create", "-o", out, home=world.home)
+        made += 1
+    assert os.waitstatus_to_exitcode(ended[1]) == 0 and made >= 2
+    for n in {0, made // 2, made - 1}:
+        assert verify(world, world.folder / f"live{n}")["ok"]
