@@ -441,3 +441,31 @@ def test_not_a_backup(tmp_path: Path) -> None:
         with pytest.raises(IdaoError) as e:
             backup.inspect(tmp_path / "f")
         assert e.value.exit_code == 6
+
+
+@pytest.mark.parametrize("which", ["home.db", "ledger"])
+def test_a_second_opening_keeps_the_locks_of_the_first(lived: Any, which: str) -> None:
+    """Closing any handle of a file drops this process's POSIX locks on it: then another process, when it
+    closes, takes itself for the last and deletes the log of pages that this one still writes to."""
+    import subprocess
+    import sys
+
+    from idao.store import place
+    from idao.store.home_db import open_home_db
+
+    path = lived.path / "home.db" if which == "home.db" else lived.dao().ledger_path()
+    opened = open_home_db(path) if which == "home.db" else LedgerStore.open(path).db
+    opened.execute("begin immediate")
+    opened.execute("commit")
+    if which == "home.db":
+        open_home_db(path).close()
+    else:
+        place.place_of(path)
+        LedgerStore.open(path).require_live()
+    other = f"import sqlite3; d = sqlite3.connect({str(path)!r}); d.execute('pragma schema_version'); d.close()"
+    subprocess.run([sys.executable, "-c", other], check=True)
+    opened.execute("begin immediate")
+    opened.execute("create table proof_of_life(x)")
+    opened.execute("commit")
+    look = other.replace("d.close()", "print(d.execute('select count(*) from proof_of_life').fetchone()[0])")
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, check=True).stdout == b"0\n"

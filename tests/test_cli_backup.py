@@ -251,12 +251,20 @@ def test_status_reminds_until_a_backup_was_shown_to_restore(world: World) -> Non
 # --- disks that will not ------------------------------------------------------------------------------
 
 
-def shell(script: str, world: World, *args: str) -> subprocess.CompletedProcess[str]:
-    """`script` with `idao` as a command, in a process of its own."""
+def command_of(script: str, world: World, *args: str) -> dict[str, Any]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("IDAO")}
     environ |= {"IDAO_HOME": str(world.home), "PYTHONPATH": str(CLONE), "W": str(world.folder)}
     prelude = f'idao() {{ "{sys.executable}" -m idao "$@"; }}\n'
-    return subprocess.run([*args, "sh", "-c", prelude + script], env=environ, capture_output=True, text=True)
+    return {"args": [*args, "sh", "-c", prelude + script], "env": environ, "text": True}
+
+
+def shell(script: str, world: World, *args: str) -> subprocess.CompletedProcess[str]:
+    """`script` with `idao` as a command, in a process of its own."""
+    return subprocess.run(**command_of(script, world, *args), capture_output=True)
+
+
+def shell_in_background(script: str, world: World) -> subprocess.Popen[str]:
+    return subprocess.Popen(**command_of(script, world))
 
 
 def one_line(done: subprocess.CompletedProcess[str], code: int = 1) -> None:
@@ -412,24 +420,19 @@ def test_real_processes_killed_at_any_time(world: World) -> None:
 
 def test_backups_while_others_write(world: World) -> None:
     """Contributions, forgetting and turning the key go on while backups are made: each one restores."""
-    if (pid := os.fork()) == 0:
-        try:
-            for n in range(12):
-                (world.folder / "visits" / f"more{n}.txt").write_text(f"more {n}\n" * 2000)
-                code = run("contribute", world.folder / "visits", "--name", f"v{n}", home=world.home).code
-                if n % 4 == 2:
-                    code |= run("asset", "forget", f"v{n - 1}", "--yes", home=world.home).code
-                    code |= run("key", "rotate", home=world.home).code
-                if code:
-                    os._exit(code)
-            os._exit(0)
-        finally:
-            os._exit(99)
+    script = """
+    set -e
+    for n in 1 2 3 4 5 6; do
+        seq $((n * 5000)) > "$W/visits/more$n.txt"
+        idao contribute "$W/visits" --name v$n -q > "$W/last"
+        if [ $n = 3 ]; then idao asset forget v3 --yes; idao key rotate; fi
+    done >> "$W/log" 2>&1
+    """
+    writer = shell_in_background(script, world)
     made = 0
-    while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0):
-        out = world.folder / f"live{made}"
-        must("backup", "create", "-o", out, home=world.home)
+    while writer.poll() is None:
+        must("backup", "create", "-o", world.folder / f"live{made}", home=world.home)
         made += 1
-    assert os.waitstatus_to_exitcode(ended[1]) == 0 and made >= 2
-    for n in {0, made // 2, made - 1}:
+    assert writer.returncode == 0 and made >= 4, (world.folder / "log").read_text()
+    for n in range(0, made, -(-made // 6)):
         assert verify(world, world.folder / f"live{n}")["ok"]

@@ -139,7 +139,11 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         return db
     try:
         if path != ":memory:":
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            # Only a new file may be opened beside SQLite: closing any handle of an old one would drop the
+            # locks of this process's other connections to it (POSIX), and another could delete their log.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        pass
     except OSError as e:
         raise IdaoError(f"cannot open {path}: {e.strerror}", code="disk") from e
     try:

@@ -7,8 +7,9 @@ cloned machine, a file system set back as a whole, bytes written into the old fi
 
 from __future__ import annotations
 
-import fcntl
 import os
+import struct
+import sys
 from pathlib import Path
 
 from idao.crypto import canonical
@@ -16,8 +17,9 @@ from idao.crypto.hashing import Kind, digest
 
 MACHINE_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 MACHINE_ID_BYTES_MAX = 256
-_GET_GENERATION = 0x80087601
-"""FS_IOC_GETVERSION (linux/fs.h): a random number that an inode gets each time it is used for a new file."""
+_AT_FDCWD, _STATX_BTIME = -100, 0x800
+_BTIME_AT = struct.Struct("=qI")
+"""Seconds and nanoseconds; `stx_btime` stands at byte 80 of struct statx (linux/stat.h)."""
 
 
 def place_of(path: Path) -> bytes:
@@ -25,7 +27,7 @@ def place_of(path: Path) -> bytes:
     found = os.stat(path)
     # The number of a device may be another after a restart; that of its file system stays.
     device = os.statvfs(path).f_fsid or found.st_dev
-    return digest(Kind.MACHINE, canonical.encode([_machine(), f"{device} {found.st_ino}", _generation(path)]))
+    return digest(Kind.MACHINE, canonical.encode([_machine(), f"{device} {found.st_ino}", _born(path)]))
 
 
 def _machine() -> bytes:
@@ -40,15 +42,17 @@ def _machine() -> bytes:
     return b""
 
 
-def _generation(path: Path) -> bytes:
-    """Empty where the file system keeps none (tmpfs, NFS)."""
-    answer = bytearray(8)
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(fd, _GET_GENERATION, answer)
-        finally:
-            os.close(fd)
-    except OSError:
+def _born(path: Path) -> bytes:
+    """When the inode came to be, in nanoseconds: it may have been another file's before. Empty where unknown.
+
+    By its name: opening the file and closing it again would drop the locks that SQLite holds on it.
+    """
+    import ctypes
+
+    answer = ctypes.create_string_buffer(256)
+    statx = getattr(ctypes.CDLL(None), "statx", None)
+    if statx is None or statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, answer):
         return b""
-    return bytes(answer[:4])
+    if not int.from_bytes(answer.raw[:4], sys.byteorder) & _STATX_BTIME:
+        return b""
+    return b"%d %d" % _BTIME_AT.unpack_from(answer.raw, 80)
