@@ -36,7 +36,9 @@ def judge(case: Case, data: bytes) -> AttestationResult:
     from idao.tee.collateral import expand
 
     files: Given = _FILES.setdefault(case.id, expand(case.files))
-    return verifier.appraise(None, data, files, WIDE, case.at)
+    result = verifier.appraise(None, data, files, WIDE, case.at)
+    assert not any(c.detail.startswith(verifier.UNEXPECTED) for c in result.checks), data.hex()
+    return result
 
 
 _FILES: dict[str, Given] = {}
@@ -144,6 +146,7 @@ def mutated_collateral(part: str, count: int) -> None:
         bad = mutate(value[part].encode(), chance).decode("latin-1")
         file = json.dumps({**value, part: bad}).encode()
         result = verifier.appraise(None, case.evidence, (file,), WIDE, case.at)
+        assert not any(c.detail.startswith(verifier.UNEXPECTED) for c in result.checks), file
         if result.accepted:  # a root repeated in a chain, or its white space
             assert (result.tcb_status, result.evidence_id) == (sound.tcb_status, sound.evidence_id)
 

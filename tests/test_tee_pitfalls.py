@@ -595,6 +595,13 @@ def test_own_checks_agree_on_real_quotes(name: str) -> None:
     assert found.ok == (name != "tdx-1-expired")
 
 
+def test_a_certificate_with_a_negative_serial_number_is_none() -> None:
+    der = roots.certificates("intel")[0]
+    at = der.index(b"\xa0\x03\x02\x01\x02\x02") + 7
+    with pytest.raises(Malformed):
+        certs.load(der[:at] + bytes([der[at] | 0x80]) + der[at + 1 :])
+
+
 def test_broken_collateral_is_called_that() -> None:
     case = cases()["tdx-1"]
     text = json.loads(case.files[0])

@@ -74,6 +74,8 @@ def load(der: bytes) -> Certificate:
             cert = x509.load_der_x509_certificate(der)
             cert.public_key()
             _ = cert.extensions, cert.issuer, cert.subject
+            if cert.serial_number < 0:  # revocation lists cannot be asked for it
+                raise ValueError("negative serial number")
             return cert
     except Exception as e:  # hostile DER makes the parser raise many kinds
         raise Malformed(f"not a certificate: {type(e).__name__}", code="chain") from e

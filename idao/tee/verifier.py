@@ -36,6 +36,8 @@ _JUDGES = {
     "cca": cca.judge,
     "nvidia": nvidia.judge,
 }
+UNEXPECTED = "unexpected"
+"""Begins the detail of a refusal that no reader foresaw."""
 _BY_LEVEL = ("level", "simulated", "kind")
 """Checks that say only that the policy wants another level: evidence may still be worth what it is."""
 
@@ -75,6 +77,10 @@ def appraise(
             found.warnings.append("no key was named that the evidence should back")
     except IdaoError as e:
         found.check("form", False, e.message, e.code if e.code in REASONS else "malformed")
+    except (MemoryError, KeyboardInterrupt):
+        raise
+    except Exception as e:  # the last net below libraries that read hostile bytes; tests see it as a bug
+        found.check("form", False, f"{UNEXPECTED} {type(e).__name__}", "malformed")
     _apply_policy(found, policy, now_ms)
     return _result(found, policy)
 
