@@ -18,7 +18,7 @@ from idao.ledger import backing
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import parse_tx
 from idao.model import Validator, ValidatorSet, show_id
-from idao.tee import attester, binding
+from idao.tee import binding
 from idao.tee import policy as policies
 from idao.tee.result import ALIASES, KINDS, AttestationResult
 
@@ -221,6 +221,8 @@ class Tee:
         `Missing` (exit code 7) without a device. `VerificationFailed` if it does not hold up here: then
         nothing is registered, and the evidence is kept for `collateral update`.
         """
+        from idao.tee import attester  # talks to devices: not for those who only judge
+
         seat = self._seat()
         if seat is None:
             raise Refused("this home is no validator of that quorum", code="not-a-validator")
@@ -347,6 +349,8 @@ class Tee:
 
 def devices(root: Path = Path("/")) -> dict[str, Any]:
     """What this machine has to attest with, best first; needs no home."""
+    from idao.tee import attester
+
     here = attester.devices_here(root)
     best = next((d for d in here if d.usable), None)
     unusable = f"{here[0].path} is there, but this user may not use it: run as root" if here else NOTHING
@@ -362,6 +366,8 @@ def devices(root: Path = Path("/")) -> dict[str, Any]:
 
 def choose(kind: str = "", root: Path = Path("/")) -> str:
     """The name of the best usable device here, of one kind if asked for. `Missing` if there is none."""
+    from idao.tee import attester
+
     wanted = known_kind(kind) if kind else ""
     here = [d for d in attester.devices_here(root) if not wanted or d.kind == wanted]
     found = next((d.name for d in here if d.usable), None)
