@@ -185,13 +185,14 @@ def _found_quorum(
     quorum = genesis.quorum_id(bundle.genesis)
     stem = show_id("quorum", quorum).removeprefix("quorum:")
     LedgerStore.create(path / "ledgers" / f"{stem}.db", bundle).close()
-    open_home_db(path / "home.db").close()
     home.config = {
         "idao": {"name": name, **({"domain": domain} if domain else {})},
         "quorum": {"default": show_id("quorum", quorum)},
         "ledgers": {stem: quorum_name},
     }
     home.save_config()
+    # After the configuration: a home.db without one is a home that lost it, not one never finished.
+    open_home_db(path / "home.db").close()
     own = identity.idao_id(history.inception)
     return Founded(path, own, quorum, keys.did_key(signer.public), name, True, words)
 
