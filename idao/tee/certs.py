@@ -241,7 +241,11 @@ def load_crl(der: bytes) -> CertificateRevocationList:
     from cryptography import x509
 
     try:
-        return x509.load_der_x509_crl(der)
+        crl = x509.load_der_x509_crl(der)
+        # These parse on demand, and then raise many kinds on hostile bytes.
+        _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.extensions, len(crl)
+        crl.get_revoked_certificate_by_serial_number(0)
+        return crl
     except Exception as e:
         raise Malformed(f"not a revocation list: {type(e).__name__}", code="collateral") from e
 
