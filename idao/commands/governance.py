@@ -83,8 +83,9 @@ def _propose(
     """
     from idao.hall.governance import Wish
 
-    lists = (set_, add_member, remove_member, policy, class_policy)
-    wish = Wish(*(one or () for one in lists), text=text, tee_policy=tee_policy)
+    wish = Wish(
+        set_ or (), add_member or (), remove_member or (), policy or (), class_policy or (), text, tee_policy
+    )
     data = _dao().governance.propose(title, wish, idao=idao, by=by, dry=ui.options.dry_run)
     if ui.options.dry_run:
         data = {**data, "proposal": None, "dry_run": True}
