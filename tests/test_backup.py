@@ -462,7 +462,7 @@ def test_a_second_opening_keeps_the_locks_of_the_first(lived: Any, which: str) -
     else:
         place.place_of(path)
         LedgerStore.open(path).require_live()
-    other = f"import sqlite3; d = sqlite3.connect({str(path)!r}); d.execute('pragma schema_version'); d.close()"
+    other = f"import sqlite3; d = sqlite3.connect({str(path)!r}); d.execute('pragma user_version'); d.close()"
     subprocess.run([sys.executable, "-c", other], check=True)
     opened.execute("begin immediate")
     opened.execute("create table proof_of_life(x)")
