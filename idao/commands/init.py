@@ -18,7 +18,9 @@ status = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_
 def _init(
     name: Annotated[str, typer.Option(help="What you call your iDAO.")] = "",
     domain: Annotated[str, typer.Option(help="Its field, as a default category: medical, text, …")] = "",
-    no_passphrase: Annotated[bool, typer.Option(help="Keep the keys without a passphrase.")] = False,
+    no_passphrase: Annotated[
+        bool, typer.Option("--no-passphrase", help="Keep the keys without a passphrase.")
+    ] = False,
 ) -> None:
     """Create your iDAO: a key, a charter, and a quorum of one. Offline. Safe to run twice.
 
