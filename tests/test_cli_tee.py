@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cli_world import Ran, last, must, run
 from tee_world import VECTORS, cases
+from test_tee_attester import swtpm  # noqa: F401  (a fixture)
 
 from idao.tee.policy import STRICT, dump, relaxed
 
@@ -74,6 +75,18 @@ def test_a_simulation_is_marked_everywhere(here: Path) -> None:
     assert all("SIMULATED" in ran.out for ran in said)
     ran = must("tee", "attest", "--simulated", "--kind", "sev-snp", home=home)
     assert "SIMULATED" in ran.out and "SIMULATED" in ran.err
+
+
+def test_a_software_tpm_is_no_hardware_either(here: Path, swtpm: Path) -> None:  # noqa: F811
+    home = here / "home"
+    data = must("tee", "attest", "--device", f"tpm:{swtpm}", "--json", home=home).json
+    assert (data["kind"], data["level"], data["simulated"], data["accepted"]) == (
+        "tpm",
+        "simulated",
+        True,
+        False,
+    )
+    assert "SIMULATED" in must("quorum", "status", home=home).out
 
 
 # --- verify -------------------------------------------------------------------------------------------

@@ -316,6 +316,40 @@ def test_an_expired_one_lowers_the_level(attested: Dao, monkeypatch: pytest.Monk
     assert row["level"] == "none" and not row["attestation"]["accepted"]
 
 
+def test_collateral_of_this_home_serves_and_travels(
+    fresh: Callable[[], Dao], loose: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from idao.hall import bundles
+
+    real = attester.simulate
+
+    def bare(*args: Any) -> attester.Evidence:
+        made = real(*args)
+        files = [("intel", a.data) for a in made.aux]
+        kept[:] = [collateral.make("tdx", files, fetched_ms=1, source="test")]
+        return replace(made, aux=())
+
+    kept: list[collateral.Bundle] = []
+    monkeypatch.setattr(attester, "simulate", bare)
+    dao = fresh()
+    with pytest.raises(VerificationFailed, match="does not hold up") as caught:
+        dao.tee.attest(simulated=True)
+    assert caught.value.code == "collateral-missing" and "collateral update" in str(caught.value.hint)
+    assert dao.state().get(attest.Attestation, dao.me) is None
+    stale = collateral.make(
+        "tdx", [("intel", simulator.intel(BORN // 2).files[0])], fetched_ms=2, source="old"
+    )
+    for bundle in (*kept, stale):
+        bundles.keep(dao.home.path, bundle)
+    monkeypatch.setattr(attester, "simulate", lambda *args: replace(real(*args), aux=()))
+    assert dao.tee.attest(simulated=True)["collateral"] == kept[0].digest.hex()
+    data = make(dao)
+    assert collateral.dump(kept[0]) in data
+    assert judged(data, loose, "simulated:1")["ok"]
+    (bundles.folder(dao.home.path) / f"{kept[0].digest.hex()}{bundles.SUFFIX}").unlink()
+    assert not proof.parse(make(dao)).attestations
+
+
 # --- several cosigners --------------------------------------------------------------------------------
 
 

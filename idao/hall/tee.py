@@ -260,7 +260,7 @@ class Tee:
         height = done[0].receipt.height
         return {
             **show_attested(registered),
-            "simulated": simulated,
+            "simulated": registered.level == "simulated",
             "device": wanted,
             "policy": chosen.digest.hex(),
             "tx": show_id("tx", done[0].tx),
