@@ -129,6 +129,7 @@ def show_attested(one: backing.Attested) -> dict[str, Any]:
         "age_ms": max(0, one.judged_ms - one.record.beacon_ms),
         "judged_at": show_ms(one.judged_ms),
         "not_after": show_ms(one.record.not_after_ms),
+        "holds_until": show_ms(result.not_after_ms),
         "collateral": one.record.collateral.hex() or None,
         "warnings": list(result.warnings),
     }

@@ -175,7 +175,10 @@ def bytes_hash(evidence: bytes) -> bytes:
 
 
 def read(evidence: bytes) -> tuple[Evidence, Claims]:
-    """Evidence for a ledger and the claims in it; `Malformed` unless it has that form."""
+    """Evidence for a ledger and the claims in it; `Malformed` unless it has that form.
+
+    The two forms, bounds included, are part of the ledger's formats: a change of them is a new version.
+    """
     from idao.tee.binding import Claims
     from idao.tee.envelope import Evidence
 
