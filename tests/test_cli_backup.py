@@ -80,7 +80,7 @@ def test_create_into_a_folder_names_the_file(world: World) -> None:
     folder.mkdir()
     ran = must("backup", "create", "-o", folder, "--json", home=world.home)
     (path,) = folder.iterdir()
-    assert ran.json["path"] == str(path) and path.name.startswith("idao-ana-2")
+    assert ran.json["path"] == str(path) and path.name.endswith("Z-ana.idao-backup")
     assert ran.json["opens_with"] == ["phrase"] and ran.json["missing"] == []
 
 

@@ -75,7 +75,7 @@ def _target(home: homes.Home, out: Path | None) -> Path:
 
     path = out or Path()
     if path.is_dir():
-        path = path / packing.default_name(home, homes.now_ms())
+        path = packing.new_file(home, path, homes.now_ms())
     if not path.parent.is_dir():
         raise UsageError(f"there is no folder '{path.parent}'")
     if path.exists() and not path.is_file():

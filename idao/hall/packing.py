@@ -71,10 +71,12 @@ class Made:
     """Whether the home could write down that it was made."""
 
 
-def default_name(home: Home, at_ms: int) -> str:
+def new_file(home: Home, folder: Path, at_ms: int) -> Path:
+    """A name in `folder` that says whose and when, and is not taken. Names sort by time."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(home.get("idao", "name", ""))).strip("-")[:40] or "home"
-    when = re.sub(r"[-:]|\.\d+", "", show_time(at_ms))
-    return f"idao-{name}-{when}.idao-backup"
+    when = re.sub(r"[-:.]", "", show_time(at_ms))
+    path = folder / f"idao-{when}-{name}.idao-backup"
+    return path if not path.exists() else new_file(home, folder, at_ms + 1)
 
 
 def create(dao: Dao, out: Path, *, with_passphrase: bool, progress: Progress | None = None) -> Made:
