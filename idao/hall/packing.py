@@ -158,6 +158,8 @@ class _Packing:
         self._tar = tarfile.open(  # noqa: SIM115 - closed by `run`
             fileobj=writer, mode="w|", bufsize=COPY_BYTES, format=tarfile.PAX_FORMAT
         )
+        # Else the stream's own buffer is copied for each 16 KiB.
+        self._tar.copybufsize = COPY_BYTES  # type: ignore[attr-defined]
         self.packs: set[str] = set()
         self.missing: list[str] = []
         self.ledgers = 0

@@ -140,11 +140,13 @@ class Writer(io.RawIOBase):
         return True
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
+        message = sodium.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
+        if not self._rest and len(data) == BLOCK_BYTES:  # as the archive comes, for the most part
+            self._block(bytes(data), message)
+            return len(data)
         self._rest += data
         while len(self._rest) >= BLOCK_BYTES:
-            self._block(
-                bytes(self._rest[:BLOCK_BYTES]), sodium.crypto_secretstream_xchacha20poly1305_TAG_MESSAGE
-            )
+            self._block(bytes(self._rest[:BLOCK_BYTES]), message)
             del self._rest[:BLOCK_BYTES]
         return len(data)
 
