@@ -436,3 +436,27 @@ def test_backups_while_others_write(world: World) -> None:
     assert writer.returncode == 0 and made >= 4, (world.folder / "log").read_text()
     for n in range(0, made, -(-made // 6)):
         assert verify(world, world.folder / f"live{n}")["ok"]
+
+
+def test_lineage_and_charter_go_on(world: World) -> None:
+    from idao.ledger import assets
+    from idao.ledger.idao import rules_of
+
+    (world.folder / "clean.csv").write_text("visit,age\n1,30\n2,40\n")
+    child = must(
+        "contribute", world.folder / "clean.csv", "--parent", world.ids["asset"], "-q", home=world.home
+    ).out.strip()
+    proposal = must("propose", "derive", "--set", "policy.derive=allow", "-q", home=world.home).out.strip()
+    must("vote", proposal, "yes", home=world.home)
+    old = Dao.open(world.home)
+    assert rules_of(old.state(), old.me)["policy.derive"] == "allow"
+    must("backup", "create", "-o", world.folder / "b2", home=world.home)
+    again = world.folder / "again"
+    must("backup", "restore", world.folder / "b2", "--phrase-file", world.folder / "words", home=again)
+    new = Dao.open(again)
+    assert rules_of(new.state(), new.me) == rules_of(old.state(), old.me)
+    assert new.assets.show(child)["parents"] == [world.ids["asset"]]
+    for version in old.state().scan(assets.AssetVersion):
+        kept = new.state().need(assets.AssetVersion, version.asset, version.version)
+        for same in ("root", "manifest", "card", "policy", "parents", "score", "verified"):
+            assert getattr(kept, same) == getattr(version, same), same
