@@ -214,8 +214,6 @@ class Dao:
         """home.db; for reading alone it also opens where nothing can be written."""
         from idao.store.home_db import open_home_db
 
-        if not self.home.database.exists():  # an init that was cut short in its last step
-            open_home_db(self.home.database).close()
         return open_home_db(self.home.database, readonly=readonly)
 
     # --- ids

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ from idao.hall import founding
 from idao.hall.contribute import Wish
 from idao.store import place
 from idao.store.ledger import LedgerStore
-from idao.store.place import place_of
 
 QUARANTINED = LedgerStore.quarantined
 
@@ -66,15 +64,6 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def settle_in(home: Path) -> None:
-    """Lets a copied home sign where it is now: what a person would be refused (`store.place`)."""
-    for path in (home / "ledgers").glob("*.db"):
-        db = sqlite3.connect(path)
-        db.execute("update meta set value = ? where key = 'place'", (place_of(path),))
-        db.commit()
-        db.close()
-
-
 @pytest.fixture(scope="session")
 def _lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
     base = tmp_path_factory.mktemp("lived")
@@ -96,7 +85,7 @@ def _lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
 def lived(_lived: Lived, tmp_path: Path) -> Lived:
     """A copy of its own."""
     shutil.copytree(_lived.path, tmp_path / "home")
-    settle_in(tmp_path / "home")
+    at_home(tmp_path / "home")
     shutil.copytree(_lived.data, tmp_path / "clinic")
     return Lived(at_home(tmp_path / "home"), tmp_path / "clinic", _lived.asset, _lived.dat)
 

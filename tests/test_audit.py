@@ -66,7 +66,7 @@ def flips(lived: Lived, seed: int, count: int) -> tuple[int, int]:
 
 
 def test_flipped_bits(lived: Lived) -> None:
-    changed, count = flips(lived, 1, 60)
+    changed, _ = flips(lived, 1, 60)
     assert changed >= 5
 
 

@@ -313,10 +313,10 @@ def test_new_members_with_role_and_weight(alone: Person) -> None:
 # --- as typed -------------------------------------------------------------------------------------
 
 
-def test_the_transcript(founded: Path, tmp_path: Path) -> None:
+def test_the_transcript(tmp_path: Path) -> None:
     script = f"""set -e
     idao() {{ "{sys.executable}" -m idao "$@"; }}
-    cp -r "{founded}" home
+    idao init --name clinic --no-passphrase -q >/dev/null
     P=$(idao propose "allow derived models" --set policy.derive=allow)
     idao vote "$P" yes
     echo "$P" | idao proposal show - -q

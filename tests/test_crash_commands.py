@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Lived, settle_in
+from conftest import Lived, at_home
 
 from idao.dao import Dao
 from idao.ledger import accounts
@@ -43,7 +43,7 @@ def crashes(home: Path, words: list[str], calls: tuple[str, ...] = CALLS) -> Ite
             shutil.rmtree(home, ignore_errors=True)
             if spare.exists():
                 shutil.copytree(spare, home)
-                settle_in(home)
+                at_home(home)
             done = subprocess.run(
                 ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}",
                  "-e", f"inject={call}:signal=KILL:when={n}", sys.executable, "-m", "idao",

@@ -70,7 +70,7 @@ def encode(value: Plain) -> bytes:
 
 
 def encode_key(values: Sequence[Plain]) -> bytes:
-    """`encode` of a list of integers, byte and text strings, which needs no sorting: what keys are made of."""
+    """`encode` of a list of integers, byte and text strings: what keys are made of needs no sorting."""
     items = list(values)
     for item in items:
         kind = type(item)

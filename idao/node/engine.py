@@ -183,8 +183,9 @@ class Engine:
         """Only after a crash: a block of our own that was stored and not yet committed."""
         try:
             built = canonical.unpack(Block, effect.block)
-            if rules.header_hash(built.header) != effect.hash:
-                return ev.MISMATCH
+            told = rules.tx_root(built.txs)
+            if rules.header_hash(built.header) != effect.hash or told != built.header.tx_root:
+                return ev.MISMATCH  # other bytes may be the block of that hash
             executed = rules.check(self._tip, self.store.chain, self._validators, built)
         except Malformed:
             return ev.INVALID
