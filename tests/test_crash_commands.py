@@ -17,6 +17,7 @@ import pytest
 from conftest import Lived, at_home
 
 from idao.dao import Dao
+from idao.hall.contribute import Wish
 from idao.ledger import accounts
 from idao.store.audit import audit
 
@@ -110,12 +111,11 @@ def balance(dao: Dao) -> int:
 def test_a_contribution_is_taken_up_again(lived: Lived) -> None:
     (lived.data / "more.csv").write_text("a,b\n" + "1,2\n" * 500)
     count = 0
-    for _ in crashes(lived.path, ["contribute", str(lived.data)], FLUSHES):
+    words = ["contribute", str(lived.data), "--name", "clinic 2026"]
+    for _ in crashes(lived.path, words, FLUSHES):
         count += 1
-        from idao.hall.contribute import Wish
-
         dao = sound(lived.path)
-        answer = dao.assets.contribute([str(lived.data)], Wish())
+        answer = dao.assets.contribute([str(lived.data)], Wish(name="clinic 2026"))
         assert (answer["asset"], answer["version"]) == (lived.asset, 3)
         assert sound(lived.path).assets.check() == []
     assert count > 5
