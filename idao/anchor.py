@@ -41,12 +41,18 @@ def checkpoint_of(header: Header, frontier: merkle.Frontier, epoch: int) -> note
     )
 
 
-def check_anchor(signed: note.Note, validators: ValidatorSet, check: Verify = verify) -> Anchor:
+def check_anchor(
+    signed: note.Note,
+    validators: ValidatorSet,
+    check: Verify = verify,
+    checkpoint: note.Checkpoint | None = None,
+) -> Anchor:
     """Judges a checkpoint note alone: every line must verify and belong to the set, none twice.
 
-    Raises `VerificationFailed` for a foreign, repeated or bad line, and for too little power.
+    Raises `VerificationFailed` for a foreign, repeated or bad line, and for too little power. `checkpoint`
+    is what the note's text says, for a caller who knows.
     """
-    checkpoint = note.parse_checkpoint(signed.text)
+    checkpoint = checkpoint or note.parse_checkpoint(signed.text)
     if checkpoint.validators != validators_hash(validators):
         raise VerificationFailed("the checkpoint names another validator set")
     cosigners: list[int] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import lru_cache
 from typing import Annotated
 
 from idao.errors import Malformed, UsageError
@@ -58,6 +59,7 @@ def show_id(kind: str, value: bytes) -> str:
     return f"{kind}:{base64.b32encode(value).decode().lower().rstrip('=')}"
 
 
+@lru_cache(256)
 def parse_id(kind: str, text: str) -> bytes:
     """The 32 bytes of a full id. `UsageError` when it is not one of this kind in its one spelling."""
     head, colon, tail = text.partition(":")

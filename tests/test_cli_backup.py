@@ -138,6 +138,21 @@ def test_cron_never_waits_for_a_passphrase(tmp_path: Path) -> None:
     assert (ran.code, ran.out) == (9, "")
 
 
+@pytest.mark.parametrize("name", ["home.db", "ledger", "keys/backup.pub"])
+@pytest.mark.parametrize("how", ["gone", "noise"])
+def test_create_of_a_broken_home_names_what_is_broken(world: World, name: str, how: str) -> None:
+    path = next(world.home.glob("ledgers/*.db")) if name == "ledger" else world.home / name
+    for log in path.parent.glob(path.name + "-*"):
+        log.unlink()
+    path.unlink() if how == "gone" else path.write_bytes(b"noise" * 1000)
+    ran = run("backup", "create", "-o", world.folder / "c", home=world.home)
+    assert ran.code in (1, 6) and "Traceback" not in ran.err
+    assert (world.folder / "c").exists() == ((name, how) == ("ledger", "gone")), (
+        "what is left is worth keeping"
+    )
+    assert path.name in ran.err + ran.out or name in ran.err + ran.out
+
+
 # --- verify -------------------------------------------------------------------------------------------
 
 

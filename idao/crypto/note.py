@@ -164,7 +164,7 @@ def _parse_line(line: str) -> SignatureLine:
     if not line.startswith(_DASH):
         raise Malformed("not a signature line")
     name, space, raw = line[len(_DASH) :].partition(" ")
-    if not name or not space or "+" in name or any(c.isspace() for c in name):
+    if not space or "+" in name or name.split() != [name]:
         raise Malformed("not a signature line")
     blob = _b64decode(raw)
     if len(blob) < 5:

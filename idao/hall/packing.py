@@ -66,7 +66,7 @@ class Made:
     passphrase: bool
     """Whether the passphrase opens it too."""
     missing: tuple[str, ...]
-    """Packs that the home should have and has not."""
+    """Packs and ledgers that the home should have and has not."""
     noted: bool
     """Whether the home could write down that it was made."""
 
@@ -170,6 +170,11 @@ class _Packing:
         for path in sorted(home.ledgers_folder.glob("*.db")):
             self._add(f"ledgers/{path.name}", self._snapshot(path, ledger.VERSION))
             self.ledgers += 1
+        self.missing += [
+            f"ledgers/{stem}.db"
+            for stem in home.config.get("ledgers", {})
+            if not (home.ledgers_folder / f"{stem}.db").exists()
+        ]
         copy = self._index()
         self._add("home.db", copy)
         for name, data in _stable_keys(home):
@@ -190,7 +195,7 @@ class _Packing:
             absent = self._add_packs(files.packs_of(copy))
             if not absent or not left:
                 break
-        self.missing = absent
+        self.missing += absent
         return copy
 
     def _add_packs(self, known: dict[str, int]) -> list[str]:

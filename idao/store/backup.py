@@ -32,7 +32,7 @@ from idao.crypto.hashing import Kind
 from idao.errors import Locked, Malformed, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Range, Size
-from idao.store.home_db import BUSY_SECONDS
+from idao.store.home_db import BUSY_SECONDS, USER_VERSION
 from idao.store.opening import check_owner, connect_reading, refusal
 from idao.store.packs import disk_error
 from idao.store.seal import unwrap, wrap
@@ -88,7 +88,12 @@ def make_key(secret: bytes, kek: bytes) -> bytes:
 
 
 def read_key(data: bytes) -> BackupKey:
-    return canonical.unpack(BackupKey, data, limit=HEADER_BYTES_MAX)
+    try:
+        return canonical.unpack(BackupKey, data, limit=HEADER_BYTES_MAX)
+    except Malformed as e:
+        raise Malformed(
+            f"the key file 'keys/backup.pub' is damaged: {e.message}", hint="restore it from a backup"
+        ) from e
 
 
 def open_kek(data: bytes, secret: bytes) -> bytes:
@@ -297,8 +302,12 @@ def snapshot(source: Path, target: Path, version: int) -> None:
 
 def packs_of(path: Path) -> dict[str, int]:
     """(name, size) of the packs that a home.db knows."""
-    with closing(connect_reading(path, BUSY_SECONDS)) as db:
-        return dict(db.execute("select name, size from pack order by id"))
+    try:
+        with closing(connect_reading(path, BUSY_SECONDS)) as db:
+            check_owner(db, str(path), USER_VERSION)
+            return dict(db.execute("select name, size from pack order by id"))
+    except sqlite3.Error as e:
+        raise refusal(str(path), e) from e
 
 
 def expire_outbox(db: sqlite3.Connection, quorum: bytes) -> int:

@@ -308,19 +308,25 @@ class LedgerStore:
         ).fetchone()
         return None if row is None else (row[0], canonical.unpack(Receipt, row[1]))
 
-    def receipts(
-        self, first: int = 0, last: int = 2**62, *, limit: int = -1
-    ) -> Iterator[tuple[int, Receipt]]:
+    def _positions(self, first: int, last: int) -> tuple[int, int]:
+        """Log positions from the first receipt of block `first` to the leaf of block `last`."""
+        before = self.db.execute("select leaf from block where height = ?", (first - 1,)).fetchone()
+        found = self.db.execute("select max(leaf) from block where height <= ?", (last,)).fetchone()
+        return (before[0] + 1 if before else 0), (found[0] if found[0] is not None else -1)
+
+    def receipts(self, first: int = 0, last: int = 2**62) -> Iterator[tuple[int, Receipt]]:
         """(position, receipt) of blocks first..last."""
         rows = self.db.execute(
-            "select position, leaf from receipt where height between ? and ? order by position limit ?",
-            (first, last, limit),
+            "select position, leaf from receipt where position between ? and ? order by position",
+            self._positions(first, last),
         )
         for position, leaf in rows:
             yield position, canonical.unpack(Receipt, leaf)
 
     def receipt_count(self, height: int) -> int:
-        row = self.db.execute("select count(*) from receipt where height = ?", (height,)).fetchone()
+        row = self.db.execute(
+            "select count(*) from receipt where position between ? and ?", self._positions(height, height)
+        ).fetchone()
         return int(row[0])
 
     def checkpoint(self, height: int | None = None) -> tuple[int, str] | None:
