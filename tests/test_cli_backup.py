@@ -269,6 +269,8 @@ def test_status_reminds_until_a_backup_was_shown_to_restore(world: World) -> Non
 def command_of(script: str, world: World, *args: str) -> dict[str, Any]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith("IDAO")}
     environ |= {"IDAO_HOME": str(world.home), "PYTHONPATH": str(CLONE), "W": str(world.folder)}
+    # A Python that may write no whole file would leave half of its own bytecode for all who come later.
+    environ["PYTHONDONTWRITEBYTECODE"] = "1"
     prelude = f'idao() {{ "{sys.executable}" -m idao "$@"; }}\n'
     return {"args": [*args, "sh", "-c", prelude + script], "env": environ, "text": True}
 
