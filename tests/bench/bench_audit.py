@@ -36,7 +36,7 @@ def fill(home: Path, txs: int, per_block: int) -> tuple[Path, float]:
     dao = Dao.open(home)
     keys, me = dao.keys(), dao.me
     store = LedgerStore.open(dao.ledger_path())
-    engine = Engine(store, keys.validator, now_ms)
+    engine, quorum = Engine(store, keys.validator, now_ms), store.chain.quorum
     body = canonical.pack(accounts.Issue(me, me, 1, "bench"))
     begun = time.perf_counter()
     for seq in range(1, txs + 1):
