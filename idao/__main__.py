@@ -10,6 +10,9 @@ from idao import __version__
 
 def main() -> int:
     """Runs the command line; returns the exit code (`errors.EXIT_CODES`)."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller ('idao status >&-')
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     try:
         if sys.argv[1:] in (["--version"], ["-V"]):
             sys.stdout.write(f"idao {__version__}\n")

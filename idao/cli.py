@@ -181,6 +181,9 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] not in FAMILIES:
         raise _unknown(words[0])
+    for word, after in zip(words, [*words[1:], "-"], strict=True):
+        if word.startswith("--") and (word.endswith("=") or not after):
+            raise UsageError(f"{word.rstrip('=')} is given without a value")
     if words[0] in TAKES_IDS:
         return _each(words[0], words[1:])
     return _invoke(words[0], words[1:])

@@ -349,7 +349,7 @@ class Dao:
                         valid_until=now_ms() + VALID_MS,
                         kind=kind,
                         kind_version=kind_of(kind).version,
-                        body=canonical.pack(body),
+                        body=_body_bytes(body),
                     ),
                 )
             )
@@ -392,6 +392,15 @@ class Dao:
         """Transactions of this home that wait for a block of the chosen ledger."""
         with self.home_db(readonly=True) as db:
             return Outbox(db, self.quorum).count()
+
+
+def _body_bytes(body: Any) -> bytes:
+    """What a person asked for, as bytes; `UsageError` names what is out of bounds."""
+    try:
+        return canonical.pack(body)
+    except Malformed as e:
+        field = e.message.partition(".")[2] or e.message
+        raise UsageError(f"out of bounds: {field.replace('_', ' ')}") from e
 
 
 def kind_of(name: str) -> TxKind:

@@ -113,6 +113,16 @@ def entropy(size: int) -> bytes:
     return os.urandom(size)
 
 
+def user_name() -> str:
+    """What the machine calls its user; 'me' where it has no name for them."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "me"
+
+
 def locate(flag: str | None = None) -> Path:
     """Flag, then IDAO_HOME, then the user's data folder (as platformdirs names it)."""
     if chosen := flag or os.environ.get("IDAO_HOME"):
@@ -364,7 +374,7 @@ def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:
     if os.environ.get("IDAO_NO_INPUT") or not sys.stdin.isatty():
         raise Locked(
             "the keys of this home need a passphrase",
-            hint="set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND, or run this on a terminal",
+            hint="give --passphrase-file FILE, or set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND",
         )
     import getpass
 

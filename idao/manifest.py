@@ -139,7 +139,7 @@ def file_rows(data: bytes) -> Iterator[FileEntry]:
         path = data[body : body + n_path]
         if at > end or kind not in KIND_NAMES or mode & ~MODE_MASK:
             raise Malformed("file page: a row is damaged")
-        check_path(path[:-1] if kind == FOLDER and path.endswith(b"/") else path)
+        check_entry_path(kind, path)
         yield FileEntry(path, kind, mode, size, mtime, secret, content, parts, data[body + n_path : at])
 
 
@@ -147,6 +147,11 @@ def check_path(path: bytes) -> None:
     """`Malformed` unless the path stays inside the folder it is restored to."""
     if not path or b"\0" in path or any(name in (b"", b".", b"..") for name in path.split(b"/")):
         raise Malformed(f"unsafe path in a manifest: {show_path(path)}")
+
+
+def check_entry_path(kind: int, path: bytes) -> None:
+    """The same for an entry: the path of an empty folder ends with a slash."""
+    check_path(path[:-1] if kind == FOLDER and path.endswith(b"/") else path)
 
 
 def show_path(path: bytes) -> str:

@@ -368,7 +368,7 @@ class _Judge:
         root = self._one(AssetVersion).root
         if files.all and (files.some or len(files.all) != files.count):
             _fail("all files are disclosed, or some; not both")
-        _check_order([f.path for f in files.all] or [p.file.path for p in files.some])
+        _check_order(files.all or [p.file for p in files.some])
         if files.all and merkle.root(manifest.FILES, [f.leaf() for f in files.all]) != root:
             _fail("the disclosed files are not those of the asset")
         for placed in files.some:
@@ -405,9 +405,10 @@ class _Judge:
         return value
 
 
-def _check_order(paths: Sequence[bytes]) -> None:
-    for path in paths:
-        manifest.check_path(path)
+def _check_order(files: Sequence[Listed]) -> None:
+    for file in files:
+        manifest.check_entry_path(file.kind, file.path)
+    paths = [file.path for file in files]
     if list(paths) != sorted(set(paths)):
         _fail("disclosed files are out of order")
 

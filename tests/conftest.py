@@ -56,7 +56,7 @@ class Lived:
 
 
 def make_data(folder: Path) -> Path:
-    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "nothing").mkdir(parents=True)
     rows = "".join(f"{n},{20 + n * 7 % 70},{n * 13 % 90 + 90}\n" for n in range(60))
     (folder / "visits.csv").write_text("id,age,pressure\n" + rows)
     (folder / "sub" / "notes.txt").write_text("Seen and noted.\n" * 30)

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 from cli_world import READS, STORY, Ran, World, last, make, must, run, tell
+from conftest import at_home
 from test_schemas import check, validator
 
 from idao import cli
 from idao.completion import table
 from idao.errors import EXIT_CODES
-from idao.store.place import place_of
 
 COMMANDS = [c for c in table() if not c.children]
 FAMILIES = [c for c in table() if c.children and c.words]
@@ -84,11 +84,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> World:
 def copy(world: World, folder: Path) -> World:
     """A copy whose ledger takes itself for the one that was made there: others sign nothing."""
     shutil.copytree(world.folder, folder)
-    for ledger in (folder / "home" / "ledgers").glob("*.db"):
-        db = sqlite3.connect(ledger)
-        db.execute("update meta set value = ? where key = 'place'", (place_of(ledger),))
-        db.commit()
-        db.close()
+    at_home(folder / "home")
     return World(folder, dict(world.ids))
 
 
@@ -267,7 +263,7 @@ def test_the_demo_tells_its_story(tmp_path: Path) -> None:
         ("asset show asset:abc", 2, "a prefix needs 6 characters"),
         ("asset show asset:zzzzzz", 4, "no asset"),
         ("asset show nothing-of-that-name", 4, "no asset"),
-        ("asset show {asset}@99", 4, "no asset"),
+        ("asset show {asset}@99", 4, "has no version 99"),
         ("asset show dat:{asset}", 4, "no asset"),
         ("asset get {asset} --file nothing -o {in}/out", 4, "no such file"),
         ("dat show dat:zzzzzzz", 4, "no dat"),

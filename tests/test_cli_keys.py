@@ -340,7 +340,7 @@ def test_recover_refuses_what_does_not_fit(run, home, tmp_path, words, monkeypat
     assert "an iDAO here already" in recover(run, home, words, code=2)
     bad.write_text(" ".join([*said[:4], "clinicc", *said[5:]]))
     err = recover(run, new, bad, code=2)
-    assert "word 5" in err and "'clinicc'" in err and not set(said) & set(err.split("'"))
+    assert "word 5" in err and "clinicc" not in err and not set(said) & set(err.split("'"))
     bad.write_text(" ".join(said[:23]))
     assert "24 words, not 23" in recover(run, new, bad, code=2)
     bad.write_text(phrase.phrase_from(bytes(32)))  # somebody else's phrase

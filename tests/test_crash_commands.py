@@ -74,7 +74,7 @@ def _can_trace(tmp_path: Path) -> None:
 
 def test_init(tmp_path: Path) -> None:
     home, count = tmp_path / "home", 0
-    for _ in crashes(home, ["init", "--name", "ana", "--no-passphrase"]):
+    for _ in crashes(home, ["init", "--name", "ana", "--no-passphrase"], FLUSHES):
         count += 1
         if (home / "config.toml").exists():
             assert sound(home).store.height == 0

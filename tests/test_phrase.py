@@ -60,9 +60,9 @@ def test_reading_forgives_how_people_type():
 
 def test_refusals_name_the_trouble():
     words = WORDS.split()
-    with pytest.raises(UsageError, match=r"word 3 .*'abillity'") as e:
+    with pytest.raises(UsageError, match=r"word 3 ") as e:
         phrase.read_phrase(" ".join([*words[:2], "abillity", *words[3:]]))
-    assert e.value.hint == "did you mean ability?"
+    assert "abil" not in f"{e.value} {e.value.hint}"
     with pytest.raises(UsageError, match="24 words, not 23"):
         phrase.read_phrase(" ".join(words[:23]))
     with pytest.raises(UsageError, match="does not add up"):

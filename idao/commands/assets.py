@@ -59,6 +59,7 @@ def _contribute(
         lines += [f"hidden  {what}" for what in plan["hidden"]]
         ui.result({**plan, "dry_run": True}, lines)
         return
+    dao.keys()  # asks for the passphrase before a bar is drawn
     with ui.progress("contribute") as bar:
         data = dao.assets.contribute(paths, wish, bar)
     _tell(data)
@@ -154,6 +155,7 @@ def _get(
         plan = {"asset": show_id("asset", found), "version": version, "path": str(out), "dry_run": True}
         ui.result(plan, [f"would restore {plan['asset']}@{version} into {out}"])
         return
+    dao.keys()
     with ui.progress("restore") as bar:
         data = dao.assets.get(asset, out, file or (), bar)
     ui.say(f"restored {data['files']} files into {data['path']}")
@@ -170,8 +172,10 @@ def _check(
 
     Example: idao asset check
     """
+    dao = _dao()
+    dao.keys()
     with ui.progress("check") as bar:
-        findings = _dao().assets.check(asset, bar)
+        findings = dao.assets.check(asset, bar)
     data = {"ok": not findings, "findings": [{"where": where, "what": what} for where, what in findings]}
     lines = [f"{where}: {what}" for where, what in findings] or ["all contents verify"]
     ui.result(data, lines)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated, Any
 
 import typer
 
 from idao import home as homes
 from idao import ui
+from idao.errors import UsageError
 
 init = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
 status = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
@@ -30,11 +30,13 @@ def _init(
     from idao.model import show_id
 
     path = homes.locate(ui.options.home)
+    if no_passphrase and ui.options.passphrase_file:
+        raise UsageError("--no-passphrase and --passphrase-file contradict each other")
     if (path / "config.toml").exists():
         ui.say("there is an iDAO here already; nothing was changed")
         founded = founding.describe(path)
     else:
-        name = founding.check_name(name or getpass.getuser())
+        name = founding.check_name(name or homes.user_name())
         if ui.options.dry_run:
             plan = {"home": str(path), "name": name, "created": False, "dry_run": True}
             ui.result(plan, [f"would create '{name}' in {path}"])
@@ -44,6 +46,8 @@ def _init(
             passphrase = homes.read_passphrase(
                 ui.options.passphrase_file, "new passphrase for your keys: ", confirm=True
             )
+        if path.is_dir() and any(path.iterdir()):
+            ui.warn(f"'{path}' holds other files already; the home is made beside them")
         founded = founding.create(path, name=name, domain=domain or None, passphrase=passphrase)
         _tell(founded, no_passphrase)
     data = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import sys
@@ -187,7 +186,7 @@ def _recover(
     own = idao_id(incept(phrase.seed_from(words)))
     known = keyring.before(own, _file(history), _file(source))
     earlier = re.sub(r"-r\d+$", "", known.genesis.name) if known.genesis else ""
-    name = founding.check_name(name or earlier or getpass.getuser())
+    name = founding.check_name(name or earlier or homes.user_name())
     if ui.options.dry_run:
         founding.recovered_history(words, known, (homes.entropy(32), homes.entropy(32)))
         data = {"idao": show_id("idao", own), "home": str(path), "name": name, "dry_run": True}

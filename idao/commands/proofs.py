@@ -11,7 +11,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
-from idao.errors import NotFound, UsageError, VerificationFailed
+from idao.errors import IdaoError, NotFound, UsageError, VerificationFailed
 
 _PLAIN: dict[str, Any] = {
     "rich_markup_mode": None,
@@ -53,7 +53,7 @@ def _proof(
     try:
         homes.write_file(path, data, 0o644)
     except OSError as e:
-        raise UsageError(f"cannot write '{path}': {e.strerror}", code="not-writable") from e
+        raise IdaoError(f"cannot write '{path}': {e.strerror}", code="not-writable") from e
     ui.say(f"proof of {name} in a log of {size} leaves, {ui.size(len(data))}")
     ui.result(body, ids=str(path))
 

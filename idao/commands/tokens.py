@@ -47,7 +47,9 @@ def _mint(
     asset: _Asset,
     class_: Annotated[str, typer.Option("--class", help="Class that is meant, if it matters.")] = "",
     value: Annotated[str, typer.Option(help="Quota; default: as the charter's economic model says.")] = "",
-    share_ratio: Annotated[int, typer.Option(min=0, help="Weight in the class's revenue.")] = 10_000,
+    share_ratio: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Weight in the class's revenue.")
+    ] = 10_000,
     expires: Annotated[str, typer.Option(help="End: RFC 3339 time, or a span such as 90d.")] = "",
     to: Annotated[str, typer.Option(help="Who gets it: iDAO id or petname; default: you.")] = "",
 ) -> None:

@@ -66,6 +66,7 @@ class Kind(enum.Enum):
     BEACON = "idao 1 beacon"
     NODE_RECORD = "idao 1 node record"
     FAULT = "idao 1 fault"
+    META = "idao 1 fact of a ledger file"
     MACHINE = "idao 1 machine"
     BACKUP = "idao 1 backup file"
 

@@ -6,7 +6,6 @@ Words in refusals are those that are *not* of the list; a right word is never re
 
 from __future__ import annotations
 
-import difflib
 import re
 import unicodedata
 from functools import cache
@@ -76,10 +75,10 @@ def _word(position: int, typed: str) -> str:
         matches = [w for w in words if w.startswith(typed)]
         if len(matches) == 1:
             return str(matches[0])
-    near = difflib.get_close_matches(typed, words, n=3, cutoff=0.7)
+    # Neither the word nor what it may have meant: either could be read over a shoulder or in a log.
     raise UsageError(
-        f"word {position} of the recovery phrase is not in the BIP-39 list: '{typed[:24]}'",
-        hint=f"did you mean {' or '.join(near)}?" if near else "the list is English, all in lower case",
+        f"word {position} of the recovery phrase is not in the BIP-39 list",
+        hint="the list is English; four letters are enough to tell its words apart",
     )
 
 

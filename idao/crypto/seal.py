@@ -115,7 +115,7 @@ def open_lock(data: bytes, passphrase: str | None) -> bytes:
     if lock.kind == PASSPHRASE and passphrase is None:
         raise Locked(
             "the keys of this home are locked by a passphrase",
-            hint="set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND, or run this on a terminal",
+            hint="give --passphrase-file FILE, or set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND",
         )
     wrapping = _wrapping_key(lock.cost, lock.salt, passphrase)
     try:

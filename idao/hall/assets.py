@@ -55,8 +55,10 @@ class Assets:
             text, version = head, int(number)
         asset = self.dao.resolve("asset", text, self.own)
         found = self.dao.state().get(rules.Asset, asset)
-        if found is None or version > found.latest:
+        if found is None:
             raise NotFound(f"no asset '{text}' on this ledger", hint="see 'idao asset list'")
+        if version > found.latest:
+            raise NotFound(f"'{text}' has no version {version}", hint=f"the newest is {found.latest}")
         return asset, version or found.latest
 
     # --- contribute

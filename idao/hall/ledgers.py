@@ -36,7 +36,8 @@ class Ledgers:
         dao = self._dao
         names = dao.home.config.get("ledgers", {})
         quorums, balances = [], []
-        for path in sorted(dao.home.ledgers_folder.glob("*.db")):
+        chosen = [dao.ledger_path()] if dao.named_quorum else sorted(dao.home.ledgers_folder.glob("*.db"))
+        for path in chosen:
             store = LedgerStore.open(path, readonly=True)
             quorums.append(self._quorum_row(store, str(names.get(path.stem, ""))))
             if store.continued_by is None:  # what an ended ledger says of balances is history

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -171,6 +172,9 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
     """Judges a proof, the given files, and the demands. `UsageError` for a demand that cannot be read."""
     _check_demands(demands.require)
     named = [(name, _read_trust(name)) for name in demands.trust]
+    for given in files:
+        if not os.path.lexists(given):
+            raise NotFound(f"no such file: '{given}'")
     judge = _Evidence(demands.tee_policy)
     verdict = proof.judge(data, judge)
     judge.check_minimum(verdict)
@@ -361,6 +365,8 @@ def _check_given(verdict: proof.Verdict, given: str) -> None:
             folders.sort()
             for name in sorted(names):
                 full = os.path.join(folder, name)
+                if not stat.S_ISREG(mode := os.lstat(full).st_mode) and not stat.S_ISLNK(mode):
+                    continue  # a pipe, socket or device, which no asset holds
                 _check_one(verdict, full, os.path.relpath(full, given))
         return
     _check_one(verdict, given, given)

@@ -157,7 +157,7 @@ def verified_version(state: State, asset: bytes, version: int) -> AssetVersion:
     if found is None:
         refuse("unknown-asset", "no such asset version on this ledger")
     if not found.verified:
-        refuse("not-verified", "the reviews of this asset version do not suffice yet")
+        refuse("not-verified", "the reviews of this asset version do not suffice")
     return found
 
 

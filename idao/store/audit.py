@@ -74,6 +74,9 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
         _Audit(store, report, progress).run()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
         report.note("file", f"SQLite cannot read it: {e}")
+    except (TypeError, ValueError, OverflowError) as e:
+        # A damaged page can hold a number where the schema promises bytes.
+        report.note("file", f"a row holds a value of another kind than its column: {e}")
     except IdaoError as e:
         report.note("file", e.message)
     finally:
@@ -198,7 +201,9 @@ class _Audit:
         quorum = self.store.chain.quorum
         if self.store.path.stem != show_id("quorum", quorum).removeprefix("quorum:"):
             self.report.note("genesis", "the file is named after another quorum")
-        for (key,) in self.db.execute("select key from meta"):
+        for key, value, check in self.db.execute("select key, value, sum from meta").fetchall():
+            if check != files.meta_sum(key, value):
+                self.report.note(f"meta {key}", "is not as it was written")
             if key not in files.META_KEYS:
                 self.report.note(f"meta {key}", "not of this version")
         first = genesis_rules.first_state(bundle)

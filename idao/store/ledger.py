@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from idao.crypto import canonical, merkle, statetree
-from idao.crypto.hashing import Kind, hash_of
+from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.execution import Chain, Executed, Tip
@@ -37,6 +37,7 @@ FIXED_DDL = (
     """create table meta ( -- facts of this file
   "key" text not null, -- what
   "value" blob not null, -- its bytes
+  "sum" blob not null, -- hash of both: nothing else would tell a flipped bit in them
   primary key ("key")
 ) strict, without rowid""",
     """create table block ( -- decided blocks
@@ -106,6 +107,10 @@ FIXED_DDL = (
 )
 
 
+def meta_sum(key: str, value: bytes) -> bytes:
+    return digest(Kind.META, canonical.encode(key) + value)
+
+
 def record_ddl() -> list[str]:
     from idao.ledger.registry import RECORDS  # every family: a reader needs none of them
 
@@ -143,8 +148,8 @@ class LedgerStore:
         with _atomic(db):
             for statement in schema():
                 db.execute(statement)
-            db.execute("insert into meta values ('bundle', ?)", (canonical.pack(bundle),))
-            db.execute("insert into meta values ('place', ?)", (place.place_of(aside),))
+            for key, value in (("bundle", canonical.pack(bundle)), ("place", place.place_of(aside))):
+                db.execute("insert into meta values (?, ?, ?)", (key, value, meta_sum(key, value)))
             store = cls(path, db)
             state = genesis_rules.first_state(bundle)
             executed = genesis_rules.height_zero(state)
@@ -221,17 +226,22 @@ class LedgerStore:
     # --- reading
 
     def _meta(self, key: str) -> bytes:
-        row = self.db.execute("select value from meta where key = ?", (key,)).fetchone()
-        if row is None:
+        found = self.get_meta(key)
+        if found is None:
             raise VerificationFailed(f"ledger '{self.path.name}' has no {key}", code="damaged")
-        return bytes(row[0])
+        return found
 
     def get_meta(self, key: str) -> bytes | None:
-        row = self.db.execute("select value from meta where key = ?", (key,)).fetchone()
-        return None if row is None else bytes(row[0])
+        """A fact of this file, or None. `VerificationFailed` when it is not as it was written."""
+        row = self.db.execute("select value, sum from meta where key = ?", (key,)).fetchone()
+        if row is None:
+            return None
+        if type(row[0]) is not bytes or row[1] != meta_sum(key, row[0]):
+            raise VerificationFailed(f"ledger '{self.path.name}': its {key} is damaged", code="damaged")
+        return bytes(row[0])
 
     def set_meta(self, key: str, value: bytes) -> None:
-        self.db.execute("insert or replace into meta values (?, ?)", (key, value))
+        self.db.execute("insert or replace into meta values (?, ?, ?)", (key, value, meta_sum(key, value)))
 
     @property
     def height(self) -> int:
@@ -386,8 +396,8 @@ class LedgerStore:
         rows = self.db.execute(
             "select kind, view, digest, signature from sign where height = ? order by view, slot", (height,)
         )
-        for kind, view, digest, signature in rows:
-            yield SignedVote(Vote(kind, self.chain.quorum, height, view, digest), signer, signature)
+        for kind, view, voted, signature in rows:
+            yield SignedVote(Vote(kind, self.chain.quorum, height, view, voted), signer, signature)
 
     def put_sign(self, vote: Vote, slot: str, signature: bytes) -> None:
         """Insert only: a filled slot makes SQLite refuse, which is the last line of defence."""

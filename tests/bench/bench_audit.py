@@ -40,18 +40,8 @@ def fill(home: Path, txs: int, per_block: int) -> tuple[Path, float]:
     body = canonical.pack(accounts.Issue(me, me, 1, "bench"))
     begun = time.perf_counter()
     for seq in range(1, txs + 1):
-        envelope = Envelope(
-            1,
-            store.chain.quorum,
-            me,
-            keys.identity.public,
-            0,
-            seq,
-            now_ms() + 10**9,
-            "account.issue",
-            1,
-            body,
-        )
+        until = now_ms() + 10**9
+        envelope = Envelope(1, quorum, me, keys.identity.public, 0, seq, until, "account.issue", 1, body)
         engine.submit(sign_tx(keys.identity, envelope))
         if seq % per_block == 0:
             engine.run()
