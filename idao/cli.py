@@ -57,6 +57,9 @@ FAMILIES: dict[str, Family] = {
     "demo": _family("demo", "demo", "The whole story in a temporary home"),
 }
 
+HELP_WIDTH = 160
+"""Columns of help without a terminal: nothing in it is cut short then."""
+
 TAKES_IDS = ("asset", "mint", "class", "dat", "vote", "proposal", "log")
 """Families whose ids may come from standard input, one a line, where an argument is `-`."""
 
@@ -230,7 +233,8 @@ def _invoke(word: str, args: list[str]) -> int:
     command = command_of(word)
     try:
         # Not its `main`: that prints and exits on its own when interrupted or when a pipe is closed.
-        with command.make_context(f"idao {word}", list(args)) as context:
+        width = None if sys.stdout.isatty() else HELP_WIDTH
+        with command.make_context(f"idao {word}", list(args), terminal_width=width) as context:
             command.invoke(context)
         return 0
     except typer.Exit as e:

@@ -7,25 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.errors import VerificationFailed
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-}
-contribute = typer.Typer(**_PLAIN)
-asset = typer.Typer(**_PLAIN, no_args_is_help=True, help="Read, restore, verify and delete assets.")
+contribute = typer.Typer(**PLAIN)
+asset = typer.Typer(**PLAIN, no_args_is_help=True, help="Read, restore, verify and delete assets.")
 _Asset = Annotated[str, typer.Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    o = ui.options
-    return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
 @contribute.command()
@@ -52,7 +40,7 @@ def _contribute(
     wish = Wish(
         kind, category, name, license, policy, card, tuple(parent or ()), tuple(label or ()), skip_unreadable
     )
-    dao = _dao()
+    dao = open_dao()
     if ui.options.dry_run:
         plan = dao.assets.plan(paths, wish)
         lines = [f"public  {key}: {value}" for key, value in plan["public"].items()]
@@ -86,7 +74,7 @@ def _list(all: Annotated[bool, typer.Option("--all", help="Also assets of others
 
     Example: idao asset list --json
     """
-    found = _dao().assets.listing(everyone=all)
+    found = open_dao().assets.listing(everyone=all)
     rows = [
         (
             a["asset"],
@@ -110,7 +98,7 @@ def _show(
 
     Example: idao asset show clinic --why
     """
-    dao = _dao()
+    dao = open_dao()
     if why:
         lines = dao.assets.why(asset)
         ui.result({**dao.assets.show(asset), "why": lines}, lines)
@@ -147,7 +135,7 @@ def _get(
 
     Example: idao asset get clinic -o restored
     """
-    dao = _dao()
+    dao = open_dao()
     if ui.options.dry_run:
         found, version = dao.assets.find(asset)
         from idao.model import show_id
@@ -172,7 +160,7 @@ def _check(
 
     Example: idao asset check
     """
-    dao = _dao()
+    dao = open_dao()
     dao.keys()
     with ui.progress("check") as bar:
         findings = dao.assets.check(asset, bar)
@@ -189,7 +177,7 @@ def _forget(asset: _Asset) -> None:
 
     Example: idao asset forget clinic --yes
     """
-    dao = _dao()
+    dao = open_dao()
     found, _ = dao.assets.find(asset)
     from idao.model import show_id
 
@@ -210,7 +198,7 @@ def _history(asset: _Asset) -> None:
 
     Example: idao asset history clinic
     """
-    rows = _dao().assets.history(asset)
+    rows = open_dao().assets.history(asset)
     table = [
         (str(r["version"]), str(r["height"]), ui.size(r["size"]), ui.bp(r["score"]), r["root"][:16])
         for r in rows

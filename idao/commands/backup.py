@@ -10,13 +10,12 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN
 from idao.commands.phrases import typed_phrase
 from idao.errors import UsageError, VerificationFailed
 
 backup = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    **PLAIN,
     no_args_is_help=True,
     help="Make, verify and restore backups: one encrypted file each.",
 )

@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 
 from idao import ui
+from idao.commands import PLAIN
 from idao.errors import IdaoError
 
-demo = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+demo = typer.Typer(**PLAIN)
 
 VISITS = 200
 """Rows of the made-up table: enough for the assessor to have something to say."""

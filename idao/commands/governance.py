@@ -7,16 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.errors import UsageError, VerificationFailed
 from idao.ledger import charter
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-}
 STATES = ("open", "passed", "executed", "failed", "rejected", "expired")
 
 
@@ -28,19 +23,12 @@ def _rules() -> str:
     return "\n\n".join(parts)
 
 
-propose = typer.Typer(**_PLAIN)
-vote = typer.Typer(**_PLAIN)
-proposal = typer.Typer(**_PLAIN, no_args_is_help=True, help="Proposals and their tallies.")
+propose = typer.Typer(**PLAIN)
+vote = typer.Typer(**PLAIN)
+proposal = typer.Typer(**PLAIN, no_args_is_help=True, help="Proposals and their tallies.")
 
 _Proposal = Annotated[str, typer.Argument(metavar="PROPOSAL", help="Id, prefix or unique title.")]
 _By = Annotated[str, typer.Option("--as", metavar="MEMBER", help="Sign as a member whose key is here.")]
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    o = ui.options
-    return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
 @propose.command(epilog=_rules())
@@ -86,7 +74,7 @@ def _propose(
     wish = Wish(
         set_ or (), add_member or (), remove_member or (), policy or (), class_policy or (), text, tee_policy
     )
-    data = _dao().governance.propose(title, wish, idao=idao, by=by, dry=ui.options.dry_run)
+    data = open_dao().governance.propose(title, wish, idao=idao, by=by, dry=ui.options.dry_run)
     if ui.options.dry_run:
         data = {**data, "proposal": None, "dry_run": True}
         ui.result(data, ["would open a vote on:", *_changes(data)])
@@ -108,7 +96,7 @@ def _vote(
 
     Example: idao vote proposal:… yes
     """
-    data = _dao().governance.vote(proposal, choice, by=by, dry=ui.options.dry_run)
+    data = open_dao().governance.vote(proposal, choice, by=by, dry=ui.options.dry_run)
     if ui.options.dry_run:
         lines = [
             f"would vote {choice} on {data['title']}",
@@ -130,7 +118,7 @@ def _list(
     """
     if state and state not in STATES:
         raise UsageError(f"no proposal is ever '{state}'", hint=f"one of: {', '.join(STATES)}")
-    found = _dao().governance.listing(state)
+    found = open_dao().governance.listing(state)
     rows = [(p["proposal"], p["state"], _tally(p), p["ends"], p["title"]) for p in found]
     lines = ui.table(("proposal", "state", "tally", "ends", "title"), rows)
     ui.result({"proposals": found}, lines, quiet=[p["proposal"] for p in found])
@@ -147,7 +135,7 @@ def _show(
 
     Example: idao proposal show proposal:…
     """
-    data = _dao().governance.show(proposal, document=text)
+    data = open_dao().governance.show(proposal, document=text)
     lines = [f"{key:<9} {data[key]}" for key in ("proposal", "title", "idao", "proposer")]
     if data["text"]:
         lines.append(f"text      {data['text']}")
@@ -169,7 +157,7 @@ def _settle() -> None:
 
     Example: idao proposal settle
     """
-    dao = _dao()
+    dao = open_dao()
     if ui.options.dry_run:
         waiting = [p for p in dao.governance.listing() if p["overdue"]]
         lines = [f"would take the next step of {p['proposal']}  {p['title']}" for p in waiting]

@@ -8,10 +8,11 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.errors import UsageError
 
-init = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-status = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+init = typer.Typer(**PLAIN)
+status = typer.Typer(**PLAIN)
 
 
 @init.command()
@@ -83,10 +84,7 @@ def _status() -> None:
 
     Example: idao status --json
     """
-    from idao.dao import Dao
-
-    dao = Dao.open(homes.locate(ui.options.home))
-    data = dao.ledgers.status()
+    data = open_dao().ledgers.status()
     lines = [f"{data['name']}  {data['idao']}"]
     lines += ui.table(
         ("quorum", "name", "height", "anchored", "pending"),

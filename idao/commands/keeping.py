@@ -10,17 +10,13 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN
 from idao.errors import UsageError, VerificationFailed
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-}
-config = typer.Typer(**_PLAIN, no_args_is_help=True, help="Settings, and where each comes from.")
-doctor = typer.Typer(**_PLAIN)
-schema = typer.Typer(**_PLAIN)
-completion = typer.Typer(**_PLAIN)
+config = typer.Typer(**PLAIN, no_args_is_help=True, help="Settings, and where each comes from.")
+doctor = typer.Typer(**PLAIN)
+schema = typer.Typer(**PLAIN)
+completion = typer.Typer(**PLAIN)
 
 
 # --- config -----------------------------------------------------------------------------------------

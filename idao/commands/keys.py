@@ -12,23 +12,15 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.commands.phrases import typed_phrase
 from idao.errors import NotFound, Pending, UsageError
 
 key = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    **PLAIN,
     no_args_is_help=True,
     help="Show, rotate, lock and recover the identity key.",
 )
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    o = ui.options
-    return Dao.open(homes.locate(o.home), wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
 @key.command("show")
@@ -37,7 +29,7 @@ def _show() -> None:
 
     Example: idao key show --json
     """
-    data = _dao().keyring.show()
+    data = open_dao().keyring.show()
     lines = [f"{name:<8}  {data[name]}" for name in ("idao", "key", "key_seq", "keys")]
     lines.append(f"locked    {'by a passphrase' if data['passphrase'] else 'no: there is no passphrase'}")
     lines.append(f"phrase    {'kept until written down' if data['phrase_kept'] else 'not kept here'}")
@@ -56,7 +48,7 @@ def _phrase(
 
     Example: idao key phrase --done
     """
-    keyring = _dao().keyring
+    keyring = open_dao().keyring
     if done:
         if out is not None:
             raise UsageError("--out and --done are two steps", hint="write it first, check it, then --done")
@@ -102,7 +94,7 @@ def _rotate() -> None:
 
     Example: idao key rotate
     """
-    dao = _dao()
+    dao = open_dao()
     if ui.options.dry_run:
         now = dao.keyring.show()
         data = {name: now[name] for name in ("idao", "key", "key_seq")}
@@ -135,7 +127,7 @@ def _passphrase(
         raise UsageError(
             "no new passphrase was given", hint="add --new-passphrase-file FILE, or --no-passphrase"
         )
-    dao = _dao()
+    dao = open_dao()
     if not ui.options.dry_run:
         dao.keys()
         new = None
@@ -219,7 +211,7 @@ def _tell(founded: Any, known: Any, no_passphrase: bool) -> None:
         "idao": show_id("idao", founded.idao),
         "quorum": show_id("quorum", founded.quorum),
         "key": founded.key,
-        "key_seq": _dao().keyring.show()["key_seq"],
+        "key_seq": open_dao().keyring.show()["key_seq"],
         "home": str(founded.home),
         "name": founded.name,
         "parent": parent,

@@ -7,25 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.errors import VerificationFailed
 
-audit = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
-events = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+audit = typer.Typer(**PLAIN)
+events = typer.Typer(**PLAIN)
 log = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    **PLAIN,
     no_args_is_help=True,
     help="The transparency log: blocks, receipts, checkpoints.",
 )
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    return Dao.open(homes.locate(ui.options.home), quorum=ui.options.quorum)
 
 
 @audit.command()
@@ -36,7 +28,7 @@ def _audit() -> None:
     """
     with ui.progress("audit") as bar:
         progress = None if bar is None else (lambda done, total: bar(0, 0, done, total))
-        reports = _dao().ledgers.audit(progress)
+        reports = open_dao().ledgers.audit(progress)
     findings = [
         {"quorum": quorum, "where": where, "what": what}
         for quorum, report in reports.items()
@@ -65,7 +57,7 @@ def _events(
 
     Example: idao events --follow --json
     """
-    for event in _dao().ledgers.events(first=since, follow=follow):
+    for event in open_dao().ledgers.events(first=since, follow=follow):
         verdict = "ok" if event["ok"] else f"refused ({event['code']}: {event['reason']})"
         if ui.options.quiet and not ui.options.json:
             ui.stream(event, event["tx"])
@@ -79,7 +71,7 @@ def _list(last: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 2
 
     Example: idao log list --last 5
     """
-    blocks = _dao().ledgers.blocks(last=last)
+    blocks = open_dao().ledgers.blocks(last=last)
     rows = [(str(b["height"]), b["time"], str(b["receipts"]), str(b["tree_size"])) for b in blocks]
     ui.result({"blocks": blocks}, ui.table(("height", "time", "receipts", "tree size"), rows))
 
@@ -90,7 +82,7 @@ def _show(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> No
 
     Example: idao log show tx:…
     """
-    event = _dao().ledgers.receipt(tx)
+    event = open_dao().ledgers.receipt(tx)
     lines = [
         f"{name:<9} {event[name]}" for name in ("height", "position", "kind", "idao", "ok", "code", "reason")
     ]
@@ -104,7 +96,7 @@ def _tail(last: Annotated[int, typer.Option(min=1, help="How many blocks back.")
 
     Example: idao log tail
     """
-    dao = _dao()
+    dao = open_dao()
     first = max(1, dao.store.height - last + 1)
     found = list(dao.ledgers.events(first=first))
     rows = [(str(e["height"]), e["kind"], e["tx"], "ok" if e["ok"] else e["code"]) for e in found]
@@ -121,7 +113,7 @@ def _checkpoint(
 
     Example: idao log checkpoint > head.note
     """
-    ledgers = _dao().ledgers
+    ledgers = open_dao().ledgers
     if vkeys:
         keys = ledgers.vkeys()
         ui.result(keys, [*keys["log"], *keys["cosigners"]])
@@ -139,7 +131,7 @@ def _proof(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> N
 
     Example: idao log proof tx:… > receipt.tlog-proof
     """
-    text = _dao().ledgers.tlog_proof(tx)
+    text = open_dao().ledgers.tlog_proof(tx)
     if ui.options.json:
         ui.result({"proof": text})
     else:
@@ -152,7 +144,7 @@ def _leaf(position: Annotated[int, typer.Argument(min=0, help="Position in the l
 
     Example: idao log leaf 0
     """
-    data = _dao().ledgers.leaf(position).hex()
+    data = open_dao().ledgers.leaf(position).hex()
     ui.result({"position": position, "leaf": data}, [data])
 
 
@@ -167,7 +159,7 @@ def _table(
 
     Example: idao log table asset_version --csv
     """
-    ledgers = _dao().ledgers
+    ledgers = open_dao().ledgers
     if not name:
         found = ledgers.tables()
         lines = [line for t in found for line in (t["schema"] + ";").split("\n")]

@@ -6,29 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-    "no_args_is_help": True,
-}
-member = typer.Typer(**_PLAIN, help="People of an iDAO.")
-trust = typer.Typer(**_PLAIN, help="Which quorums this iDAO trusts, and for what.")
-name = typer.Typer(**_PLAIN, help="Local petnames for ids: nobody else sees them.")
+member = typer.Typer(**PLAIN, no_args_is_help=True, help="People of an iDAO.")
+trust = typer.Typer(**PLAIN, no_args_is_help=True, help="Which quorums this iDAO trusts, and for what.")
+name = typer.Typer(**PLAIN, no_args_is_help=True, help="Local petnames for ids: nobody else sees them.")
 
 _Quorum = Annotated[
     str, typer.Argument(metavar="QUORUM", help="Full id, petname, or the name of a ledger of this home.")
 ]
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    o = ui.options
-    return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
 # --- member -----------------------------------------------------------------------------------------
@@ -50,7 +37,7 @@ def _add(
 
     Example: idao member add ana --role member
     """
-    data = _dao().people.add_member(name, idao=idao, role=role, weight=weight, dry=ui.options.dry_run)
+    data = open_dao().people.add_member(name, idao=idao, role=role, weight=weight, dry=ui.options.dry_run)
     if ui.options.dry_run:
         who = data["member"] or "a new identity, its key kept in this home"
         ui.result(data, [f"would add {name} as {role}: {who}"])
@@ -68,7 +55,7 @@ def _remove(
 
     Example: idao member remove ana --yes
     """
-    dao = _dao()
+    dao = open_dao()
     if ui.options.dry_run:
         data = dao.people.remove_member(name, dry=True)
         ui.result(data, [f"would remove {data['member']}"])
@@ -95,7 +82,7 @@ def _members(
 
     Example: idao member list --json
     """
-    found = _dao().people.members(idao)
+    found = open_dao().people.members(idao)
     rows = [
         (
             m["member"],
@@ -128,7 +115,9 @@ def _trust(
     Example: idao trust add quorum:… --kind dataset --category medical --weight 10
     """
     dry = ui.options.dry_run
-    data = _dao().people.trust(quorum, kinds=kind or (), categories=category or (), weight=weight, dry=dry)
+    data = open_dao().people.trust(
+        quorum, kinds=kind or (), categories=category or (), weight=weight, dry=dry
+    )
     if dry:
         ui.result(data, [f"would trust {data['quorum']} for {_scope(data)}"])
         return
@@ -147,7 +136,7 @@ def _links() -> None:
 
     Example: idao trust list
     """
-    found = _dao().people.trusted()
+    found = open_dao().people.trusted()
     rows = [
         (
             t["quorum"],
@@ -168,7 +157,7 @@ def _distrust(quorum: _Quorum) -> None:
 
     Example: idao trust remove quorum:… --yes
     """
-    people = _dao().people
+    people = open_dao().people
     data = people.distrust(quorum, dry=True)
     if ui.options.dry_run:
         ui.result({**data, "dry_run": True}, [f"would no longer trust {data['quorum']}"])
@@ -190,7 +179,7 @@ def _name(
 
     Example: idao name add ana idao:…
     """
-    data = _dao().people.add_name(name, id_, dry=ui.options.dry_run)
+    data = open_dao().people.add_name(name, id_, dry=ui.options.dry_run)
     if ui.options.dry_run:
         ui.result({**data, "dry_run": True}, [f"would call {data['id']} {name}"])
         return
@@ -203,7 +192,7 @@ def _names() -> None:
 
     Example: idao name list
     """
-    found = _dao().people.names()
+    found = open_dao().people.names()
     lines = ui.table(("name", "kind", "id"), [(n["name"], n["kind"], n["id"]) for n in found])
     ui.result({"names": found}, lines, quiet=[n["id"] for n in found])
 
@@ -214,7 +203,7 @@ def _unname(name: Annotated[str, typer.Argument(metavar="NAME", help="The petnam
 
     Example: idao name remove ana --yes
     """
-    people = _dao().people
+    people = open_dao().people
     data = people.remove_name(name, dry=True)
     if ui.options.dry_run:
         ui.result({**data, "dry_run": True}, [f"would forget the name of {data['id']}"])

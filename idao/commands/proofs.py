@@ -11,15 +11,11 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.errors import IdaoError, NotFound, UsageError, VerificationFailed
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-}
-proof = typer.Typer(**_PLAIN)
-verify = typer.Typer(**_PLAIN)
+proof = typer.Typer(**PLAIN)
+verify = typer.Typer(**PLAIN)
 
 
 @proof.command()
@@ -35,10 +31,7 @@ def _proof(
 
     Example: idao proof clinic -o clinic.idao-proof
     """
-    from idao.dao import Dao
-
-    o = ui.options
-    dao = Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
+    o, dao = ui.options, open_dao()
     name, data, size = dao.proofs.make(subject, file or (), no_files=no_files)
     if out == "-":
         if sys.stdout.isatty():

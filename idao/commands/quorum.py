@@ -8,13 +8,12 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.commands.backup import tell_continued
 from idao.commands.phrases import typed_phrase
 
 quorum = typer.Typer(
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    add_completion=False,
+    **PLAIN,
     no_args_is_help=True,
     help="Groups of validators that run one ledger.",
 )
@@ -31,10 +30,7 @@ def _list() -> None:
 
     Example: idao quorum list
     """
-    from idao.dao import Dao
-
-    o = ui.options
-    rows = Dao.open(homes.locate(o.home), quorum=o.quorum).quorums.listing()
+    rows = open_dao().quorums.listing()
     head = ("name", "size", "height", "anchored", "quorum")
     cells = [tuple(str(r[key]) for key in head) for r in rows]
     ui.result({"quorums": rows}, ui.table(head, cells), quiet=[r["quorum"] for r in rows])
@@ -50,10 +46,7 @@ def _status(
 
     Example: idao quorum status
     """
-    from idao.dao import Dao
-
-    o = ui.options
-    data = Dao.open(homes.locate(o.home), quorum=name or o.quorum).quorums.status()
+    data = open_dao(name).quorums.status()
     lines = [
         f"{data['name'] or 'unnamed'}  {data['quorum']}",
         data["meaning"],

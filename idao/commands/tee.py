@@ -10,17 +10,16 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.errors import NoHome, VerificationFailed
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-    "no_args_is_help": True,
-}
-tee = typer.Typer(**_PLAIN, help="Evidence of trusted hardware: TDX, SEV-SNP, Nitro, TPM and others.")
-policy = typer.Typer(**_PLAIN, help="What evidence counts.")
-collateral = typer.Typer(**_PLAIN, help="What vendors sign about their parts, kept for judging offline.")
+tee = typer.Typer(
+    **PLAIN, no_args_is_help=True, help="Evidence of trusted hardware: TDX, SEV-SNP, Nitro, TPM and others."
+)
+policy = typer.Typer(**PLAIN, no_args_is_help=True, help="What evidence counts.")
+collateral = typer.Typer(
+    **PLAIN, no_args_is_help=True, help="What vendors sign about their parts, kept for judging offline."
+)
 tee.add_typer(policy, name="policy")
 tee.add_typer(collateral, name="collateral")
 
@@ -30,13 +29,6 @@ _With = Annotated[
 ]
 _At = Annotated[str, typer.Option("--at", metavar="TIME", help="Judge at this time; default: now.")]
 _Kind = Annotated[str, typer.Option("--kind", help="sgx, tdx, sev-snp, nitro, tpm, azure-snp, …")]
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    o = ui.options
-    return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
 def _home() -> Path:
@@ -79,7 +71,7 @@ def _status() -> None:
     from idao.hall import tee as room
 
     try:
-        data = _dao().tee.status()
+        data = open_dao().tee.status()
     except NoHome:
         data = {**room.devices(), "validator": False, "policy": None, "registered": None}
     lines = [
@@ -118,7 +110,7 @@ def _attest(
     """
     from idao.hall import bundles
 
-    dao = _dao()
+    dao = open_dao()
     data = dao.tee.attest(kind=kind, device=device, simulated=simulated, dry=ui.options.dry_run)
     if ui.options.dry_run:
         ui.result(data, [f"would ask {data['device']} and register what it says"])
@@ -206,7 +198,7 @@ def _policy(text: str) -> tuple[Any, int]:
     if text:
         return room.read_policy(text), 0
     try:
-        found: tuple[Any, int] = _dao().tee.policy()
+        found: tuple[Any, int] = open_dao().tee.policy()
         return found
     except NoHome:
         return room.read_policy("strict"), 0
@@ -232,7 +224,7 @@ def _policy_test(
     if evidence:
         results = room.verify(_read(evidence), room.Question("", _with(with_), _at_ms(at), policy))["results"]
     else:
-        results = _dao().tee.registered(chosen)
+        results = open_dao().tee.registered(chosen)
     backed = sum(1 for r in results if r["accepted"])
     data = {
         "policy": chosen.digest.hex(),

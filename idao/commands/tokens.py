@@ -8,17 +8,13 @@ import typer
 
 from idao import home as homes
 from idao import ui
+from idao.commands import PLAIN, open_dao
 from idao.model import show_id
 
-_PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-}
-mint = typer.Typer(**_PLAIN)
-class_app = typer.Typer(**_PLAIN, no_args_is_help=True, help="DAT classes: terms, shares, revenue.")
-dat = typer.Typer(**_PLAIN, no_args_is_help=True, help="Data Anchoring Tokens.")
-account = typer.Typer(**_PLAIN, no_args_is_help=True, help="The double-entry book of accounts.")
+mint = typer.Typer(**PLAIN)
+class_app = typer.Typer(**PLAIN, no_args_is_help=True, help="DAT classes: terms, shares, revenue.")
+dat = typer.Typer(**PLAIN, no_args_is_help=True, help="Data Anchoring Tokens.")
+account = typer.Typer(**PLAIN, no_args_is_help=True, help="The double-entry book of accounts.")
 
 _Asset = Annotated[str, typer.Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
 _Dat = Annotated[str, typer.Argument(metavar="DAT", help="Id or prefix.")]
@@ -26,13 +22,6 @@ _Class = Annotated[str, typer.Argument(metavar="CLASS", help="Id or prefix, or i
 _Who = Annotated[str, typer.Argument(metavar="WHO", help="Full iDAO id, petname, or 'me'.")]
 _Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Whole units.")]
 _Unit = Annotated[str, typer.Option(help="Whose credit: iDAO id, petname, 'me', or 'stake'.")]
-
-
-def _dao() -> Any:
-    from idao.dao import Dao
-
-    o = ui.options
-    return Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
 
 
 def _planned(what: str, **plan: Any) -> bool:
@@ -59,7 +48,7 @@ def _mint(
     """
     from idao.hall.tokens import amount
 
-    dao = _dao()
+    dao = open_dao()
     quota = amount(value, "value") if value else None
     end = homes.parse_time(expires) if expires else 0
     found, version = dao.assets.find(asset)
@@ -85,7 +74,7 @@ def _create(
 
     Example: idao class create clinic --split me=7000 --split ana=3000
     """
-    dao = _dao()
+    dao = open_dao()
     found, version = dao.assets.find(asset)
     name = show_id("asset", found)
     if _planned(f"create the class of {name}@{version}", asset=name, version=version):
@@ -100,7 +89,7 @@ def _classes() -> None:
 
     Example: idao class list
     """
-    found = _dao().tokens.classes()
+    found = open_dao().tokens.classes()
     rows = [(c["class"], c["asset"], str(c["version"]), c["total_share"]) for c in found]
     lines = ui.table(("class", "asset", "version", "total share"), rows)
     ui.result({"classes": found}, lines, quiet=[c["class"] for c in found])
@@ -112,7 +101,7 @@ def _show_class(class_: _Class) -> None:
 
     Example: idao class show class:…
     """
-    data = _dao().tokens.show_class(class_)
+    data = open_dao().tokens.show_class(class_)
     ui.result(data, _lines(data), quiet=[data["class"]])
 
 
@@ -124,7 +113,7 @@ def _approve(
 
     Example: idao class approve class:… ana
     """
-    dao = _dao()
+    dao = open_dao()
     found = show_id("class", dao.tokens.find_class(class_))
     who = show_id("idao", dao.resolve_person(operator))
     what = f"{'take back' if off else 'give'} approval for {who} in {found}"
@@ -142,7 +131,7 @@ def _settle(class_: _Class, amount: _Amount, unit: _Unit = "me") -> None:
     """
     from idao.hall.tokens import amount as whole
 
-    dao = _dao()
+    dao = open_dao()
     number = whole(amount)
     found = show_id("class", dao.tokens.find_class(class_))
     if _planned(f"pay {number} to {found}", **{"class": found, "value": str(number)}):
@@ -160,7 +149,7 @@ def _dats(all: Annotated[bool, typer.Option("--all", help="Also those of others.
 
     Example: idao dat list --json
     """
-    found = _dao().tokens.list_dats(everyone=all)
+    found = open_dao().tokens.list_dats(everyone=all)
     rows = [(d["dat"], d["asset"], d["value"], str(d["share_ratio"]), d["expires"] or "never") for d in found]
     lines = ui.table(("dat", "asset", "value", "share", "expires"), rows)
     ui.result({"dats": found}, lines, quiet=[d["dat"] for d in found])
@@ -172,7 +161,7 @@ def _show_dat(dat: _Dat) -> None:
 
     Example: idao dat show dat:… --json
     """
-    data = _dao().tokens.show_dat(dat)
+    data = open_dao().tokens.show_dat(dat)
     ui.result(data, _lines({k: v for k, v in data.items() if k != "erc8028"}), quiet=[data["dat"]])
 
 
@@ -182,7 +171,7 @@ def _transfer(dat: _Dat, to: _Who) -> None:
 
     Example: idao dat transfer dat:… ana
     """
-    dao = _dao()
+    dao = open_dao()
     found, who = show_id("dat", dao.tokens.find_dat(dat)), show_id("idao", dao.resolve_person(to))
     if _planned(f"give {found} to {who}", dat=found, to=who):
         return
@@ -198,7 +187,7 @@ def _transfer_value(dat: _Dat, target: _Dat, amount: _Amount) -> None:
     """
     from idao.hall.tokens import amount as whole
 
-    dao = _dao()
+    dao = open_dao()
     number = whole(amount)
     found, other = (show_id("dat", dao.tokens.find_dat(d)) for d in (dat, target))
     if _planned(f"move {number} from {found} to {other}", dat=found, to=other):
@@ -221,7 +210,7 @@ def _use(
     from idao.hall.tokens import amount as whole
     from idao.hall.tokens import receipt_hash
 
-    dao = _dao()
+    dao = open_dao()
     number, usage = whole(amount), receipt_hash(receipt)
     found = show_id("dat", dao.tokens.find_dat(dat))
     if _planned(f"use {number} of {found}", dat=found, amount=str(number)):
@@ -239,7 +228,7 @@ def _claim(
 
     Example: idao dat claim dat:… --unit me
     """
-    dao = _dao()
+    dao = open_dao()
     found = show_id("dat", dao.tokens.find_dat(dat))
     if _planned(f"claim the revenue of {found}", dat=found):
         return
@@ -257,7 +246,7 @@ def _accounts() -> None:
 
     Example: idao account list
     """
-    found = _dao().tokens.accounts()
+    found = open_dao().tokens.accounts()
     rows = [(a["kind"], a["holder"], a["unit"], a["value"]) for a in found]
     ui.result({"accounts": found}, ui.table(("kind", "holder", "unit", "balance"), rows))
 
@@ -274,7 +263,7 @@ def _issue(
     """
     from idao.hall.tokens import amount as whole
 
-    dao = _dao()
+    dao = open_dao()
     number = whole(amount)
     if _planned(f"issue {number}", value=str(number)):
         return
@@ -290,7 +279,7 @@ def _retire(amount: _Amount, memo: Annotated[str, typer.Option(help="What for.")
     """
     from idao.hall.tokens import amount as whole
 
-    dao = _dao()
+    dao = open_dao()
     number = whole(amount)
     if _planned(f"retire {number}", value=str(number)):
         return
@@ -308,7 +297,7 @@ def _pay(
     """
     from idao.hall.tokens import amount as whole
 
-    dao = _dao()
+    dao = open_dao()
     number = whole(amount)
     who = show_id("idao", dao.resolve_person(to))
     if _planned(f"pay {number} to {who}", to=who, value=str(number)):
