@@ -187,7 +187,7 @@ class LongHistory(History):
     pass
 
 
-LongHistory.TestCase.settings = settings(max_examples=400, stateful_step_count=100, deadline=None)
+LongHistory.TestCase.settings = settings(max_examples=150, stateful_step_count=100, deadline=None)
 TestLongHistory = pytest.mark.slow(LongHistory.TestCase)
 
 
