@@ -344,7 +344,7 @@ class _Audit:
             for row in self.db.execute(sql_of(cls).select):
                 try:
                     rec: Any = from_row(cls, row)
-                except Malformed as e:
+                except IdaoError as e:
                     self.report.note(f"{table.name} {_show_key(row[: len(table.key)])}", e.message)
                     continue
                 key = key_of(rec)

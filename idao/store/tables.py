@@ -13,6 +13,7 @@ from dataclasses import is_dataclass
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from idao.crypto import canonical, statetree
+from idao.errors import Malformed, VerificationFailed
 from idao.ledger.state import Key, column_types, table_of
 
 R = TypeVar("R")
@@ -89,18 +90,29 @@ def to_row(rec: Any) -> list[Any]:
 
 
 def from_row(cls: type[R], row: tuple[Any, ...]) -> R:
-    """The record of a row. `Malformed` when a column holds what its type does not allow."""
+    """The record of a row. `VerificationFailed` (code `damaged`) when a column holds what its type does not
+    allow: not `Malformed`, which would pass for the fault of whoever sent a transaction."""
     sql = sql_of(cls)
     plain: dict[str, Any] = {}
     for column, value, nested, boolean in zip(
         table_of(cls).columns, row, sql.nested, sql.booleans, strict=True
     ):
         if value is not None and nested:
-            value = canonical.decode(value)
+            value = _nested(value)
         elif boolean and value in (0, 1):
             value = bool(value)
         plain[column] = value
-    return canonical.from_plain(cls, plain)
+    try:
+        return canonical.from_plain(cls, plain)
+    except Malformed as e:
+        raise VerificationFailed(f"a row of the ledger is damaged: {e.message}", code="damaged") from e
+
+
+def _nested(value: Any) -> Any:
+    try:
+        return canonical.decode(value)
+    except (Malformed, TypeError) as e:
+        raise VerificationFailed(f"a row of the ledger is damaged: {e}", code="damaged") from e
 
 
 class SqlBase:
