@@ -85,7 +85,7 @@ class Validator:
 
 
 VALIDATORS_MAX = 64
-"""Hard cap of a set (consensus.md §2.1); 30 is what idao supports on a LAN."""
+"""Hard cap of a set (ADR 0031); 30 is what idao supports on a LAN."""
 
 
 @frozen
@@ -105,19 +105,19 @@ class ValidatorSet:
 
     @property
     def quorum_size(self) -> int:
-        """Q = ⌊2W/3⌋ + 1: power that a certificate or an anchor needs (consensus.md §2.1)."""
+        """Q = ⌊2W/3⌋ + 1: power that a certificate or an anchor needs (ADR 0031)."""
         return (2 * self.total_power) // 3 + 1
 
     @property
     def honest_size(self) -> int:
-        """B = W − Q + 1: smallest power that must hold a correct validator (consensus.md §2.1)."""
+        """B = W − Q + 1: smallest power that must hold a correct validator (ADR 0031)."""
         return self.total_power - self.quorum_size + 1
 
     def index_of_key(self, key: bytes) -> int | None:
         return next((i for i, v in enumerate(self.validators) if v.key == key), None)
 
     def leader(self, height: int, view: int) -> int:
-        """Index of the leader, stateless on purpose (consensus.md §2.1)."""
+        """Index of the leader, stateless on purpose (ADR 0031)."""
         return (height + view) % len(self.validators)
 
 
@@ -151,7 +151,7 @@ class Genesis:
     parent: Parent | None
 
 
-# --- consensus messages (consensus.md §2.2) ---------------------------------------------------------
+# --- consensus messages (ADR 0031) ---------------------------------------------------------
 
 PROPOSE, NOTARIZE, FINALIZE, NULLIFY = 1, 2, 3, 4
 VOTE_NAMES = {PROPOSE: "propose", NOTARIZE: "notarize", FINALIZE: "finalize", NULLIFY: "nullify"}
@@ -207,7 +207,7 @@ class Certificate:
 
 @frozen
 class Fault:
-    """Two conflicting signed messages of one validator in one slot, or two cosignatures (consensus.md §2.6).
+    """Two conflicting signed messages of one validator in one slot, or two cosignatures (ADR 0031).
 
     For votes `a` and `b` are packed `SignedVote`s; for kind 'cosign' they are checkpoint notes.
     """
@@ -221,7 +221,7 @@ class Fault:
 # --- blocks ---------------------------------------------------------------------------------------
 
 TX_BYTES_MAX = 64 * 1024
-"""A tx holds hashes of files, not files (consensus.md §2.10)."""
+"""A tx holds hashes of files, not files (ADR 0031)."""
 BLOCK_TX_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
 

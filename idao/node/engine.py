@@ -35,7 +35,7 @@ from idao.quorum.machine import Machine
 from idao.store.ledger import LedgerStore
 
 POOL_MAX = 10_000
-"""Transactions that wait for a block (consensus.md §2.10)."""
+"""Transactions that wait for a block (ADR 0031)."""
 
 
 class Engine:
