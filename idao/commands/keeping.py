@@ -11,7 +11,7 @@ import typer
 from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN
-from idao.errors import UsageError, VerificationFailed
+from idao.errors import IdaoError, VerificationFailed
 
 config = typer.Typer(**PLAIN, no_args_is_help=True, help="Settings, and where each comes from.")
 doctor = typer.Typer(**PLAIN)
@@ -101,7 +101,7 @@ def _doctor(
         try:
             homes.write_file(bundle, (ui.dump(examiner.bundle(checks)) + "\n").encode(), 0o644)
         except OSError as e:
-            raise UsageError(f"cannot write '{bundle}': {e.strerror}", code="not-writable") from e
+            raise IdaoError(f"cannot write '{bundle}': {e.strerror}", code="not-writable") from e
     data: dict[str, Any] = {
         "ok": not failed,
         "checks": [c.shown() for c in checks],

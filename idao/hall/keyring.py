@@ -186,7 +186,7 @@ def write_phrase(path: Path, words: str) -> None:
     except FileExistsError:
         raise UsageError(f"'{path}' exists", hint="name a new file") from None
     except OSError as e:
-        raise UsageError(f"cannot write '{path}': {e.strerror}") from e
+        raise IdaoError(f"cannot write '{path}': {e.strerror}", code="not-writable") from e
 
 
 def before(own: bytes, history: bytes | None, source: bytes | None) -> Before:
