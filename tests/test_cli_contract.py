@@ -299,7 +299,7 @@ def test_the_demo_tells_its_story(tmp_path: Path) -> None:
         ("config set home /tmp", 2, "IDAO_HOME"),
         ("completion csh", 2, "one of: bash, zsh, fish"),
         ("schema nothing", 4, "see 'idao schema'"),
-        ("doctor --bundle {in}/new/file", 2, "cannot write"),
+        ("doctor --bundle {in}/new/file", 1, "cannot write"),
         ("status --quorum", 2, "--quorum needs a value"),
         ("log list --quorum nothing", 4, "no ledger"),
     ],
