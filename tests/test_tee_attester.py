@@ -58,11 +58,13 @@ def fake_configfs(root: Path, provider: str, *, spoil: int = 0, table: bytes = b
     (root / "dev" / provider.replace("sev_", "sev-")).touch()
     done = threading.Event()
     left = [spoil]
+    seen: set[Path] = set()
 
     def serve() -> None:
         while not done.is_set():
             for entry in list(folder.iterdir()):
-                if not (entry / "provider").exists():
+                if entry not in seen:  # as the kernel: attributes come with mkdir, and never again
+                    seen.add(entry)
                     (entry / "inblob").touch()
                     (entry / "provider").write_text(provider + "\n")
                     (entry / "generation").write_text("0\n")
