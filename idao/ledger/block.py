@@ -10,16 +10,26 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from idao.crypto import canonical, merkle, statetree
+from idao.crypto.certificates import verify_certificate
 from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import Malformed, Refused
 from idao.frozen import replace
 from idao.ledger import governance
 from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, receipt_changes
+from idao.ledger.genesis import epoch_at
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
 from idao.ledger.state import State, encode_key, table_of
 from idao.ledger.tx import Changed, Context, Receipt, Tx, TxKind, parse_tx, receipt_leaf
-from idao.model import BLOCK_BYTES_MAX, BLOCK_TX_MAX, Block, Header, ValidatorSet
+from idao.model import (
+    BLOCK_BYTES_MAX,
+    BLOCK_TX_MAX,
+    FINALIZE,
+    Block,
+    Certificate,
+    Header,
+    ValidatorSet,
+)
 
 TX_TREE = merkle.tree(Kind.TX_LEAF, Kind.TX_BRANCH)
 HEADER_VERSION = 1
@@ -95,10 +105,18 @@ def _changed(child: State) -> tuple[Changed, ...]:
     return tuple(sorted(out, key=lambda c: (c.table, c.key)))
 
 
-def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs: Sequence[Tx]) -> Executed:
+def execute(
+    tip: Tip,
+    chain: Chain,
+    validators: ValidatorSet,
+    time_ms: int,
+    txs: Sequence[Tx],
+    skipped: set[bytes] | None = None,
+) -> Executed:
     """Runs the due actions, then the txs in order. `InvalidBlock` if one may not be in a block.
 
-    Signatures are the caller's business: it has checked them, once.
+    Signatures are the caller's business: it has checked them, once. A proposer gives `skipped`: a tx that may
+    not be in this block is passed over, and its id put there.
     """
     height = tip.height + 1
     block_state = State(tip.base)
@@ -129,6 +147,9 @@ def execute(tip: Tip, chain: Chain, validators: ValidatorSet, time_ms: int, txs:
         conclude(child, proposal, "due", "gov.due", idao, code, why)
     for tx in txs:
         if reason := admissible(block_state, chain, tx, time_ms):
+            if skipped is not None:
+                skipped.add(tx.id)
+                continue
             raise InvalidBlock(f"transaction {tx.id.hex()[:16]} may not be in this block: {reason}")
         child, code, why = _apply_tx(block_state, context(tx.envelope.idao, tx.id), tx)
         _use_seq(child, tx)
@@ -158,9 +179,12 @@ def build(
     view: int,
     time_ms: int,
     txs: Sequence[Tx],
+    skipped: set[bytes] | None = None,
 ) -> tuple[Block, Executed]:
-    """The next block over `txs`, each of which must be admissible and authentic."""
-    executed = execute(tip, chain, validators, time_ms, txs)
+    """The next block over `txs`, each of which must be authentic, and admissible unless `skipped` is given."""
+    executed = execute(tip, chain, validators, time_ms, txs, skipped)
+    if skipped:
+        txs = [tx for tx in txs if tx.id not in skipped]
     certificate = hash_of(Kind.CERTIFICATE, tip.certificate) if tip.certificate else NO_HASH
     set_hash = validators_hash(validators)
     header = Header(
@@ -181,6 +205,19 @@ def build(
         charter=executed.charter,
     )
     return Block(header, tip.certificate, tuple(tx.raw for tx in txs)), executed
+
+
+def _check_parent(tip: Tip, chain: Chain, certificate: Certificate | None) -> None:
+    """Another finalization of the same parent than ours, by other signers, is as good as ours."""
+    if certificate is not None and tip.height > 0:
+        vote = certificate.vote
+        named = (vote.kind, vote.quorum, vote.height, vote.digest)
+        _, validators = epoch_at(State(tip.base), tip.height)
+        if named == (FINALIZE, chain.quorum, tip.height, tip.header) and verify_certificate(
+            certificate, validators
+        ):
+            return
+    raise InvalidBlock("the block carries no finalization of its parent")
 
 
 def check(
@@ -206,7 +243,8 @@ def check(
         if not authentic(tx):
             raise InvalidBlock(f"transaction {tx.id.hex()[:16]} has a bad signature")
     if block.parent_certificate != tip.certificate:
-        raise InvalidBlock("the block carries another certificate of its parent")
+        _check_parent(tip, chain, block.parent_certificate)
+        tip = replace(tip, certificate=block.parent_certificate)
     expected, executed = build(
         tip, chain, validators,
         proposer=block.header.proposer, view=block.header.view, time_ms=block.header.time_ms, txs=txs,

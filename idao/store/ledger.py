@@ -104,6 +104,14 @@ FIXED_DDL = (
   "certificate" blob not null,
   primary key ("height", "kind", "view", "digest")
 ) strict, without rowid""",
+    """create table cosign ( -- cosignatures of the newest heads, own and others'
+  "height" integer not null,
+  "key" blob not null, -- validator key
+  "log" blob not null, -- its signature as log
+  "time_s" integer not null, -- when it signed, POSIX seconds
+  "witness" blob not null, -- its cosignature
+  primary key ("height", "key")
+) strict, without rowid""",
 )
 
 
@@ -361,6 +369,11 @@ class LedgerStore:
             "insert into block values (?, ?, ?, ?, ?)",
             (header.height, block_hash, canonical.pack(header), canonical.pack(certificate), header.log_size),
         )
+        if block.parent_certificate is not None:  # the one of several that the header names
+            self.db.execute(
+                "update block set certificate = ?1 where height = ?2 and certificate <> ?1",
+                (canonical.pack(block.parent_certificate), header.height - 1),
+            )
         ids = [r.tx for r in executed.receipts if r.origin == "tx"]
         self.db.executemany(
             "insert into tx values (?, ?, ?, ?)",
