@@ -170,6 +170,11 @@ def header_hash(header: Header) -> bytes:
     return hash_of(Kind.HEADER, header)
 
 
+def block_leaf(header: Header) -> bytes:
+    """The log's leaf of the block itself, which follows its receipts."""
+    return merkle.LOG.leaf(header_hash(header))
+
+
 def build(
     tip: Tip,
     chain: Chain,
@@ -181,7 +186,7 @@ def build(
     txs: Sequence[Tx],
     skipped: set[bytes] | None = None,
 ) -> tuple[Block, Executed]:
-    """The next block over `txs`, each of which must be authentic, and admissible unless `skipped` is given."""
+    """The next block over `txs`: each is authentic, and admissible unless `skipped` is given."""
     executed = execute(tip, chain, validators, time_ms, txs, skipped)
     if skipped:
         txs = [tx for tx in txs if tx.id not in skipped]

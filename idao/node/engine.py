@@ -1,121 +1,190 @@
-"""The shell of the quorum machine for a quorum of one: transactions in, an anchored ledger out.
+"""The shell of the quorum machine: transactions in, an anchored ledger out.
 
 Here agreement meets the ledger: the machine orders opaque blocks, the rules say what a block means, the
-store keeps both. One turn of the machine is one SQLite transaction (R12, and the order law of
-`quorum/events.py`): block, receipts, state, journal, certificate and checkpoint are there together or
-not at all.
+store keeps both. One turn of the machine is one SQLite transaction (ADR 0004, and the order law of
+`quorum/events.py`): block, receipts, state, journal, certificate and own cosignature are there together or
+not at all, and only then are the effects that others see handed back.
+
+The same engine runs a quorum of one, where nobody else hears (`run`), and one validator, or an observer, of
+many (`node/member.py`, which has the clock and the links).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from idao import anchor
-from idao.crypto import canonical, merkle, note
+from idao.crypto import canonical, note
+from idao.crypto.certificates import verify_certificate
+from idao.crypto.hashing import Kind, hash_of
 from idao.crypto.keys import Signer, verify_vote
-from idao.errors import Malformed, Refused
+from idao.errors import IdaoError, Malformed, Refused
+from idao.frozen import frozen
 from idao.ledger import block as rules
 from idao.ledger import governance
-from idao.ledger.execution import Executed
+from idao.ledger.execution import NO_HASH, Executed
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import (
     BLOCK_BYTES_MAX,
     BLOCK_TX_MAX,
+    FINALIZE,
     SLOT_OF,
     Block,
     Certificate,
+    Header,
     SignedVote,
     ValidatorSet,
     Vote,
+    show_id,
 )
+from idao.node.heads import Heads
+from idao.node.pool import Pool
 from idao.quorum import events as ev
 from idao.quorum.machine import Machine
+from idao.store import cosigns
+from idao.store.cosigns import Cosigned
 from idao.store.ledger import LedgerStore
 
-POOL_MAX = 10_000
-"""Transactions that wait for a block (ADR 0031)."""
+LEAD_MS_MAX = 10_000
+"""How far a block's time may be ahead of our clock (ADR 0031): well above what laptops drift apart."""
+KEY_KINDS = ("idao.rotate", "idao.register")
+"""Kinds after which an actor's further txs are judged afresh: they change who may sign."""
+
+
+@frozen
+class Decided:
+    """A block as another node hands it over: its finalization speaks for itself."""
+
+    block: bytes
+    certificate: Certificate
+    note: str
+
+
+Outward = ev.Effect | Cosigned
+"""What others see of a turn."""
 
 
 class Engine:
-    """Drives one ledger whose only validator is this home. The caller holds the home's lock."""
+    """Drives one ledger for this home's validator key. The caller holds the ledger's lock."""
 
     def __init__(self, store: LedgerStore, signer: Signer, clock: Callable[[], int]) -> None:
+        """`clock`: ms UTC. `Refused` where a quorum of one may not go on (`ended`, `quarantine`)."""
         self.store, self._signer, self._clock = store, signer, clock
-        self._pool: dict[bytes, Tx] = {}
+        self.pool = Pool()
+        self.heads = Heads(store, signer)
+        self.receipts: list[tuple[int, Receipt]] = []
+        """(log position, receipt) of what was committed since the list was last cleared."""
         self._executed: dict[bytes, tuple[Block, Executed]] = {}
-        self._inbox: deque[ev.Event] = deque()
-        self._receipts: list[tuple[int, Receipt]] = []
-        store.require_live()
+        self._refused: tuple[Block, str] | None = None
+        """The last block found invalid, and why: what to explain if a quorum certifies it."""
+        self.quarantined = store.quarantined
         self._load_tip()
-        index = self._validators.index_of_key(signer.public)
-        if index is None or len(self._validators.validators) != 1:
-            raise Refused("this home is not the only validator of the quorum", code="not-alone")
-        self._idao = self._validators.validators[index].idao
-        self._machine = Machine(store.chain.quorum, signer.public, verify_vote)
+        self.heads.restore(self.tip)
+        if self.alone or store.continued_by is not None:
+            store.require_live()
+        self.machine = Machine(store.chain.quorum, signer.public, verify_vote)
 
     def _load_tip(self) -> None:
-        self._tip = self.store.tip()
-        self._epoch, self._validators = self.store.validators(self._tip.height + 1)
+        self.tip = self.store.tip()
+        self.epoch, self.validators = self.store.validators(self.tip.height + 1)
+        self._index = self.validators.index_of_key(self._signer.public)
+
+    @property
+    def alone(self) -> bool:
+        """Whether this home's key holds all the power: nobody need be asked."""
+        return self._index is not None and len(self.validators.validators) == 1
+
+    @property
+    def halted(self) -> str | None:
+        """Why nothing is signed here any more."""
+        mark = self.store.get_meta("halted")
+        return mark.decode() if mark else None
+
+    def signing(self, height: int) -> bool:
+        """Whether anything may be signed at `height`: not halted, nothing forgotten (ADR 0031, recovery)."""
+        if self.quarantined or self.halted is not None or self.store.continued_by is not None:
+            return False
+        until = self.store.get_meta("unsigned-until")
+        return until is None or height > int(until)
+
+    def release(self, until: int) -> None:
+        """Ends the quarantine of a ledger that was copied, moved or restored: signs above `until` again."""
+        with self.store.transaction():
+            self.store.set_meta("unsigned-until", str(until).encode())
+            self.store.settle_here()
+        self.quarantined = False
 
     # --- the pool
 
     def submit(self, raw: bytes) -> Tx:
         """Takes a signed tx into the pool. `Malformed` or `Refused` when it can be in no block."""
         tx = parse_tx(raw)
-        if not tx.authentic():
-            raise Refused("the transaction's signature does not hold", code="bad-signature")
-        if len(self._pool) >= POOL_MAX:
-            raise Refused(f"{POOL_MAX} transactions wait already", code="pool-full")
-        if reason := rules.admissible(State(self._tip.base), self.store.chain, tx, self._next_time()):
-            raise Refused(f"the transaction cannot be ordered: {reason}", code="inadmissible")
-        self._pool[tx.id] = tx
+        if tx.id not in self.pool:
+            if reason := rules.admissible(State(self.tip.base), self.store.chain, tx, self._next_time()):
+                raise Refused(f"the transaction cannot be ordered: {reason}", code="inadmissible")
+            if not tx.authentic():
+                raise Refused("the transaction's signature does not hold", code="bad-signature")
+            self.pool.add(tx)
         return tx
 
-    def run(self) -> list[tuple[int, Receipt]]:
-        """Decides blocks until nothing waits. Returns (log position, receipt) of all that happened."""
-        self._receipts = []
-        while self._waiting():
-            self._inbox.append(self._start())
-            while self._inbox:
-                self._turn(self._inbox.popleft())
-        return self._receipts
+    def waiting(self) -> bool:
+        """Whether something is to be decided: a tx, or an action that is due."""
+        return bool(self.pool) or bool(governance.due(State(self.tip.base), self._next_time()))
 
     def _next_time(self) -> int:
-        return max(self._clock(), self._tip.time_ms + 1)
-
-    def _waiting(self) -> bool:
-        return bool(self._pool) or bool(governance.due(State(self._tip.base), self._next_time()))
+        return max(self._clock(), self.tip.time_ms + 1)
 
     # --- turns
 
-    def _start(self) -> ev.Start:
-        height = self._tip.height + 1
-        index = self._validators.index_of_key(self._signer.public)
-        signs = self.store.signs(height, index or 0)
-        return ev.Start(
-            height=height,
-            validators=self._validators,
-            tip=self._tip.header,
-            parent=self._tip.certificate,
-            parent_validators=self.store.validators(height - 1)[1] if height > 1 else None,
-            pool=True,
-            signs=tuple(signs),
-            certificates=tuple(self.store.certificates(height)),
-            blocks=tuple(ev.StoredBlock(height, h, b) for h, b in self.store.proposed(height)),
+    def run(self) -> list[tuple[int, Receipt]]:
+        """Alone: decides blocks until nothing waits. Returns (log position, receipt) of all that happened."""
+        if not self.alone:
+            raise Refused("this home is not the only validator of the quorum", code="not-alone")
+        self.receipts = []
+        while self.waiting():
+            height = self.tip.height
+            self.start()
+            if self.tip.height == height:
+                raise IdaoError(f"nothing was decided at height {height + 1}", hint="see 'idao doctor'")
+        return self.receipts
+
+    def start(self) -> list[Outward]:
+        """Enters the height after the tip (R0), from the rows alone."""
+        height = self.tip.height + 1
+        return self.turn(
+            ev.Start(
+                height=height,
+                validators=self.validators,
+                tip=self.tip.header,
+                parent=self.tip.certificate,
+                parent_validators=self.store.validators(height - 1)[1] if height > 1 else None,
+                pool=self.waiting(),
+                signing=self.signing(height),
+                signs=tuple(self.store.signs(height, self._index or 0)) if self._index is not None else (),
+                certificates=tuple(self.store.certificates(height)),
+                blocks=tuple(ev.StoredBlock(height, h, b) for h, b in self.store.proposed(height)),
+            )
         )
 
-    def _turn(self, event: ev.Event) -> None:
+    def turn(self, event: ev.Event) -> list[Outward]:
+        """One turn, durable when it returns. Its outward effects, in order; among them own cosignatures.
+
+        If this raises, the machine in memory is ahead of the disk: the engine must not be used again.
+        """
         queue: deque[ev.Event] = deque([event])
+        outward: list[Outward] = []
         with self.store.transaction():
             while queue:
-                for effect in self._machine.step(queue.popleft()):
-                    answer = self._perform(effect)
+                for effect in self.machine.step(queue.popleft()):
+                    answer = self._perform(effect, outward)
                     if answer is not None:
                         queue.append(answer)
+        return outward
 
-    def _perform(self, effect: ev.Effect) -> ev.Event | None:
+    def _perform(self, effect: ev.Effect, outward: list[Outward]) -> ev.Event | None:
         match effect:
             case ev.Sign(vote):
                 return ev.Msg(ev.OWN, self._sign(vote))
@@ -126,18 +195,17 @@ class Engine:
             case ev.Validate():
                 return ev.BlockReady(effect.height, effect.hash, self._judge(effect))
             case ev.Commit():
-                self._commit(effect)
+                mine = self._commit(effect)
+                outward += [effect, mine] if mine else [effect]
             case ev.Halt(reason):
-                raise Refused(f"the validator has stopped: {reason}", code="halted")
-            case ev.ForkDetected():
-                raise Refused("two finalizations of one height are held", code="fork")
+                self.store.set_meta("halted", reason.encode())
+                outward.append(effect)
             case _:
-                pass  # Alone there is nobody to send to and nothing to wait for.
+                outward.append(effect)
         return None
 
     def _sign(self, vote: Vote) -> SignedVote:
-        index = self._validators.index_of_key(self._signer.public) or 0
-        signed = SignedVote(vote, index, self._signer.sign_vote(vote))
+        signed = SignedVote(vote, self._index or 0, self._signer.sign_vote(vote))
         self.store.put_sign(vote, SLOT_OF[vote.kind], signed.signature)
         return signed
 
@@ -147,85 +215,236 @@ class Engine:
         else:
             self.store.put_proposed(row.height, row.hash, row.block)
 
+    # --- blocks
+
     def _build(self, height: int, view: int) -> ev.Built:
+        skipped: set[bytes] = set()
         built, executed = rules.build(
-            self._tip,
+            self.tip,
             self.store.chain,
-            self._validators,
-            proposer=self._idao,
+            self.validators,
+            proposer=self.validators.validators[self._index or 0].idao,
             view=view,
             time_ms=self._next_time(),
             txs=self._pick(),
+            skipped=skipped,
         )
+        self.pool.drop(skipped)
         block_hash = rules.header_hash(built.header)
         self._executed[block_hash] = (built, executed)
         return ev.Built(height, view, block_hash, canonical.pack(built))
 
     def _pick(self) -> list[Tx]:
-        """The txs of the next block: by actor and sequence number, each admissible after those before."""
+        """What of the pool goes into the next block. One that may not be there is passed over later."""
         picked: list[Tx] = []
-        size, now = 0, self._next_time()
-        state = State(self._tip.base)
-        last: dict[bytes, int] = {}
-        for tx in sorted(self._pool.values(), key=lambda t: (t.envelope.idao, t.envelope.seq)):
-            e = tx.envelope
-            if e.seq <= last.get(e.idao, -1) or rules.admissible(state, self.store.chain, tx, now):
+        size = 0
+        ended: set[bytes] = set()
+        for tx in self.pool.in_order():
+            if tx.envelope.idao in ended:
                 continue
             if len(picked) >= BLOCK_TX_MAX or size + len(tx.raw) > BLOCK_BYTES_MAX:
                 break
-            # A tx that changes who may sign ends its actor's part of the block: the rest is judged after.
-            last[e.idao] = 2**63 if e.kind in ("idao.rotate", "idao.register") else e.seq
+            if tx.envelope.kind in KEY_KINDS:
+                ended.add(tx.envelope.idao)
             picked.append(tx)
             size += len(tx.raw)
         return picked
 
     def _judge(self, effect: ev.Validate) -> str:
-        """Only after a crash: a block of our own that was stored and not yet committed."""
+        """The verdict on a block: `quorum/events.py` says what each means."""
+        if effect.hash in self._executed:
+            return ev.VALID
         try:
             built = canonical.unpack(Block, effect.block)
-            told = rules.tx_root(built.txs)
-            if rules.header_hash(built.header) != effect.hash or told != built.header.tx_root:
-                return ev.MISMATCH  # other bytes may be the block of that hash
-            executed = rules.check(self._tip, self.store.chain, self._validators, built)
         except Malformed:
+            return ev.MISMATCH
+        header = built.header
+        if not self._is_its_body(built, effect.hash):
+            return ev.MISMATCH
+        ahead = header.time_ms > self._clock() + LEAD_MS_MAX and header.time_ms > self.tip.time_ms + 1
+        if effect.fresh and (ahead or header.view != effect.view):
+            return ev.UNTIMELY
+        try:
+            executed = self._check(built)
+        except Malformed as e:
+            self._refused = (built, e.message)
             return ev.INVALID
         self._executed[effect.hash] = (built, executed)
         return ev.VALID
 
-    def _commit(self, effect: ev.Commit) -> None:
+    @staticmethod
+    def _is_its_body(built: Block, block_hash: bytes) -> bool:
+        """Whether a block's bytes are those of that hash: only the header is hashed, it names the rest."""
+        header, parent = built.header, built.parent_certificate
+        named = hash_of(Kind.CERTIFICATE, parent) if parent else NO_HASH
+        return (
+            rules.header_hash(header) == block_hash
+            and rules.tx_root(built.txs) == header.tx_root
+            and named == header.parent_certificate
+        )
+
+    def _check(self, built: Block) -> Executed:
+        """`Malformed` unless the block follows from the tip, and its proposer led the view it names."""
+        header = built.header
+        leader = self.validators.leader(header.height, header.view)
+        if header.proposer != self.validators.validators[leader].idao:
+            raise rules.InvalidBlock("the block is not by the leader of its view")
+        txs = [self._known(raw) for raw in built.txs]
+        return rules.check(self.tip, self.store.chain, self.validators, built, self._authentic, txs)
+
+    def _known(self, raw: bytes) -> Tx:
+        tx = parse_tx(raw)
+        mine = self.pool.get(tx.id)
+        return mine if mine is not None and mine.raw == raw else tx
+
+    def _authentic(self, tx: Tx) -> bool:
+        # What is in the pool was checked when it came.
+        return self.pool.get(tx.id) is tx or tx.authentic()
+
+    # --- decisions
+
+    def _commit(self, effect: ev.Commit) -> Cosigned | None:
         built, executed = self._executed[effect.hash]
-        self.store.append(built, effect.certificate, executed)
-        self._checkpoint(built, executed)
-        self.store.prune_journal(effect.height)
+        return self._append(built, executed, effect.certificate, sign=True)
+
+    def _append(
+        self, built: Block, executed: Executed, certificate: Certificate, *, sign: bool
+    ) -> Cosigned | None:
+        height = built.header.height
+        self.store.append(built, certificate, executed)
+        self.store.prune_journal(height)
+        cosigns.prune(self.store.db, height)
+        frontier = executed.frontier.copy()
+        frontier.append(rules.block_leaf(built.header))
+        sign = sign and self.signing(height)
+        mine = self.heads.add(built.header, frontier, self.epoch.epoch, self.validators, sign=sign)
         start = built.header.log_size - len(executed.receipts)
-        self._receipts += [(start + i, r) for i, r in enumerate(executed.receipts)]
-        self._forget(tx.id for tx in map(parse_tx, built.txs))
+        self.receipts += [(start + i, r) for i, r in enumerate(executed.receipts)]
         self._executed.clear()
         self._load_tip()
-        if self._waiting():
-            self._inbox.append(self._start())
+        self._forget(executed.receipts)
+        return mine
 
-    def _forget(self, done: Iterable[bytes]) -> None:
-        for one in done:
-            self._pool.pop(one, None)
-        # What can be in no later block either must not keep the engine awake.
-        state, now = self.store.state(), self._next_time()
-        for tx_id, tx in list(self._pool.items()):
-            if rules.admissible(state, self.store.chain, tx, now):
-                del self._pool[tx_id]
+    def _forget(self, receipts: list[Receipt]) -> None:
+        """Takes out of the pool what is in the block, or can be in no later one."""
+        used: dict[bytes, int] = {}
+        for receipt in receipts:
+            tx = self.pool.get(receipt.tx)
+            if tx is not None:
+                used[receipt.idao] = max(used.get(receipt.idao, 0), tx.envelope.seq)
+        for idao, seq in used.items():
+            self.pool.drop_used(idao, seq)
+        now = self._next_time()
+        self.pool.drop_expired(now)
+        state = State(self.tip.base)
+        for idao in {r.idao for r in receipts if r.kind in KEY_KINDS}:
+            stale = [t.id for t in self.pool.of(idao) if rules.admissible(state, self.store.chain, t, now)]
+            self.pool.drop(stale)
 
-    def _checkpoint(self, built: Block, executed: Executed) -> None:
-        """Signs the head that the header implies, as log and as witness: alone, that is the anchor."""
-        header = built.header
-        frontier = executed.frontier.copy()
-        frontier.append(merkle.LOG.leaf(rules.header_hash(header)))
-        text = anchor.checkpoint_of(header, frontier, self._epoch.epoch).text()
-        signed = note.Note(
-            text,
-            (
-                note.log_signature(self._signer, header.quorum, text),
-                note.cosignature(self._signer, header.quorum, text, header.time_ms // 1000),
-            ),
-        )
-        anchor.check_anchor(signed, ValidatorSet(self._validators.validators))
-        self.store.put_checkpoint(header.height, frontier.size, str(signed))
+    def take_cosignature(self, peer: bytes, c: Cosigned) -> bool:
+        """Whether a peer's cosignature anchored its height. `Malformed` if it is bad."""
+        if not self.heads.take(peer, c):
+            return False
+        return self.keep_notes()
+
+    def keep_notes(self) -> bool:
+        """Stores the notes that have grown since."""
+        with self.store.transaction():
+            return self.heads.keep_all()
+
+    # --- divergence: a certified block that does not follow here
+
+    def difference(self, theirs: Sequence[bytes]) -> str | None:
+        """The first receipt of a peer's that differs from what the refused block does here, in words."""
+        if self._refused is None:
+            return None
+        built, why = self._refused
+        height, txs = built.header.height, [parse_tx(raw) for raw in built.txs]
+        try:
+            done = rules.execute(self.tip, self.store.chain, self.validators, built.header.time_ms, txs)
+        except Malformed as e:
+            return f"block {height}: {e.message}"
+        for mine, leaf in zip_longest(done.receipts, theirs):
+            other = canonical.unpack(Receipt, leaf) if leaf is not None else None
+            if mine != other:
+                return _differs(height, mine, other)
+        return f"block {height}: {why}, though every receipt is the same"
+
+    def explain_halt(self, found: str) -> None:
+        with self.store.transaction():
+            self.store.set_meta("halted", f"{self.halted}; {found}".encode())
+
+    # --- catching up: blocks that others decided, each judged by its own finalization
+
+    def adopt(self, decided: list[Decided]) -> int:
+        """Applies blocks from the one after the tip on, in one transaction. How many; then comes `start`.
+
+        `Malformed` at the first that does not follow: those before it stand.
+        """
+        taken, wrong = 0, None
+        with self.store.transaction():
+            for d in decided:
+                try:
+                    self._adopt(d)
+                except Malformed as e:
+                    wrong = e
+                    break
+                taken += 1
+        if wrong is not None:
+            raise wrong
+        return taken
+
+    def _adopt(self, d: Decided) -> None:
+        built = canonical.unpack(Block, d.block)
+        block_hash = rules.header_hash(built.header)
+        vote = d.certificate.vote
+        named = (vote.kind, vote.quorum, vote.height, vote.digest)
+        if named != (FINALIZE, self.store.chain.quorum, self.tip.height + 1, block_hash):
+            raise Malformed(f"not a finalization of the block after height {self.tip.height}")
+        if not verify_certificate(d.certificate, self.validators):
+            raise Malformed(f"the finalization of height {vote.height} does not hold")
+        if not self._is_its_body(built, block_hash):
+            raise Malformed(f"the body of height {vote.height} is not its own")
+        executed = self._check(built)
+        validators = self.validators
+        self._append(built, executed, d.certificate, sign=False)
+        if d.note and self._is_anchor(d.note, built.header, validators):
+            self.store.put_checkpoint(built.header.height, built.header.log_size + 1, d.note)
+
+    @staticmethod
+    def _is_anchor(text: str, header: Header, validators: ValidatorSet) -> bool:
+        """A note is a gift: one that does not hold is left out, the block needs none."""
+        try:
+            judged = anchor.check_anchor(note.parse_note(text), validators)
+        except IdaoError:
+            return False
+        return judged.checkpoint.header == rules.header_hash(header)
+
+    def decided(self, first: int, count: int, bytes_max: int) -> list[Decided]:
+        """Blocks from `first` on for a peer that lacks them: at least one, then as many as fit."""
+        out: list[Decided] = []
+        size = 0
+        for height in range(first, min(first + count - 1, self.tip.height) + 1):
+            block, certificate = self.store.block(height)
+            raw = canonical.pack(block)
+            size += len(raw)
+            if out and size > bytes_max:
+                break
+            head = self.store.checkpoint(height)
+            out.append(Decided(raw, certificate, head[1] if head else ""))
+        return out
+
+
+def _differs(height: int, mine: Receipt | None, other: Receipt | None) -> str:
+    """Where two receipts of one place part."""
+    if mine is None or other is None or (mine.tx, mine.kind) != (other.tx, other.kind):
+        some = mine or other
+        return f"block {height} differs at {show_id('tx', some.tx) if some else 'its end'}"
+    tx = show_id("tx", mine.tx)
+    if (mine.ok, mine.code) != (other.ok, other.code):
+        return f"block {height}, {tx}: '{mine.code or 'ok'}' here, '{other.code or 'ok'}' there"
+    ours, yours = ({(c.table, c.key): c.value for c in r.changed} for r in (mine, other))
+    for table, key in sorted(ours.keys() | yours.keys()):
+        if ours.get((table, key), b"") != yours.get((table, key), b""):
+            return f"block {height}, {tx}: record {canonical.decode(key)} of table '{table}'"
+    return f"block {height}, {tx}: the receipts differ"

@@ -70,7 +70,7 @@ class Pool:
         return [self._txs[i] for i in self._of.get(idao, {})]
 
     def in_order(self) -> Iterator[Tx]:
-        """As they came, but those of one iDAO by their sequence numbers: a later one would use up an earlier."""
+        """As they came, but those of one iDAO by sequence number: a later one would use up an earlier."""
         queues = {
             idao: iter(sorted(mine, key=lambda i, m=mine: (m[i], i)))  # type: ignore[misc]
             for idao, mine in self._of.items()

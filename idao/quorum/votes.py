@@ -57,6 +57,10 @@ class VoteKeeper:
     def power(self, kind: int, view: int, digest: bytes) -> int:
         return self._power.get((kind, view, digest), 0)
 
+    def spoken(self) -> list[tuple[int, int, int]]:
+        """(signer, view, kind) of every vote held, in that order: what an operator wants to see."""
+        return sorted((i, v.vote.view, v.vote.kind) for (i, _), held in self._by_slot.items() for v in held)
+
     def voters(self, kind: int, view: int, digest: bytes) -> list[int]:
         return sorted(self._by_vote.get((kind, view, digest), ()))
 

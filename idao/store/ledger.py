@@ -27,9 +27,10 @@ VERSION = 1
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
 
-META_KEYS = ("bundle", "place", "ended")
+META_KEYS = ("bundle", "place", "ended", "halted", "unsigned-until")
 """The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
-continues this one, in a file that is only read any more."""
+continues this one, in a file that is only read any more; why the validator here signs nothing any more; the
+height up to which it signs nothing, because it may have forgotten what it signed."""
 
 LIVE, ENDED, QUARANTINED = "live", "ended", "quarantined"
 
@@ -226,6 +227,10 @@ class LedgerStore:
         with self.transaction():
             self.set_meta("place", b"")
 
+    def settle_here(self) -> None:
+        """Inside a transaction: from now on this is the place of the file."""
+        self.set_meta("place", place.place_of(self.path))
+
     def end(self, continued_by: bytes) -> None:
         """Nothing is ever signed in this file again."""
         with self.transaction():
@@ -340,6 +345,14 @@ class LedgerStore:
         )
         for position, leaf in rows:
             yield position, canonical.unpack(Receipt, leaf)
+
+    def leaves_of(self, height: int) -> list[bytes]:
+        """The receipts of one block, as leaves of the log."""
+        rows = self.db.execute(
+            "select leaf from receipt where position between ? and ? order by position",
+            self._positions(height, height),
+        )
+        return [bytes(row[0]) for row in rows]
 
     def receipt_count(self, height: int) -> int:
         row = self.db.execute(

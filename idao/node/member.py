@@ -1,0 +1,402 @@
+"""One home's part in one quorum of many: the engine with a clock, timers, links, and what goes over them.
+
+All of it runs on one event loop, one turn at a time. What peers send is decoded here and judged by the
+machine or the engine; a frame that no honest node sends raises `Malformed`, and the mesh drops that link.
+A turn that fails for any other reason ends the process (`on_broken`): memory is ahead of the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import uniform
+from typing import Any, Protocol
+
+from idao.crypto import canonical
+from idao.crypto.certificates import verify_certificate
+from idao.errors import Malformed, Refused
+from idao.ledger.tx import Receipt, Tx
+from idao.model import FINALIZE, Certificate, Fault, SignedVote, Validator
+from idao.node import messages as msg
+from idao.node.engine import Decided, Engine, Outward
+from idao.node.sync import Sync
+from idao.quorum import events as ev
+from idao.quorum.recovery import quarantine_until
+from idao.store.cosigns import Cosigned
+
+TICK_S = 1.0
+"""Housekeeping: what waits is told again, due actions are looked for, lacking cosignatures asked for."""
+RESEND_BYTES = 256 * 1024
+"""Of waiting transactions told again at each tick: enough to repair a loss, little enough to be no flood."""
+JITTER = 0.2
+"""Retransmissions of several nodes must not stay in step (`quorum/events.py`: ±20 %)."""
+
+
+class Links(Protocol):
+    """What a member needs of a mesh."""
+
+    def send(self, peer: bytes, kind: int, payload: bytes) -> bool: ...
+
+    def broadcast(self, kind: int, payload: bytes) -> None: ...
+
+
+class Member:
+    """Drives one ledger together with its peers. The caller holds the ledger's lock."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        self.engine, self._loop = engine, loop
+        self.links: Links | None = None
+        self.up: set[bytes] = set()
+        """Peers with a working link."""
+        self.on_commit: Callable[[int, list[tuple[int, Receipt]]], None] = lambda height, receipts: None
+        self.on_anchor: Callable[[int], None] = lambda height: None
+        self.on_fault: Callable[[Fault], None] = lambda fault: None
+        self.on_trouble: Callable[[str, str], None] = lambda what, why: None
+        """(event, explanation) for the log: halts, forks, refused frames."""
+        self.on_broken: Callable[[BaseException], None] = _reraise
+        self.broken = False
+        self.sync = Sync(self)
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._tips: dict[bytes, int] = {}
+        self._differs: bytes | None = None
+        self._fresh: list[Tx] = []
+        self._flush: asyncio.Handle | None = None
+
+    # --- life
+
+    def start(self) -> None:
+        self._act(self.engine.start)
+        self._tick_handle = self._loop.call_later(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        for handle in (*self._timers.values(), self._tick_handle, self._flush):
+            if handle is not None:
+                handle.cancel()
+        self._timers.clear()
+        self.links = None
+
+    # --- transactions
+
+    def submit(self, raw: bytes) -> Tx:
+        """A tx of this home: into the pool, and to all. `Malformed` or `Refused` if it can be nowhere."""
+        known = len(self.engine.pool)
+        tx = self.engine.submit(raw)
+        if len(self.engine.pool) > known:
+            self._fresh.append(tx)
+            self._soon()
+        return tx
+
+    def _soon(self) -> None:
+        """What came in one go is told in one frame."""
+        if self._flush is None:
+            self._flush = self._loop.call_soon(self._tell_fresh)
+
+    def _tell_fresh(self) -> None:
+        self._flush = None
+        fresh, self._fresh = self._fresh, []
+        for batch in _batches(fresh):
+            self._broadcast(msg.Txs(tuple(tx.raw for tx in batch)))
+        self._wake()
+
+    def _wake(self) -> None:
+        if self.engine.pool or self.engine.waiting():
+            self._step(ev.PoolNonEmpty(self.engine.tip.height + 1))
+
+    def _on_txs(self, txs: msg.Txs) -> None:
+        for raw in txs.raws:
+            try:
+                self.engine.submit(raw)
+            except Refused as e:
+                if e.code == "bad-signature":
+                    raise Malformed(e.message) from e  # Whoever passes such a thing on has not looked at it.
+        self._wake()
+
+    # --- what comes in (the mesh's `Hub`)
+
+    def status(self) -> bytes:
+        """Rides in hello and keep-alive frames: what wakes a peer that slept through a height."""
+        status = self.engine.machine.status()
+        return canonical.pack(status) if status else b""
+
+    def on_status(self, peer: bytes, status: bytes) -> None:
+        if status:
+            self._step(ev.Msg(peer, canonical.unpack(ev.Status, status)))
+
+    def on_up(self, peer: bytes) -> None:
+        self.up.add(peer)
+        self._step(ev.PeerUp(peer))
+        if self.engine.quarantined:
+            self._send(peer, msg.GetTip(self.engine.tip.height))
+        for batch in _batches(list(self.engine.pool), RESEND_BYTES):
+            self._send(peer, msg.Txs(tuple(tx.raw for tx in batch)))
+            break
+
+    def on_down(self, peer: bytes) -> None:
+        self.up.discard(peer)
+        self.sync.lost(peer)
+        self._step(ev.PeerDown(peer))
+
+    def on_frame(self, peer: bytes, kind: int, payload: bytes) -> None:
+        """`Malformed` for what no honest node sends."""
+        match msg.decode(kind, payload):
+            case (
+                ev.Propose() | SignedVote() | Certificate() | ev.Status() | ev.GetBlock() | ev.Body()
+            ) as frame:
+                self._step(ev.Msg(peer, frame))
+            case msg.Txs() as txs:
+                self._on_txs(txs)
+            case msg.Cosign() as c:
+                self._on_cosign(peer, c)
+            case msg.GetCosigns(height):
+                self._answer_cosigns(peer, height)
+            case msg.GetCommits(first, count):
+                self._serve(peer, first, min(count, msg.COMMITS_MAX))
+            case msg.Commits() as commits:
+                self.sync.on_commits(peer, commits)
+            case msg.GetTip():
+                self._send(peer, msg.TipIs(self.engine.tip.certificate))
+            case msg.TipIs(certificate):
+                self._on_tip(peer, certificate)
+            case msg.GetReceipts(height):
+                leaves = tuple(self.engine.store.leaves_of(height))
+                self._send(peer, msg.Receipts(height, leaves))
+            case msg.Receipts() as theirs:
+                self._on_receipts(peer, theirs)
+
+    # --- turns
+
+    def _step(self, event: ev.Event) -> None:
+        if not self.broken:
+            self._act(lambda: self.engine.turn(event))
+
+    def _act(self, turn: Callable[[], list[Outward]]) -> None:
+        """Takes a turn, performs what it has made durable, and enters the next height after a commit."""
+        while True:
+            try:
+                outward = turn()
+            except Exception as e:
+                self.broken = True
+                self.on_broken(e)
+                return
+            committed = None
+            for effect in outward:
+                if isinstance(effect, ev.Commit):
+                    committed = effect.height
+                else:
+                    self._perform(effect)
+            if committed is None:
+                return
+            self._committed(committed)
+            turn = self.engine.start
+
+    def _committed(self, height: int) -> None:
+        receipts, self.engine.receipts = self.engine.receipts, []
+        self.on_commit(height, receipts)
+        head = self.engine.heads.newest()
+        if head is not None and head.kept:
+            self.on_anchor(head.height)
+
+    def _perform(self, effect: Outward) -> None:
+        match effect:
+            case ev.Broadcast(frame):
+                self._broadcast(frame)
+            case ev.Send(peer, frame):
+                self._send(peer, frame)
+            case Cosigned(height, _, log, time_s, witness):
+                self._broadcast(msg.Cosign(height, log, time_s, witness))
+            case ev.Serve(peer, height):
+                self._serve(peer, height, msg.COMMITS_MAX)
+            case ev.CatchUp(peer, height):
+                self.sync.hint(peer, height)
+            case ev.SetTimer():
+                self._set_timer(effect)
+            case ev.FaultFound(fault):
+                self.on_fault(fault)
+            case ev.ForkDetected(a, _):
+                self.on_trouble(
+                    "fork", f"two blocks are final at height {a.vote.height}: nothing is signed any more"
+                )
+            case ev.Halt(reason):
+                self._halted(reason)
+            case _:
+                raise AssertionError(f"an effect that nobody performs: {effect}")
+
+    def _set_timer(self, e: ev.SetTimer) -> None:
+        """One per kind: the machine ignores those that no longer matter."""
+        old = self._timers.get(e.kind)
+        if old is not None:
+            old.cancel()
+        delay = e.delay_ms / 1000 * (uniform(1 - JITTER, 1 + JITTER) if e.kind == ev.STATUS else 1)
+        event = ev.Timer(e.kind, e.height, e.view, e.generation)
+        self._timers[e.kind] = self._loop.call_later(delay, self._step, event)
+
+    # --- sending
+
+    def _send(self, peer: bytes, message: Any) -> bool:
+        return self.links is not None and self.links.send(peer, *msg.encode(message))
+
+    def _broadcast(self, message: Any) -> None:
+        if self.links is not None:
+            self.links.broadcast(*msg.encode(message))
+
+    def ask(self, peer: bytes, first: int) -> bool:
+        """Asks a peer for decided blocks; whether the question could be sent."""
+        return self._send(peer, msg.GetCommits(first, msg.COMMITS_MAX))
+
+    def _serve(self, peer: bytes, first: int, count: int) -> None:
+        """Decided blocks, or nothing at all: an empty answer says that there are none here."""
+        blocks = self.engine.decided(max(first, 1), count, msg.COMMITS_BYTES_MAX)
+        decided = tuple(msg.DecidedBlock(d.block, d.certificate, d.note) for d in blocks)
+        self._send(peer, msg.Commits(max(first, 1), decided))
+
+    def adopt(self, peer: bytes, commits: msg.Commits) -> None:
+        """Applies blocks that follow the tip, and goes on from there. `Malformed` when one does not hold."""
+        self.compare(peer, commits.blocks[0].certificate)
+        decided = [Decided(d.block, d.certificate, d.note) for d in commits.blocks]
+        before = self.engine.tip.height
+        try:
+            if not self.broken:
+                self.engine.adopt(decided)
+        except Malformed:
+            raise
+        except Exception as e:
+            self.broken = True
+            self.on_broken(e)
+        finally:
+            if self.engine.tip.height > before and not self.broken:
+                self._committed(self.engine.tip.height)
+                self._act(self.engine.start)
+
+    def compare(self, peer: bytes, certificate: Certificate) -> None:
+        """R7: a finalization beside one that is held must be of the same block; the machine judges it."""
+        for held in (self.engine.machine.h, self.engine.machine.past):
+            decided = held.decided if held is not None else None
+            if (
+                decided
+                and decided.vote.height == certificate.vote.height
+                and decided.vote != certificate.vote
+            ):
+                self._step(ev.Msg(peer, certificate))
+
+    # --- anchors
+
+    def _on_cosign(self, peer: bytes, c: msg.Cosign) -> None:
+        key = self._key_of(peer, c.height)
+        if key is not None:
+            cosigned = Cosigned(c.height, key, c.log, c.time_s, c.witness)
+            if self.engine.take_cosignature(peer, cosigned):
+                self.on_anchor(c.height)
+
+    def _key_of(self, peer: bytes, height: int) -> bytes | None:
+        _, validators = self.engine.store.validators(min(height, self.engine.tip.height + 1))
+        return next((v.key for v in validators.validators if v.idao == peer), None)
+
+    def _answer_cosigns(self, peer: bytes, height: int) -> None:
+        mine = next((c for c in self.engine.heads.held(height) if c.key == self.engine.machine.key), None)
+        if mine is not None:
+            self._send(peer, msg.Cosign(height, mine.log, mine.time_s, mine.witness))
+
+    # --- housekeeping
+
+    def _tick(self) -> None:
+        self._tick_handle = self._loop.call_later(TICK_S, self._tick)
+        self.engine.keep_notes()
+        head = self.engine.heads.newest()
+        if head is not None and not head.anchored:
+            self._broadcast(msg.GetCosigns(head.height))
+        for batch in _batches(list(self.engine.pool), RESEND_BYTES):
+            self._broadcast(msg.Txs(tuple(tx.raw for tx in batch)))
+            break
+        if self.engine.quarantined:
+            self._broadcast(msg.GetTip(self.engine.tip.height))
+        self.sync.tick()
+        self._wake()
+
+    # --- quarantine, halts
+
+    def _on_tip(self, peer: bytes, certificate: Certificate | None) -> None:
+        """A proven tip counts; one above what is known here waits until the blocks have come."""
+        if not self.engine.quarantined:
+            return
+        height = 0
+        if certificate is not None:
+            height = certificate.vote.height
+            if height > self.engine.tip.height + 1:
+                self.sync.hint(peer, height + 1)
+                return
+            if not self._is_final(certificate):
+                raise Malformed("a tip whose finalization does not hold")
+        self._tips[peer] = height
+        until = quarantine_until(self._tips, self.engine.validators, self.engine.machine.key)
+        if until is not None:
+            self.engine.release(until)
+            self.on_trouble("released", f"signs above height {until}")
+            self._act(self.engine.start)
+
+    def _is_final(self, certificate: Certificate) -> bool:
+        vote = certificate.vote
+        _, validators = self.engine.store.validators(vote.height)
+        ours = vote.quorum == self.engine.store.chain.quorum and vote.kind == FINALIZE
+        return ours and verify_certificate(certificate, validators)
+
+    def _halted(self, reason: str) -> None:
+        self.on_trouble("halted", reason)
+        if reason.startswith("state divergence"):
+            self._broadcast(msg.GetReceipts(self.engine.tip.height + 1))
+
+    def _on_receipts(self, peer: bytes, theirs: msg.Receipts) -> None:
+        """After a divergence: which tx, and which record of it, is not as it is here."""
+        if self.engine.halted is None or theirs.height != self.engine.tip.height + 1 or not theirs.leaves:
+            return
+        found = self.engine.difference(theirs.leaves)
+        if found and self._differs is None:
+            self._differs = peer
+            self.engine.explain_halt(found)
+            self.on_trouble("halted", found)
+
+    # --- seen from outside
+
+    def seats(self) -> tuple[Validator, ...]:
+        return self.engine.validators.validators
+
+    def why(self) -> dict[str, Any]:
+        """What the current height waits for, as data."""
+        h = self.engine.machine.h
+        if h is None:
+            return {}
+        votes = h.votes
+        named = {1: "propose", 2: "notarize", 3: "finalize", 4: "nullify"}
+        said: dict[str, list[str]] = {v.idao.hex(): [] for v in self.seats()}
+        for index, view, kind in votes.spoken():
+            if view == h.view:
+                said[self.seats()[index].idao.hex()].append(named[kind])
+        return {
+            "height": h.number,
+            "view": h.view,
+            "armed": h.armed,
+            "leader": self.seats()[h.leader(h.view)].idao,
+            "said": said,
+            "halted": self.engine.halted,
+            "quarantined": self.engine.quarantined,
+            "signing": self.engine.machine.signing,
+            "pool": len(self.engine.pool),
+            "syncing": self.sync.active,
+        }
+
+
+def _batches(txs: list[Tx], bytes_max: int = msg.PAYLOAD_MAX // 4) -> list[list[Tx]]:
+    """Transactions in frames of bounded size."""
+    out: list[list[Tx]] = []
+    size = 0
+    for tx in txs:
+        if not out or len(out[-1]) >= msg.TXS_MAX or size + len(tx.raw) > bytes_max:
+            out.append([])
+            size = 0
+        out[-1].append(tx)
+        size += len(tx.raw)
+    return out
+
+
+def _reraise(error: BaseException) -> None:
+    raise error
