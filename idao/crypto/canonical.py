@@ -64,7 +64,8 @@ def encode(value: Plain) -> bytes:
     """The canonical bytes of a plain value. Raises `Malformed` for floats, tags, big integers."""
     _check(value)
     try:
-        return cbor2.dumps(value, canonical=True)
+        # With maps put in order first: cbor2's own `canonical=True` takes ten times as long.
+        return cbor2.dumps(_sorted(value))
     except (cbor2.CBOREncodeError, UnicodeEncodeError) as e:
         raise Malformed(f"not encodable: {e}") from e
 

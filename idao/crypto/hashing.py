@@ -71,10 +71,23 @@ class Kind(enum.Enum):
     BACKUP = "idao 1 backup file"
 
 
+class _Hashers(dict[str, blake3]):
+    """Context -> a hasher that has derived its key, made when first used."""
+
+    def __missing__(self, context: str) -> blake3:
+        self[context] = made = blake3(derive_key_context=context)
+        return made
+
+
+_hashers = _Hashers()
+
+
 def digest(kind: Kind, data: bytes) -> bytes:
     """32 bytes."""
-    # `_value_` is the same as `value` without the descriptor, which costs as much as a small hash.
-    return blake3(data, derive_key_context=kind._value_).digest()
+    # A copy of a hasher that has taken in its context: two thirds of the time of deriving the key anew.
+    hasher = _hashers[kind._value_].copy()
+    hasher.update(data)
+    return hasher.digest()
 
 
 def hash_of(kind: Kind, obj: object) -> bytes:

@@ -16,6 +16,7 @@ the one other leaf that stands where the record would be. About log16(n) hashes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Annotated
 
 from idao.crypto import canonical
@@ -36,7 +37,12 @@ Branches = MutableMapping[str, list[Child]]
 
 def record_path(table: str, key: bytes) -> bytes:
     """Where a record stands; `key` is the canonical array of its key columns."""
-    return digest(Kind.STATE_PATH, canonical.encode(table) + key)
+    return digest(Kind.STATE_PATH, _name(table) + key)
+
+
+@lru_cache(256)
+def _name(table: str) -> bytes:
+    return canonical.encode(table)  # there are some thirty tables
 
 
 def value_hash(record: bytes) -> bytes:
@@ -48,12 +54,15 @@ def _leaf(path: bytes, value: bytes) -> bytes:
     return digest(Kind.STATE_LEAF, path + value)
 
 
+_BITS = tuple(1 << i for i in range(16))
+
+
 def branch_hash(hashes: Sequence[bytes]) -> bytes:
     """`hashes` has 16 entries, empty bytes where there is no child."""
     bitmap = 0
-    for i, h in enumerate(hashes):
+    for bit, h in zip(_BITS, hashes, strict=True):
         if h:
-            bitmap |= 1 << i
+            bitmap |= bit
     return digest(Kind.STATE_BRANCH, bitmap.to_bytes(2, "big") + b"".join(hashes))
 
 
@@ -71,7 +80,7 @@ def update(branches: Branches, changes: Mapping[bytes, bytes | None]) -> bytes:
     """Puts (path -> value hash) or removes (None) all `changes`; returns the new root."""
     if not changes:
         return root(branches)
-    items = sorted((path.hex(), path, value) for path, value in changes.items())
+    items = sorted([(path.hex(), path, value) for path, value in changes.items()])
     child = _update(branches, "", _NONE if "" not in branches else (b"?", b"", b""), items)
     if child[1]:
         branches[""] = [child if i == int(child[1].hex()[0], 16) else _NONE for i in range(16)]
@@ -97,14 +106,19 @@ def _update(branches: Branches, prefix: str, old: Child, items: _Items) -> Child
         if len(items) == 1 and depth:
             return _as_leaf(items[0])
         children = [_NONE] * 16
-    start = 0
-    while start < len(items):
-        nibble = items[start][0][depth]
+    start, count = 0, len(items)
+    while start < count:
+        item = items[start]
+        nibble = item[0][depth]
         end = start + 1
-        while end < len(items) and items[end][0][depth] == nibble:
+        while end < count and items[end][0][depth] == nibble:
             end += 1
         i = int(nibble, 16)
-        children[i] = _update(branches, prefix + nibble, children[i], items[start:end])
+        below = children[i]
+        if end == start + 1 and below[1] in (b"", item[1]) and (below[1] or not below[0]):
+            children[i] = _as_leaf(item)  # alone in its place
+        else:
+            children[i] = _update(branches, prefix + nibble, below, items[start:end])
         start = end
     alive = [c for c in children if c[0]]
     if not alive or (len(alive) == 1 and alive[0][1] and depth):
@@ -191,17 +205,30 @@ def check(root_hash: bytes, path: bytes, value: bytes | None, proof: StateProof)
 
 
 def branch_to_bytes(children: Sequence[Child]) -> bytes:
-    """One stored row: [index, hash, path, value hash] of each child that exists."""
-    return canonical.encode([[i, *c] for i, c in enumerate(children) if c[0]])
+    """One stored row: the canonical list of [index, hash, path, value hash] of each child that exists."""
+    parts = []
+    for i, (h, p, v) in enumerate(children):
+        if p:
+            parts.append(b"\x84%c\x58\x20%b\x58\x20%b\x58\x20%b" % (i, h, p, v))
+        elif h:
+            parts.append(b"\x84%c\x58\x20%b\x40\x40" % (i, h))
+    return b"%c%b" % (0x80 + len(parts), b"".join(parts))
 
 
 def branch_from_bytes(data: bytes) -> list[Child]:
+    """The children of a stored row. `Malformed` for any other bytes than `branch_to_bytes` writes."""
     children = [_NONE] * 16
-    try:
-        for i, h, p, v in canonical.decode(data):
-            children[i] = (h, p, v)
-    except (TypeError, ValueError, IndexError) as e:
-        raise Malformed("not a branch row") from e
+    at, end = 1, len(data)
+    while at + 38 <= end:
+        h = data[at + 4 : at + 36]
+        if data[at + 36 : at + 38] == b"\x40\x40":
+            children[data[at + 1] & 15] = (h, b"", b"")
+            at += 38
+        else:
+            children[data[at + 1] & 15] = (h, data[at + 38 : at + 70], data[at + 72 : at + 104])
+            at += 104
+    if branch_to_bytes(children) != data:  # whatever else these bytes are, they are not its writing
+        raise Malformed("not a branch row")
     return children
 
 

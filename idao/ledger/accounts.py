@@ -109,7 +109,7 @@ def _write(
     state.put(replace(giver, debit=giver.debit + amount))
     state.put(replace(taker, credit=taker.credit + amount))
     n = 0
-    while state.get(Entry, height, tx, n) is not None:
+    while state.wrote(Entry, height, tx, n):  # entries of this height are in no base
         n += 1
     state.put(Entry(height, tx, n, *debit, *credit, unit, amount, memo))
 

@@ -74,18 +74,17 @@ def admissible(state: State, chain: Chain, tx: Tx, time_ms: int) -> str | None:
 
 
 def _apply_tx(state: State, ctx: Context, tx: Tx) -> tuple[State, str, str]:
-    """The overlay of the tx's effects, and (code, reason) when it was refused."""
+    """The overlay of the tx's effects, which is the context's, and (code, reason) when it was refused."""
     kind: TxKind | None = KINDS.get(tx.envelope.kind)
-    child = state.child()
     try:
         if kind is None or kind.version != tx.envelope.kind_version:
             raise Refused(f"kind '{tx.envelope.kind}' is not known here", code="unknown-kind")
-        kind.apply(replace(ctx, state=child), canonical.unpack(kind.body, tx.envelope.body))
+        kind.apply(ctx, canonical.unpack(kind.body, tx.envelope.body))
     except Malformed as e:
         return state.child(), "malformed", e.message
     except Refused as e:
         return state.child(), e.code, e.message
-    return child, "", ""
+    return ctx.state, "", ""
 
 
 def _use_seq(state: State, tx: Tx) -> None:
@@ -126,7 +125,7 @@ def execute(
 
     def context(actor: bytes, tx: bytes) -> Context:
         return Context(
-            block_state, chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor,
+            block_state.child(), chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor,
             tip.header, tip.time_ms,
         )  # fmt: skip
 
@@ -142,9 +141,9 @@ def execute(
         executed.nodes += frontier.append(merkle.LOG.leaf(leaf))
 
     for proposal in governance.due(block_state, time_ms)[:DUE_MAX]:
-        child = block_state.child()
-        idao, code, why = governance.run_due(replace(context(NO_HASH, proposal), state=child), proposal)
-        conclude(child, proposal, "due", "gov.due", idao, code, why)
+        ctx = context(NO_HASH, proposal)
+        idao, code, why = governance.run_due(ctx, proposal)
+        conclude(ctx.state, proposal, "due", "gov.due", idao, code, why)
     for tx in txs:
         if reason := admissible(block_state, chain, tx, time_ms):
             if skipped is not None:

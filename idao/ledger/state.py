@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast, get_type_hints
 
 from idao.crypto import canonical
@@ -32,6 +33,8 @@ class Table:
     columns: tuple[str, ...]
     meanings: dict[str, str]
     doc: str
+    key_of: Callable[[Any], Key]
+    """The key columns of a record."""
 
 
 _tables: dict[type, Table] = {}
@@ -48,10 +51,16 @@ def record(name: str, *, key: tuple[str, ...]) -> Callable[[type[R]], type[R]]:
             raise TypeError(f"{cls.__name__}: key columns come first")
         if missing := [c for c in columns if c not in meanings]:
             raise TypeError(f"{cls.__name__}: docstring does not explain {missing}")
-        _tables[cls] = Table(name, cls, key, columns, meanings, doc.strip().partition("\n")[0])
+        key_of = attrgetter(*key) if len(key) > 1 else _alone(key[0])
+        _tables[cls] = Table(name, cls, key, columns, meanings, doc.strip().partition("\n")[0], key_of)
         return cls
 
     return declare
+
+
+def _alone(column: str) -> Callable[[Any], Key]:
+    get = attrgetter(column)
+    return lambda rec: (get(rec),)
 
 
 def table_of(cls: type) -> Table:
@@ -64,7 +73,7 @@ def column_types(cls: type) -> dict[str, Any]:
 
 
 def key_of(rec: Any) -> Key:
-    return tuple(getattr(rec, k) for k in _tables[type(rec)].key)
+    return _tables[type(rec)].key_of(rec)
 
 
 def encode_key(key: Key) -> bytes:
@@ -119,12 +128,22 @@ class State:
         """Class -> key -> the record, or None where it is deleted."""
 
     def get(self, cls: type[R], *key: Any) -> R | None:
-        rows = self.changes.get(cls)
-        if rows is not None and key in rows:
-            return cast("R | None", rows[key])
-        if isinstance(self._base, State):
-            return self._base.get(cls, *key)
-        return self._base.get(cls, key)
+        layer: Base | State = self
+        while type(layer) is State:
+            rows = layer.changes.get(cls)
+            if rows is not None and key in rows:
+                return cast("R | None", rows[key])
+            layer = layer._base
+        return layer.get(cls, key)
+
+    def wrote(self, cls: type, *key: Any) -> bool:
+        """Whether this overlay, or one below it, wrote the record: the base is not asked."""
+        layer: Base | State = self
+        while type(layer) is State:
+            if key in layer.changes.get(cls, ()):
+                return True
+            layer = layer._base
+        return False
 
     def need(self, cls: type[R], *key: Any) -> R:
         """The record, which the caller knows to exist: without it the ledger is damaged, or this is a bug."""

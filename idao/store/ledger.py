@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from idao.crypto import canonical, merkle, statetree
+from idao.crypto import canonical, merkle
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
@@ -21,11 +21,16 @@ from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote, show_id
 from idao.store import place
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, refusal
-from idao.store.tables import SqlBase, SqlBranches, sql_of
+from idao.store.tables import BRANCHES_KEPT, RECORDS_KEPT, SqlBase, SqlBranches, sql_of
 
 VERSION = 1
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
+
+CACHE_KIB = 32 * 1024
+"""Pages that SQLite keeps of a ledger that is driven: the upper pages of all its tables."""
+WAL_PAGES = 4096
+"""Pages (16 MiB) after which the WAL goes into the file: a page that several blocks change goes once."""
 
 META_KEYS = ("bundle", "place", "ended", "halted", "unsigned-until")
 """The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
@@ -134,10 +139,11 @@ def schema() -> list[str]:
 class LedgerStore:
     """A ledger file. Reading never writes; writing happens inside `transaction`."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, db: sqlite3.Connection, *, readonly: bool = False) -> None:
         self.path, self.db = path, db
-        self.base = SqlBase(db)
-        self.branches = SqlBranches(db)
+        self.base = SqlBase(db, 0 if readonly else RECORDS_KEPT)
+        self.branches = SqlBranches(db, 0 if readonly else BRANCHES_KEPT)
+        self._seen = 0
         bundle = self._meta("bundle")
         self.bundle = canonical.unpack(genesis_rules.Bundle, bundle)
         self.chain: Chain = genesis_rules.chain_of(self.bundle.genesis)
@@ -163,7 +169,7 @@ class LedgerStore:
             state = genesis_rules.first_state(bundle)
             executed = genesis_rules.height_zero(state)
             store.base.write(state.changes)
-            store._write_branches(executed)
+            store.branches.write(executed.branches.writes)
         db.execute("pragma wal_checkpoint(truncate)")
         db.close()
         aside.rename(path)
@@ -177,7 +183,7 @@ class LedgerStore:
         try:
             db = connect_reading(path, BUSY_MS / 1000) if readonly else _connect(path, "rw")
             check_owner(db, what, VERSION)
-            return cls(path, db)
+            return cls(path, db, readonly=readonly)
         except (sqlite3.Error, UnicodeDecodeError) as e:  # the latter: damage inside SQLite's own messages
             raise refusal(what, e) from e
 
@@ -187,8 +193,12 @@ class LedgerStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """One atomic, durable step."""
-        with _atomic(self.db):
-            yield
+        try:
+            with _atomic(self.db):
+                yield
+        except BaseException:
+            self._forget()  # what it wrote is in the memory too
+            raise
 
     # --- where it may go on
 
@@ -266,7 +276,15 @@ class LedgerStore:
     def validators(self, height: int) -> tuple[genesis_rules.Epoch, ValidatorSet]:
         return genesis_rules.epoch_at(self.state(), height)
 
+    def _forget(self) -> None:
+        self.base.recent.clear()
+        self.branches.recent.clear()
+
     def tip(self) -> Tip:
+        seen = self.db.execute("pragma data_version").fetchone()[0]
+        if seen != self._seen:  # another connection has written
+            self._seen = seen
+            self._forget()
         row = self.db.execute(
             "select height, hash, header, certificate, leaf from block order by height desc limit 1"
         ).fetchone()
@@ -401,17 +419,7 @@ class LedgerStore:
         )
         self.db.executemany("insert into log_node values (?, ?, ?)", [n for n in nodes if n[0]])
         self.base.write(executed.state.changes)
-        self._write_branches(executed)
-
-    def _write_branches(self, executed: Executed) -> None:
-        writes = executed.branches.writes
-        self.db.executemany(
-            "insert or replace into state_branch values (?, ?)",
-            [(p, statetree.branch_to_bytes(c)) for p, c in writes.items() if c is not None],
-        )
-        self.db.executemany(
-            "delete from state_branch where prefix = ?", [(p,) for p, c in writes.items() if c is None]
-        )
+        self.branches.write(executed.branches.writes)
 
     def put_checkpoint(self, height: int, size: int, note: str) -> None:
         self.db.execute("insert or replace into checkpoint values (?, ?, ?)", (height, size, note))
@@ -466,6 +474,8 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     db = connect(path, mode, BUSY_MS / 1000)
     db.execute("pragma journal_mode = wal")
     db.execute("pragma synchronous = full")
+    db.execute(f"pragma cache_size = -{CACHE_KIB}")
+    db.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}")
     return db
 
 

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import sqlite3
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from operator import attrgetter
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 from idao.crypto import canonical, statetree
 from idao.errors import Malformed, VerificationFailed
 from idao.ledger.state import Key, column_types, table_of
 
 R = TypeVar("R")
+V = TypeVar("V")
+
+RECORDS_KEPT, BRANCHES_KEPT = 16_384, 8_192
+"""Kept in memory by a process that drives a ledger: some 10 MB of records, 20 MB of branches (2 kB each)."""
 
 
 class Sql(NamedTuple):
@@ -29,7 +34,8 @@ class Sql(NamedTuple):
     delete: str
     nested: tuple[bool, ...]
     booleans: tuple[bool, ...]
-    keys: int
+    flat: Callable[[Any], Any] | None
+    """All columns of a record, where none is nested."""
 
 
 def _bare(hint: Any) -> tuple[Any, bool]:
@@ -76,12 +82,15 @@ def _sql(cls: type) -> Sql:
         f'delete from "{table.name}" where {where}',
         tuple(nested),
         tuple(booleans),
-        len(table.key),
+        None if any(nested) or len(table.columns) < 2 else attrgetter(*table.columns),
     )
 
 
-def to_row(rec: Any) -> list[Any]:
+def to_row(rec: Any) -> Any:
+    """The columns of a record that the state tree has taken in, hence a valid one."""
     sql = sql_of(type(rec))
+    if sql.flat is not None:
+        return sql.flat(rec)
     plain = canonical.to_plain(rec)
     return [
         canonical.encode(plain[c]) if nested and plain[c] is not None else plain[c]
@@ -115,17 +124,61 @@ def _nested(value: Any) -> Any:
         raise VerificationFailed(f"a row of the ledger is damaged: {e}", code="damaged") from e
 
 
+class Recent(Generic[V]):
+    """The values used last, of which `limit` to twice as many are kept; none with a limit of 0.
+
+    What is used moves to the younger of two generations; when that is full, the older one is dropped.
+    """
+
+    __slots__ = ("_limit", "_old", "_young")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._young: dict[Any, V] = {}
+        self._old: dict[Any, V] = {}
+
+    def get(self, key: Any) -> V | None:
+        found = self._young.get(key)
+        if found is None and (found := self._old.get(key)) is not None:
+            self.put(key, found)
+        return found
+
+    def put(self, key: Any, value: V) -> None:
+        if len(self._young) >= self._limit:
+            self._old, self._young = self._young, {}
+        if self._limit:
+            self._young[key] = value
+
+    def drop(self, key: Any) -> None:
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def clear(self) -> None:
+        self._young, self._old = {}, {}
+
+
 class SqlBase:
-    """Records read from a ledger file: a `Base` for `State`."""
+    """Records read from a ledger file: a `Base` for `State`.
 
-    __slots__ = ("_db",)
+    `keep` says how many to keep in memory: for the one process that writes the file, which clears them when
+    somebody else did (`LedgerStore.tip`).
+    """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    __slots__ = ("_db", "recent")
+
+    def __init__(self, db: sqlite3.Connection, keep: int = 0) -> None:
         self._db = db
+        self.recent: Recent[Any] = Recent(keep)
 
     def get(self, cls: type[R], key: Key) -> R | None:
+        if (known := self.recent.get((cls, key))) is not None:
+            return cast(R, known)
         row = self._db.execute(sql_of(cls).by_key, key).fetchone()
-        return None if row is None else from_row(cls, row)
+        if row is None:
+            return None
+        rec = from_row(cls, row)
+        self.recent.put((cls, key), rec)
+        return rec
 
     def scan(self, cls: type[R], prefix: Key) -> Iterator[R]:
         table = table_of(cls)
@@ -139,23 +192,48 @@ class SqlBase:
         """Inside the caller's transaction."""
         for cls, rows in changes.items():
             sql = sql_of(cls)
-            self._db.executemany(sql.put, [to_row(r) for r in rows.values() if r is not None])
+            # In order of the key, so that SQLite fills one page after another.
+            self._db.executemany(sql.put, sorted([to_row(r) for r in rows.values() if r is not None]))
             self._db.executemany(sql.delete, [k for k, r in rows.items() if r is None])
+            for key, rec in rows.items():
+                if rec is None:
+                    self.recent.drop((cls, key))
+                else:
+                    self.recent.put((cls, key), rec)
 
 
 class SqlBranches(Mapping[str, list[statetree.Child]]):
-    """Branches of the state tree as stored, read one by one."""
+    """Branches of the state tree as stored, read one by one; `keep` as in `SqlBase`."""
 
-    __slots__ = ("_db",)
+    __slots__ = ("_db", "recent")
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, keep: int = 0) -> None:
         self._db = db
+        self.recent: Recent[list[statetree.Child]] = Recent(keep)
 
     def __getitem__(self, prefix: str) -> list[statetree.Child]:
+        if (known := self.recent.get(prefix)) is not None:
+            return known
         row = self._db.execute("select children from state_branch where prefix = ?", (prefix,)).fetchone()
         if row is None:
             raise KeyError(prefix)
-        return statetree.branch_from_bytes(row[0])
+        children = statetree.branch_from_bytes(row[0])
+        self.recent.put(prefix, children)
+        return children
+
+    def write(self, writes: Mapping[str, list[statetree.Child] | None]) -> None:
+        """Inside the caller's transaction."""
+        gone = [prefix for prefix, children in writes.items() if children is None]
+        put = sorted([(prefix, children) for prefix, children in writes.items() if children is not None])
+        self._db.executemany(
+            "insert or replace into state_branch values (?, ?)",
+            [(prefix, statetree.branch_to_bytes(children)) for prefix, children in put],
+        )
+        self._db.executemany("delete from state_branch where prefix = ?", [(prefix,) for prefix in gone])
+        for prefix, children in put:
+            self.recent.put(prefix, children)
+        for prefix in gone:
+            self.recent.drop(prefix)
 
     def __iter__(self) -> Iterator[str]:
         for (prefix,) in self._db.execute("select prefix from state_branch order by prefix"):
