@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from operator import attrgetter
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, cast, dataclass_transform
 
 T = TypeVar("T")
 
@@ -46,6 +46,7 @@ def frozen(cls: type[T]) -> type[T]:
         __reduce__=lambda self: (made, values(self)),
         __dataclass_fields__={n: _field(cls, n, defaults) for n in names},
         __dataclass_params__=None,
+        _values=staticmethod(values),
     )
     made: Any = type(cls.__name__, (), body)
     return made  # type: ignore[no-any-return]
@@ -54,10 +55,12 @@ def frozen(cls: type[T]) -> type[T]:
 def replace(value: T, /, **changes: Any) -> T:
     """A copy with some fields changed: what `dataclasses.replace` does, in a fifth of the time."""
     cls: Any = type(value)
-    copy: T = cls(*[changes.pop(n) if n in changes else getattr(value, n) for n in cls.__slots__])
-    if changes:
-        raise TypeError(f"{cls.__name__} has no field {', '.join(changes)}")
-    return copy
+    fields, values = cls.__slots__, list(cls._values(value))
+    for name, new in changes.items():
+        if name not in fields:
+            raise TypeError(f"{cls.__name__} has no field {name}")
+        values[fields.index(name)] = new
+    return cast(T, cls(*values))
 
 
 def _few(names: tuple[str, ...]) -> Any:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import cbor2
 
@@ -34,6 +34,8 @@ BYTES_MAX = 16 * 1024 * 1024
 
 TEXT_MAX = 4096
 """Bytes of a text without a bound of its own."""
+ITEMS_MAX = 65536
+"""Items of a list without a bound of its own."""
 
 Plain = Any
 """What CBOR can hold here: int, bytes, str, bool, None, list or tuple, dict with text keys."""
@@ -103,7 +105,15 @@ def decode(data: bytes, *, limit: int = BYTES_MAX) -> Plain:
 _Convert = Callable[[Any], Any]
 
 
-_Codec = tuple[Callable[[Any], dict[str, Plain]], Callable[[Plain], Any]]
+class _Codec(NamedTuple):
+    """How values of one class become plain ones and bytes, and come back."""
+
+    to_plain: Callable[[Any], dict[str, Plain]]
+    from_plain: Callable[[Plain], Any]
+    write: Callable[[Any], bytes]
+    read: Callable[[bytes], Any]
+
+
 _codecs: dict[type, _Codec] = {}
 
 
@@ -146,7 +156,51 @@ def _compile(cls: Any) -> _Codec:
         except KeyError as e:
             raise Malformed(f"{cls.__name__}: no field {e}") from e
 
-    return to_plain, from_plain
+    return _Codec(to_plain, from_plain, *_plainly(cls, to_plain, from_plain))
+
+
+def _plainly(cls: Any, to_plain: _Convert, from_plain: _Convert) -> tuple[_Convert, _Convert]:
+    """(write, read) by way of plain values, encoded again to compare."""
+
+    def write(obj: Any) -> bytes:
+        return cbor2.dumps(to_plain(obj))
+
+    def read(data: bytes) -> Any:
+        obj = from_plain(_loads(data, BYTES_MAX))
+        if write(obj) != data:
+            raise Malformed(f"{cls.__name__}: not the canonical encoding")
+        return obj
+
+    return write, read
+
+
+def _straight(cls: Any, write: _Convert, read: _Convert) -> tuple[_Convert, _Convert]:
+    """The same, straight between fields and bytes where `compiled` can; what it cannot, `write` and `read`
+    do, or refuse in words."""
+    from idao.crypto import compiled  # by no command that does little
+
+    short = compiled.codec_of(cls)
+    if short is None:
+        return write, read
+    short_write, short_read = short
+
+    def write_short(obj: Any) -> bytes:
+        try:
+            return short_write(obj)
+        except compiled.NOT_KNOWN:
+            return cast(bytes, write(obj))
+
+    def read_short(data: bytes) -> Any:
+        if type(data) is bytes:
+            try:
+                obj, end = short_read(data, 0)
+                if end == len(data):
+                    return obj
+            except compiled.NOT_KNOWN:
+                pass
+        return read(data)
+
+    return write_short, read_short
 
 
 def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
@@ -176,7 +230,8 @@ def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
         "    return cls(" + ", ".join(f"{n}=v{i}" for i, n in enumerate(names)) + ")",
     ]
     exec("\n".join(lines), space)
-    return space["to_plain"], space["from_plain"]
+    both = space["to_plain"], space["from_plain"]
+    return _Codec(*both, *_straight(cls, *_plainly(cls, *both)))
 
 
 def _test(hint: Any) -> str:
@@ -239,15 +294,15 @@ def _converters(hint: Any, where: str) -> tuple[_Convert, _Convert]:
         def enc_obj(v: Any) -> Any:
             if type(v) is not cls:
                 raise Malformed(f"{where}: expected {cls.__name__}")
-            return _codec(cls)[0](v)
+            return _codec(cls).to_plain(v)
 
-        return enc_obj, lambda v: _codec(cls)[1](v)
+        return enc_obj, lambda v: _codec(cls).from_plain(v)
     raise TypeError(f"{where}: {hint!r} cannot be encoded")
 
 
 def _tuple_converters(args: tuple[Any, ...], size: Size | None, where: str) -> tuple[_Convert, _Convert]:
     if len(args) == 2 and args[1] is Ellipsis:
-        low, high = (size.low, size.high) if size else (0, 65536)
+        low, high = (size.low, size.high) if size else (0, ITEMS_MAX)
         enc, dec = _converters(args[0], where)
 
         def checked(v: Any, kinds: tuple[type, ...]) -> Any:
@@ -307,22 +362,21 @@ def _utf8_length(v: str) -> int:
 
 def pack(obj: Any) -> bytes:
     """The canonical bytes of a frozen dataclass. `Malformed` if a field breaks its annotation."""
-    return cbor2.dumps(_codec(type(obj))[0](obj))
+    return _codec(type(obj)).write(obj)
 
 
 def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX) -> T:
     """The dataclass of canonical bytes; `Malformed` for any byte string that `pack` would not write."""
-    obj = cast(T, _codec(cls)[1](_loads(data, limit)))
-    if pack(obj) != data:
-        raise Malformed(f"{cls.__name__}: not the canonical encoding")
-    return obj
+    if len(data) > limit:
+        raise Malformed(f"{len(data)} bytes where at most {limit} are allowed")
+    return cast(T, _codec(cls).read(data))
 
 
 def to_plain(obj: Any) -> dict[str, Plain]:
     """A dataclass as the plain map that `pack` writes."""
-    return _codec(type(obj))[0](obj)
+    return _codec(type(obj)).to_plain(obj)
 
 
 def from_plain(cls: type[T], value: Plain) -> T:
     """The dataclass of a plain map, each field checked."""
-    return cast(T, _codec(cls)[1](value))
+    return cast(T, _codec(cls).from_plain(value))
