@@ -23,6 +23,7 @@ TAG_KEY_EVENT = b"idao/key-event/1"
 TAG_CONSENSUS = b"idao/consensus/1"
 TAG_NODE_RECORD = b"idao/node-record/1"
 TAG_USAGE = b"idao/usage/1"
+TAG_POSSESSION = b"idao/possession/1"
 
 
 class Signer:
@@ -56,6 +57,10 @@ class Signer:
 
     def sign_node_record(self, record: Any) -> bytes:
         return self._sign(TAG_NODE_RECORD + b"\0" + canonical.pack(record))
+
+    def sign_possession(self, quorum: bytes, idao: bytes) -> bytes:
+        """That this validator key is held by `idao`, for a seat in `quorum`: nobody can claim another's."""
+        return self._sign(TAG_POSSESSION + b"\0" + canonical.encode([quorum, idao]))
 
     def sign_checkpoint(self, text: bytes) -> bytes:
         """As a log: the C2SP note signature (type 0x01) over a checkpoint's text."""
@@ -108,6 +113,10 @@ def verify_key_event(key: bytes, signature: bytes, event: KeyEvent) -> bool:
 
 def verify_vote(key: bytes, signature: bytes, vote: Vote, check: Verify = verify) -> bool:
     return check(key, signature, TAG_CONSENSUS + b"\0" + canonical.pack(vote))
+
+
+def verify_possession(key: bytes, signature: bytes, quorum: bytes, idao: bytes) -> bool:
+    return verify(key, signature, TAG_POSSESSION + b"\0" + canonical.encode([quorum, idao]))
 
 
 _B58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"

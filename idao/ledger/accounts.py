@@ -22,8 +22,10 @@ from idao.model import INT_MAX, Amount, Id, Name, Range, Word
 STAKE = bytes(32)
 """The unit of stake. No id is all zero, so no iDAO's own unit can be taken for it."""
 IDAO, REVENUE, DUST, ISSUANCE = "idao", "revenue", "dust", "issuance"
+BOND, SLASHED = "bond", "slashed"
 """Kinds of account: an iDAO's own; a class's revenue not yet claimed; what of it nobody can ever claim
-because shares do not divide it; and what an issuer has promised."""
+because shares do not divide it; what an issuer has promised; a validator's bond; and what bonds have lost
+for proven faults, which nobody can spend."""
 
 Place = tuple[str, bytes]
 """An account in some unit: its kind and the id of its holder."""
@@ -35,8 +37,8 @@ Positive = Annotated[int, Range(1, INT_MAX)]
 class Account:
     """One account in one unit.
 
-    kind: idao, revenue, dust or issuance
-    holder: the iDAO, or the class for revenue and dust, or the quorum for the issuance of stake
+    kind: idao, revenue, dust, issuance, bond or slashed
+    holder: the iDAO; the class for revenue and dust; the quorum for issuance of stake and what was slashed
     unit: id of the iDAO whose promise is counted, or all zero for stake
     debit: sum of all amounts ever taken from it
     credit: sum of all amounts ever given to it
@@ -119,6 +121,11 @@ def endow(state: State, quorum: bytes, stake: tuple[tuple[bytes, int], ...]) -> 
     for idao, amount in stake:
         if amount:
             _write(state, 0, quorum, (ISSUANCE, quorum), (IDAO, idao), STAKE, amount, "genesis")
+
+
+def bond_founder(state: State, quorum: bytes, idao: bytes, amount: int) -> None:
+    """Genesis: puts a part of a founder's stake into its bond."""
+    _write(state, 0, quorum, (IDAO, idao), (BOND, idao), STAKE, amount, "bond")
 
 
 def check_book(state: State) -> None:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.frozen import frozen
+from idao.ledger.epochs import epoch_at
 from idao.ledger.state import record
 from idao.ledger.tx import Context, TxKind, refuse
-from idao.model import TX_BYTES_MAX, Hash, Id, Size, ValidatorSet, Word
+from idao.model import TX_BYTES_MAX, Hash, Id, Size, Word
 
 if TYPE_CHECKING:  # the TEE room is loaded only where evidence is looked at
     from idao.tee.binding import Claims
@@ -191,9 +192,7 @@ def read(evidence: bytes) -> tuple[Evidence, Claims]:
 
 def _validator_key(ctx: Context) -> bytes:
     """The signer's key in the validator set of this height."""
-    from idao.ledger.genesis import epoch_at  # which rests on families of transactions itself
-
-    validators: ValidatorSet = epoch_at(ctx.state, ctx.height)[1]
+    _, validators = epoch_at(ctx.state, ctx.height)
     for v in validators.validators:
         if v.idao == ctx.actor:
             return v.key

@@ -15,8 +15,8 @@ from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import Malformed, Refused
 from idao.frozen import replace
 from idao.ledger import governance
+from idao.ledger.epochs import epoch_at
 from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, receipt_changes
-from idao.ledger.genesis import epoch_at
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
 from idao.ledger.state import State, encode_key, table_of
@@ -126,7 +126,7 @@ def execute(
     def context(actor: bytes, tx: bytes) -> Context:
         return Context(
             block_state.child(), chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor,
-            tip.header, tip.time_ms,
+            tip.header, tip.time_ms, header_at=tip.header_at,
         )  # fmt: skip
 
     def conclude(child: State, tx: bytes, origin: str, kind: str, actor: bytes, code: str, why: str) -> None:
@@ -185,12 +185,16 @@ def build(
     txs: Sequence[Tx],
     skipped: set[bytes] | None = None,
 ) -> tuple[Block, Executed]:
-    """The next block over `txs`: each is authentic, and admissible unless `skipped` is given."""
+    """The next block over `txs`: each is authentic, and admissible unless `skipped` is given.
+
+    `validators` is the set of its height. The set of the height after it is known too: what this block
+    changes takes effect one block later.
+    """
     executed = execute(tip, chain, validators, time_ms, txs, skipped)
     if skipped:
         txs = [tx for tx in txs if tx.id not in skipped]
     certificate = hash_of(Kind.CERTIFICATE, tip.certificate) if tip.certificate else NO_HASH
-    set_hash = validators_hash(validators)
+    _, following = epoch_at(State(tip.base), tip.height + 2)
     header = Header(
         v=HEADER_VERSION,
         quorum=chain.quorum,
@@ -204,8 +208,8 @@ def build(
         state_root=executed.state_root,
         log_size=executed.frontier.size,
         log_root=executed.frontier.root(),
-        validators=set_hash,
-        next_validators=set_hash,
+        validators=validators_hash(validators),
+        next_validators=validators_hash(following),
         charter=executed.charter,
     )
     return Block(header, tip.certificate, tuple(tx.raw for tx in txs)), executed
@@ -234,8 +238,8 @@ def check(
 ) -> Executed:
     """Executes a proposed block and compares every root. `InvalidBlock` names the first difference.
 
-    `authentic` lets a caller that has verified a tx before answer from memory; `txs` are those of the block,
-    if the caller has read them already.
+    `validators` is the set of its height. `authentic` lets a caller that has verified a tx before answer
+    from memory; `txs` are those of the block, if the caller has read them already.
     """
     if len(block.txs) > BLOCK_TX_MAX or sum(map(len, block.txs)) > BLOCK_BYTES_MAX:
         raise InvalidBlock("the block is too large")
@@ -246,6 +250,9 @@ def check(
     for tx in txs:
         if not authentic(tx):
             raise InvalidBlock(f"transaction {tx.id.hex()[:16]} has a bad signature")
+    leader = validators.validators[validators.leader(tip.height + 1, block.header.view)]
+    if block.header.proposer != leader.idao:
+        raise InvalidBlock("the block is by another than the leader of its view")
     if block.parent_certificate != tip.certificate:
         _check_parent(tip, chain, block.parent_certificate)
         tip = replace(tip, certificate=block.parent_certificate)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from idao.crypto import canonical, merkle, statetree
 from idao.frozen import frozen
 from idao.ledger.state import Base, State, encode_key, table_of
-from idao.ledger.tx import Receipt
+from idao.ledger.tx import Receipt, unknown_header
 from idao.model import Certificate
 
 NO_HASH = bytes(32)
@@ -65,6 +65,8 @@ class Tip:
     branches: Mapping[str, list[statetree.Child]]
     certificate: Certificate | None
     """The finalization of this height; none at genesis."""
+    header_at: Callable[[int], bytes | None] = unknown_header
+    """Header hash of any block up to this one."""
 
 
 @dataclass(slots=True)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Annotated
 
 from idao import identity
-from idao.crypto import canonical, keys, merkle, statetree
-from idao.crypto.hashing import Kind, hash_of, validators_hash
+from idao.crypto import keys, merkle, statetree
+from idao.crypto.hashing import Kind, hash_of
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
-from idao.ledger import accounts, charter, idao
+from idao.ledger import accounts, charter, epochs, idao, membership
+from idao.ledger.epochs import Epoch as Epoch
+from idao.ledger.epochs import epoch_at as epoch_at
 from idao.ledger.execution import Chain, Executed, Layer, tree_changes
-from idao.ledger.state import DictBase, State, record
+from idao.ledger.state import DictBase, State
 from idao.model import (
     VALIDATORS_MAX,
     Genesis,
-    Hash,
     Inception,
     Parent,
     Signature,
@@ -49,23 +50,6 @@ class Bundle:
     founders: Annotated[tuple[Founder, ...], Size(1, VALIDATORS_MAX)]
     recovery: Signature | None
     """By a recovery key that this genesis and its parent's both name, when this continues another quorum."""
-
-
-@record("epoch", key=("epoch",))
-@frozen
-class Epoch:
-    """A stretch of heights with one validator set.
-
-    epoch: counts from 0
-    start: first height it decides
-    hash: hash of the set
-    members: canonical bytes of the set
-    """
-
-    epoch: int
-    start: int
-    hash: Hash
-    members: Annotated[bytes, Size(1, 16384)]
 
 
 RECORDS = (Epoch,)
@@ -120,6 +104,74 @@ def personal(
     )
 
 
+@frozen
+class Seated:
+    """A founder of a group: its key history, the key that will sign blocks for it, and its first stake."""
+
+    inception: Inception
+    events: tuple[SignedKeyEvent, ...]
+    validator_key: bytes
+    stake: int
+
+    @property
+    def idao(self) -> bytes:
+        return identity.idao_id(self.inception)
+
+
+def group_genesis(
+    *,
+    name: str,
+    nonce: bytes,
+    time_ms: int,
+    founders: Sequence[Seated],
+    rules: bytes,
+    recovery_threshold: int,
+    recovery_keys: Sequence[bytes],
+    parent: Parent | None = None,
+) -> Genesis:
+    """The genesis of a group, which every founder then signs. One founder begins in founder mode."""
+    ordered = sorted(founders, key=lambda f: f.idao)
+    return Genesis(
+        v=1,
+        kind=GROUP,
+        nonce=nonce,
+        formats=FORMATS,
+        time_ms=time_ms,
+        name=name,
+        validators=ValidatorSet(tuple(Validator(f.idao, f.validator_key, 1) for f in ordered)),
+        stake=tuple((f.idao, f.stake) for f in ordered),
+        charter=idao.charter_hash(rules),
+        recovery_threshold=recovery_threshold,
+        recovery_keys=tuple(sorted(recovery_keys)),
+        parent=parent,
+    )
+
+
+def group(
+    *,
+    name: str,
+    nonce: bytes,
+    time_ms: int,
+    founder: Seated,
+    signer: keys.Signer,
+    rules: bytes,
+    recovery_threshold: int,
+    recovery_keys: Sequence[bytes],
+) -> Bundle:
+    """A group that one iDAO begins. `signer` holds the founder's identity key; `rules` govern the group."""
+    genesis = group_genesis(
+        name=name,
+        nonce=nonce,
+        time_ms=time_ms,
+        founders=(founder,),
+        rules=rules,
+        recovery_threshold=recovery_threshold,
+        recovery_keys=recovery_keys,
+    )
+    signed = Founder(founder.inception, founder.events, signer.sign_genesis(genesis))
+    return Bundle(genesis, rules, (signed,), None)
+
+
 def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
     """`VerificationFailed` unless every founder signed this genesis and its charter and members agree.
 
@@ -142,6 +194,12 @@ def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
         raise VerificationFailed("the founders are not the first validators")
     if genesis.kind not in (PERSON, GROUP) or (genesis.kind == PERSON and len(founders) != 1):
         raise VerificationFailed("a quorum of one has one founder")
+    if not membership.balanced(list(genesis.validators.validators)):
+        raise VerificationFailed("the powers of the first validators do not balance")
+    if [holder for holder, _ in genesis.stake] != sorted({holder for holder, _ in genesis.stake}):
+        raise VerificationFailed("the first stake is not listed once for each, in order")
+    if len(set(genesis.recovery_keys)) < max(len(genesis.recovery_keys), genesis.recovery_threshold):
+        raise VerificationFailed("the recovery keys are not distinct, or fewer than are needed")
     _check_recovery(bundle, parent)
 
 
@@ -178,8 +236,9 @@ def first_state(bundle: Bundle) -> State:
         for v in genesis.validators.validators:
             state.put(idao.Member(own, v.idao, "owner", 1, 0))
     accounts.endow(state, quorum_id(genesis), genesis.stake)
-    set_hash = validators_hash(genesis.validators)
-    state.put(Epoch(0, 1, set_hash, canonical.pack(genesis.validators)))
+    if genesis.kind == GROUP:
+        membership.found(state, quorum_id(genesis), genesis.validators, genesis.stake)
+    epochs.first(state, genesis.validators)
     return state
 
 
@@ -188,15 +247,3 @@ def height_zero(state: State) -> Executed:
     branches = Layer({})
     root = statetree.update(branches, tree_changes(state))
     return Executed([], [], state, branches, root, merkle.Frontier(merkle.LOG))
-
-
-def epoch_at(state: State, height: int) -> tuple[Epoch, ValidatorSet]:
-    """The epoch that decides `height`, and its validators."""
-    current = [e for e in state.scan(Epoch) if e.start <= height][-1]
-    return current, _parse_set(current.members)
-
-
-@lru_cache(16)
-def _parse_set(members: bytes) -> ValidatorSet:
-    # Read at every height, changed hardly ever.
-    return canonical.unpack(ValidatorSet, members)

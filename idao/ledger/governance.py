@@ -16,6 +16,7 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import Malformed, Refused
 from idao.frozen import frozen, replace
+from idao.ledger import epochs
 from idao.ledger.idao import MEMBERS_MAX, Charter, Member, SetRule, require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -293,16 +294,16 @@ def actions_of(body: Propose) -> list[tuple[str, Any]]:
     return out
 
 
-def carry_out(ctx: Context, proposal: bytes, body: Propose) -> State:
+def carry_out(ctx: Context, proposal: bytes, body: Propose, proposer: bytes = NO_ACTOR) -> State:
     """All actions over a new overlay of the context's state, which is left as it is.
 
-    Raises what the first failing action raises. The caller merges the overlay, or looks at it and
-    drops it: that is what a proposal would change if it were executed now.
+    `proposer` sponsors what the actions give. Raises what the first failing action raises. The caller merges
+    the overlay, or looks at it and drops it: that is what a proposal would change if it were executed now.
     """
     from idao.ledger.registry import ACTIONS
 
     child = ctx.state.child()
-    inner = replace(ctx, state=child, actor=NO_ACTOR, tx=proposal)
+    inner = replace(ctx, state=child, actor=NO_ACTOR, tx=proposal, proposer=proposer)
     for name, action in actions_of(body):
         ACTIONS[name][1](inner, body.idao, action)
     return child
@@ -319,7 +320,7 @@ def _apply_propose(ctx: Context, body: Propose) -> None:
         refuse("too-many-open", f"a member has at most {OPEN_PER_MEMBER_MAX} open votes")
     content = content_hash(body)
     proposal = proposal_id(ctx.tx, content)
-    carry_out(ctx, proposal, body)  # what would fail now is refused now, not after the vote
+    carry_out(ctx, proposal, body, ctx.actor)  # what would fail now is refused now, not after the vote
     rules = rules_of(ctx.state, body.idao)
     ends_ms = ctx.time_ms + 1000 * rules["vote.period"]
     others = tuple(r for r in ("member", "observer") if rules[f"role.{r}.vote"] == "allow")
@@ -415,9 +416,15 @@ def run_due(ctx: Context, proposal: bytes) -> tuple[bytes, str, str]:
     code, reason = "", ""
     ctx.state.delete(Due, p.due_ms, proposal)
     try:
-        done = carry_out(ctx, proposal, canonical.unpack(Propose, p.body))
+        done = carry_out(ctx, proposal, canonical.unpack(Propose, p.body), p.proposer)
     except (Refused, Malformed) as e:
         code, reason = e.code, e.message
+        if code == "set-busy" and epochs.is_busy(ctx.state, ctx.height):
+            # By an earlier step of this block, not by this proposal itself: the next block is free for it.
+            later = replace(p, due_ms=ctx.time_ms + 1)
+            ctx.state.put(later)
+            ctx.state.put(Due(later.due_ms, proposal))
+            return p.idao, code, reason
     else:
         ctx.state.merge(done)
         if Member in done.changes:

@@ -290,6 +290,8 @@ class SetRule:
 def add_member(ctx: Context, idao: bytes, body: AddMember) -> None:
     if body.role not in ROLES:
         refuse("unknown-role", f"'{body.role}' is not a role")
+    if idao == ctx.quorum and body.role == "owner":
+        refuse("validators-own", "the owners of a quorum are its validators: see 'validator.admit'")
     if ctx.state.get(Identity, body.member) is None:
         refuse("unknown-idao", "the new member is not registered on this ledger")
     if ctx.state.get(Member, idao, body.member) is not None:
@@ -303,6 +305,8 @@ def remove_member(ctx: Context, idao: bytes, body: RemoveMember) -> None:
     gone = ctx.state.get(Member, idao, body.member)
     if gone is None:
         refuse("not-a-member", "not a member")
+    if idao == ctx.quorum and gone.role == "owner":
+        refuse("validators-own", "the owners of a quorum are its validators: see 'validator.remove'")
     owners = [m for m in ctx.state.scan(Member, idao) if m.role == "owner"]
     if gone.role == "owner" and len(owners) == 1:
         refuse("last-owner", "an iDAO keeps at least one owner")

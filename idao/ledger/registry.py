@@ -5,10 +5,20 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from idao.ledger import accounts, assets, attest, dats, governance, idao, reviews, usage
+from idao.ledger import accounts, assets, attest, dats, governance, idao, membership, reviews, usage
 from idao.ledger.tx import TxKind
 
-FAMILIES: tuple[ModuleType, ...] = (idao, assets, reviews, accounts, dats, usage, governance, attest)
+FAMILIES: tuple[ModuleType, ...] = (
+    idao,
+    assets,
+    reviews,
+    accounts,
+    dats,
+    usage,
+    governance,
+    attest,
+    membership,
+)
 
 KINDS: dict[str, TxKind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 RECORDS: tuple[type, ...] = tuple(rec for family in FAMILIES for rec in family.RECORDS)

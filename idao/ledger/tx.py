@@ -90,6 +90,11 @@ def sign_tx(signer: keys.Signer, envelope: Envelope) -> bytes:
 # --- applying -------------------------------------------------------------------------------------
 
 
+def unknown_header(height: int) -> bytes | None:
+    """For states that rest on no chain of blocks."""
+    return None
+
+
 @frozen
 class Context:
     """What an `apply` function may know: the state, the block, and who signed."""
@@ -112,6 +117,10 @@ class Context:
     """Hash of the header of the block before."""
     parent_ms: int = 0
     """Its time, ms UTC."""
+    proposer: bytes = bytes(32)
+    """In a proposal's action: the member who made the proposal, and so sponsors what it gives."""
+    header_at: Callable[[int], bytes | None] = unknown_header
+    """Header hash of an earlier block, as far back as an activation may name one."""
 
 
 Apply = Callable[[Context, Any], None]

@@ -209,8 +209,11 @@ class _Audit:
         first = genesis_rules.first_state(bundle)
         executed = genesis_rules.height_zero(first)
         self._keep(executed)
+        self.headers[0] = quorum
         frontier = merkle.Frontier(merkle.LOG)
-        return Tip(0, quorum, bundle.genesis.time_ms, frontier, self.base, self.branches, None)
+        return Tip(
+            0, quorum, bundle.genesis.time_ms, frontier, self.base, self.branches, None, self.headers.get
+        )
 
     def _keep(self, executed: Executed) -> None:
         self.base.write(executed.state.changes)
@@ -247,7 +250,16 @@ class _Audit:
         self.nodes.update({(level, place): h for level, place, h in nodes if level})
         self.headers[height] = block_hash
         self._check_checkpoint(header, frontier, epoch.epoch, validators)
-        return Tip(height, block_hash, header.time_ms, frontier, self.base, self.branches, certificate)
+        return Tip(
+            height,
+            block_hash,
+            header.time_ms,
+            frontier,
+            self.base,
+            self.branches,
+            certificate,
+            self.headers.get,
+        )
 
     def _authentic(self, height: int) -> Callable[[Tx], bool]:
         def later(tx: Tx) -> bool:

@@ -1,0 +1,373 @@
+"""Who decides in a quorum of several: seats, bonds, and the changes of the validator set.
+
+A seat goes through these states; each arrow is a transaction, or an action of the quorum's own governance:
+
+    quorum.join        -> asking     registered key, proof that it is held; no rights yet
+    validator.admit    -> pending    the members agreed; a sponsor's stake became the bond
+    quorum.activate    -> active     the validator has followed the chain; in the set two blocks later
+    quorum.leave       -> left       out of the set two blocks later; the bond waits out its time
+    validator.remove   -> removed    the same, decided by the others
+    fault.report       -> jailed     the same, for a proven fault (faults.py)
+
+Founder mode: below four active validators the founder alone has power, so that nobody's absence stops a
+quorum that tolerates none. The block that makes four active gives all of them one vote each, and the quorum
+never goes back. At most one change of the set in a block; it takes effect at h + 2 (epochs.py).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from idao.crypto import keys
+from idao.frozen import frozen, replace
+from idao.ledger import accounts, epochs
+from idao.ledger.idao import Member
+from idao.ledger.state import State, record
+from idao.ledger.tx import Context, TxKind, refuse
+from idao.model import (
+    VALIDATORS_MAX,
+    Amount,
+    Hash,
+    Id,
+    PublicKey,
+    Range,
+    Signature,
+    Validator,
+    ValidatorSet,
+    Word,
+)
+
+ASKING, PENDING, ACTIVE = "asking", "pending", "active"
+LEFT, REMOVED, JAILED = "left", "removed", "jailed"
+
+FOUR = 4
+"""The smallest quorum that tolerates a fault. Below it there is founder mode, or after it equal power."""
+ASKING_MAX = 64
+"""Seats that ask at one time: as many as a quorum has places."""
+ASKING_MS = 24 * 3600 * 1000
+"""After a day a seat that asks makes room: who is still wanted asks again."""
+RECENT = 50
+"""Blocks back that an activation may name: one that is further behind is not ready to decide."""
+ROTATE_MS = 24 * 3600 * 1000
+"""A seat changes its key once a day at most: each change is an epoch, and proofs carry every epoch."""
+UNBONDING_BLOCKS = 20_000
+"""A bond answers for faults of this many blocks (ADR 0033), so it is held for longer."""
+UNBONDING_MS = 14 * 24 * 3600 * 1000
+"""And for two weeks of block time: whoever was cheated by old keys needs time to come forward."""
+UNBONDING_IDLE_MS = 90 * 24 * 3600 * 1000
+"""A quorum that decides little need not wait for 20,000 blocks: then a quarter of a year suffices."""
+FOUNDER_BOND = 10
+"""A founder bonds a tenth of its stake at genesis; the rest sponsors others."""
+TOLD_ELSEWHERE = bytes(32)
+"""A founder's TLS certificate, which its node record names, until `quorum.rotate` tells it here."""
+Power = Annotated[int, Range(1, 2**31)]
+
+
+# --- records --------------------------------------------------------------------------------------
+
+
+@record("quorum_group", key=("quorum",))
+@frozen
+class Group:
+    """A quorum of several. A ledger without this record is a quorum of one, which nobody joins.
+
+    quorum: its id
+    founding: whether it is in founder mode, where the founder alone has power
+    since: height of the change out of founder mode; 0 if there was none
+    """
+
+    quorum: Id
+    founding: bool
+    since: int
+
+
+@record("seat", key=("idao",))
+@frozen
+class Seat:
+    """An iDAO's place in the quorum.
+
+    idao: whose place
+    term: height at which it asked; with the iDAO it names the bond
+    key: validator key, which signs votes and cosignatures
+    tls: BLAKE3-256 of the certificate of its links, or all zero while only its node record tells
+    state: asking, pending, active, left, removed or jailed
+    power: votes in the set, or agreed on while pending; 0 for an observer in founder mode
+    since: height of the last change of state
+    since_ms: block time of that, milliseconds UTC
+    rotated_ms: block time of its last change of key; 0 if there was none
+    """
+
+    idao: Id
+    term: int
+    key: PublicKey
+    tls: Hash
+    state: Word
+    power: int
+    since: int
+    since_ms: int
+    rotated_ms: int
+
+
+@record("seat_key", key=("key",))
+@frozen
+class SeatKey:
+    """A validator key, present or past. No key is ever used again.
+
+    key: the key
+    idao: who proved to hold it
+    term: which bond answers for what it signs
+    since: height at which it was told
+    """
+
+    key: PublicKey
+    idao: Id
+    term: int
+    since: int
+
+
+@record("bond", key=("idao", "term"))
+@frozen
+class Bond:
+    """Stake that answers for a validator. What it still holds is `amount - slashed`.
+
+    idao: the validator
+    term: height at which it had asked for its seat
+    sponsor: who put the stake in and gets the rest of it back
+    amount: units put in
+    slashed: units lost for proven faults
+    free: first height at which it may be withdrawn; 0 while the seat is in use
+    free_ms: first block time at which it may be withdrawn, milliseconds UTC
+    idle_ms: block time from which it may be withdrawn at any height
+    """
+
+    idao: Id
+    term: int
+    sponsor: Id
+    amount: Amount
+    slashed: Amount
+    free: int
+    free_ms: int
+    idle_ms: int
+
+    @property
+    def held(self) -> int:
+        return self.amount - self.slashed
+
+
+# --- what a node asks -----------------------------------------------------------------------------
+
+
+def seats(state: State) -> list[Seat]:
+    """Every seat, also of those that left, ordered by iDAO id."""
+    return list(state.scan(Seat))
+
+
+def seat_of(state: State, idao: bytes) -> Seat | None:
+    return state.get(Seat, idao)
+
+
+def founder_mode(state: State) -> bool:
+    """Whether the founder alone has power. False for a quorum of one."""
+    group = next(iter(state.scan(Group)), None)
+    return group is not None and group.founding
+
+
+def next_step(state: State, idao: bytes, height: int) -> str | None:
+    """What this iDAO's node should send, to be in the block of `height`: 'activate', or nothing."""
+    seat = state.get(Seat, idao)
+    if seat is None or seat.state != PENDING:
+        return None
+    active = sum(1 for s in state.scan(Seat) if s.state == ACTIVE)
+    changes = not founder_mode(state) or active + 1 >= FOUR
+    return None if changes and epochs.is_busy(state, height) else "activate"
+
+
+def found(
+    state: State, quorum: bytes, validators: ValidatorSet, stake: tuple[tuple[bytes, int], ...]
+) -> None:
+    """Genesis: seats, keys and bonds of the founders, whose stake is in the book already."""
+    units = dict(stake)
+    state.put(Group(quorum, len(validators.validators) == 1, 0))
+    for v in validators.validators:
+        state.put(Seat(v.idao, 0, v.key, TOLD_ELSEWHERE, ACTIVE, v.power, 0, 0, 0))
+        state.put(SeatKey(v.key, v.idao, 0, 0))
+        bond = units.get(v.idao, 0) // FOUNDER_BOND
+        state.put(Bond(v.idao, 0, v.idao, bond, 0, 0, 0, 0))
+        if bond:
+            accounts.bond_founder(state, quorum, v.idao, bond)
+
+
+# --- the set --------------------------------------------------------------------------------------
+
+
+def balanced(validators: list[Validator]) -> bool:
+    """From four on nobody holds a third of the power; below, where no fault is tolerated, all are equal."""
+    total = sum(v.power for v in validators)
+    if len(validators) < FOUR:
+        return all(v.power == 1 for v in validators)
+    return all(3 * v.power < total for v in validators)
+
+
+def _members(state: State) -> list[Validator]:
+    return list(epochs.set_of(epochs.newest(state)).validators)
+
+
+def _write_set(ctx: Context, members: list[Validator], *, level: bool = False) -> None:
+    """The set from two blocks on. With `level`, powers that no longer balance become one each."""
+    if not balanced(members):
+        if not level:
+            refuse(
+                "too-strong", "from four validators on each holds less than a third, below four all are equal"
+            )
+        members = [replace(v, power=1) for v in members]
+    epochs.change(ctx, members)
+    for v in members:
+        seat = ctx.state.need(Seat, v.idao)
+        if seat.power != v.power:
+            ctx.state.put(replace(seat, power=v.power))
+
+
+def _group(ctx: Context) -> Group:
+    group = ctx.state.get(Group, ctx.quorum)
+    if group is None:
+        refuse("not-a-group", "this is a quorum of one: it has no seats")
+    return group
+
+
+def _seat(ctx: Context, idao: bytes) -> Seat:
+    seat = ctx.state.get(Seat, idao)
+    if seat is None:
+        refuse("no-seat", "that iDAO has no seat in this quorum")
+    return seat
+
+
+def _now(ctx: Context, seat: Seat, state: str, power: int) -> Seat:
+    return replace(seat, state=state, power=power, since=ctx.height, since_ms=ctx.time_ms)
+
+
+# --- quorum.join ----------------------------------------------------------------------------------
+
+
+@frozen
+class Join:
+    """The signer asks for a seat with a validator key that it proves to hold. Asking again replaces."""
+
+    key: PublicKey
+    possession: Signature
+    """By that key, over this quorum and the signer's iDAO."""
+    tls: Hash
+
+
+def _take_key(ctx: Context, key: bytes, possession: bytes, term: int) -> None:
+    if not keys.verify_possession(key, possession, ctx.quorum, ctx.actor):
+        refuse("possession", "the validator key has not signed that it is the signer's")
+    if ctx.state.get(SeatKey, key) is not None:
+        refuse("known-key", "that validator key has been used here before")
+    ctx.state.put(SeatKey(key, ctx.actor, term, ctx.height))
+
+
+def _apply_join(ctx: Context, body: Join) -> None:
+    _group(ctx)
+    now = ctx.state.get(Seat, ctx.actor)
+    if now is not None and now.state in (PENDING, ACTIVE):
+        refuse("already-in", "the signer has a seat already")
+    if now is not None and now.state == ASKING:
+        ctx.state.delete(SeatKey, now.key)
+    waiting = [s for s in ctx.state.scan(Seat) if s.state == ASKING and s.idao != ctx.actor]
+    if len(waiting) >= ASKING_MAX:
+        oldest = min(waiting, key=lambda s: (s.since_ms, s.idao))
+        if ctx.time_ms < oldest.since_ms + ASKING_MS:
+            refuse("too-many-asking", f"{ASKING_MAX} seats are asked for already")
+        _forget(ctx, oldest)
+    _take_key(ctx, body.key, body.possession, ctx.height)
+    ctx.state.put(Seat(ctx.actor, ctx.height, body.key, body.tls, ASKING, 0, ctx.height, ctx.time_ms, 0))
+
+
+def _forget(ctx: Context, seat: Seat) -> None:
+    ctx.state.delete(SeatKey, seat.key)
+    ctx.state.delete(Seat, seat.idao)
+
+
+# --- validator.admit ------------------------------------------------------------------------------
+
+
+@frozen
+class Admit:
+    """The members take in the iDAO that asks with this key. The proposal's maker puts up the bond."""
+
+    idao: Id
+    key: PublicKey
+    power: Power
+    bond: accounts.Positive
+
+
+def _own_affair(ctx: Context, idao: bytes) -> Group:
+    group = _group(ctx)
+    if idao != ctx.quorum:
+        refuse("not-the-quorum", "who validates is decided by the quorum's own members")
+    return group
+
+
+def _admit(ctx: Context, idao: bytes, body: Admit) -> None:
+    group = _own_affair(ctx, idao)
+    seat = _seat(ctx, body.idao)
+    if seat.state != ASKING:
+        refuse("not-asking", "that iDAO does not ask for a seat")
+    if seat.key != body.key:
+        refuse("key-changed", "that iDAO asks with another validator key by now")
+    places = sum(1 for s in ctx.state.scan(Seat) if s.state in (PENDING, ACTIVE))
+    if places >= VALIDATORS_MAX:
+        refuse("full", f"a quorum has at most {VALIDATORS_MAX} validators")
+    if group.founding and body.power != 1:
+        refuse("too-strong", "in founder mode everyone is admitted with power 1")
+    if not group.founding and not balanced(
+        [*_members(ctx.state), Validator(body.idao, body.key, body.power)]
+    ):
+        refuse("too-strong", "from four validators on each holds less than a third, below four all are equal")
+    accounts.post(
+        ctx, (accounts.IDAO, ctx.proposer), (accounts.BOND, body.idao), accounts.STAKE, body.bond, "bond"
+    )
+    ctx.state.put(Bond(body.idao, seat.term, ctx.proposer, body.bond, 0, 0, 0, 0))
+    ctx.state.put(_now(ctx, seat, PENDING, body.power))
+
+
+# --- quorum.activate ------------------------------------------------------------------------------
+
+
+@frozen
+class Activate:
+    """The signer has followed the chain up to this recent block, and takes its place."""
+
+    height: int
+    header: Hash
+
+
+def _apply_activate(ctx: Context, body: Activate) -> None:
+    group = _group(ctx)
+    seat = _seat(ctx, ctx.actor)
+    if seat.state != PENDING:
+        refuse("not-pending", "the signer has not been admitted, or is active already")
+    if not ctx.height - RECENT <= body.height < ctx.height:
+        refuse("not-recent", f"an activation names one of the last {RECENT} blocks")
+    if ctx.header_at(body.height) != body.header:
+        refuse("other-chain", "the block named is not the one of this ledger")
+    ctx.state.put(Member(ctx.quorum, ctx.actor, "owner", 1, ctx.height))
+    if not group.founding:
+        ctx.state.put(_now(ctx, seat, ACTIVE, seat.power))
+        _write_set(ctx, [*_members(ctx.state), Validator(ctx.actor, seat.key, seat.power)])
+        return
+    ctx.state.put(_now(ctx, seat, ACTIVE, 0))
+    active = [s for s in ctx.state.scan(Seat) if s.state == ACTIVE]
+    if len(active) >= FOUR:
+        ctx.state.put(replace(group, founding=False, since=ctx.height))
+        _write_set(ctx, [Validator(s.idao, s.key, 1) for s in active])
+
+
+RECORDS = (Group, Seat, SeatKey, Bond)
+KINDS = (
+    TxKind("quorum.join", Join, _apply_join),
+    TxKind("quorum.activate", Activate, _apply_activate),
+)
+ACTIONS = {
+    "validator.admit": (Admit, _admit),
+}
