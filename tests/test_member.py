@@ -7,10 +7,17 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from member_world import Net, Person, trust
+import pytest
+from member_world import Net, Person, bundle_of, trust
 
 from idao import anchor
 from idao.crypto import note, statetree
+from idao.errors import Malformed
+from idao.frozen import replace
+from idao.ledger.idao import RemoveTrust
+from idao.model import show_id
+from idao.node import messages as msg
+from idao.node.engine import Decided
 from idao.store.audit import audit
 
 
@@ -116,5 +123,143 @@ def test_kill_and_restart_in_a_loop(tmp_path: Path) -> None:
         assert not net.bad and not net.faults and not net.troubles
         for p in people:
             assert not audit(net.path(p)).findings
+
+    play(story)
+
+
+def test_a_node_whose_execution_differs_stops_and_says_where(tmp_path: Path) -> None:
+    async def story() -> None:
+        people = crowd(4)
+        net = Net(tmp_path, people)
+        for p in people:
+            net.boot(p)
+        first = people[0]
+        await net.agreed(net.member(first).submit(first.tx(net.quorum, trust(0))).id)
+        odd = net.member(people[3])
+        odd.engine.store.db.execute(
+            "delete from trust_link where quorum = ?", (bytes(32),)
+        )  # as damage would
+        body = RemoveTrust(bytes(32))
+        tx = net.member(first).submit(first.tx(net.quorum, body, kind="trust.remove"))
+        others = [net.member(p) for p in people[:3]]
+        await net.until(lambda: all(m.engine.store.receipt_of(tx.id) for m in others))
+        await net.until(lambda: show_id("tx", tx.id) in (odd.engine.halted or ""))
+        assert "'not-trusted' here, 'ok' there" in str(odd.engine.halted)
+        later = net.member(first).submit(first.tx(net.quorum, trust(5)))
+        await net.until(lambda: all(m.engine.store.receipt_of(later.id) for m in others))
+        height = odd.engine.tip.height
+        net.kill(people[3])
+        odd = net.boot(people[3])
+        assert odd.engine.tip.height == height and odd.engine.halted, "a halt outlives the process"
+        await asyncio.sleep(0.2)
+        assert not odd.engine.machine.signing
+        net.stop()
+
+    play(story)
+
+
+@pytest.mark.usefixtures("quarantine")
+def test_a_copied_home_is_quarantined_until_the_others_have_told_their_tips(tmp_path: Path) -> None:
+    async def story() -> None:
+        people = crowd(4)
+        net = Net(tmp_path, people)
+        for p in people:
+            net.boot(p)
+        for i in range(3):
+            await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(i))).id)
+        last = people[3]
+        net.kill(last)
+        path = net.path(last)
+        yesterday = path.read_bytes()
+        net.boot(last)
+        for i in range(3, 8):
+            await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(i))).id)
+        net.kill(last)
+        for old in path.parent.iterdir():
+            old.unlink()
+        path.write_bytes(yesterday)
+        height = net.heights()[0]
+        back = net.boot(last)
+        assert back.engine.quarantined and not back.engine.machine.signing
+        await net.until(lambda: not back.engine.quarantined)
+        assert ("released", f"signs above height {height + 2}") in net.troubles
+        for i in range(8, 12):
+            await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(i))).id)
+        await net.until(lambda: back.engine.machine.signing)
+        signed = back.engine.store.db.execute(
+            "select min(height) from cosign where key = ? and height > 3", (last.validator.public,)
+        ).fetchone()[0]
+        assert signed > height + 2
+        net.stop()
+        assert not net.faults, "it never said two things"
+
+    play(story)
+
+
+def test_an_observer_follows_and_has_no_say(tmp_path: Path) -> None:
+    async def story() -> None:
+        people = crowd(5)
+        net = Net(tmp_path, people, bundle_of(people[:4]))
+        for p in people:
+            net.boot(p)
+        for i in range(5):
+            await net.agreed(net.member(people[i % 4]).submit(people[i % 4].tx(net.quorum, trust(i))).id)
+        observer = net.member(people[4]).engine.store
+        assert observer.db.execute("select count(*) from sign").fetchone()[0] == 0
+        net.stop()
+        assert not audit(net.path(people[4])).findings
+
+    play(story)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_other_sizes(tmp_path: Path, n: int) -> None:
+    async def story() -> None:
+        people = crowd(n)
+        net = Net(tmp_path, people)
+        for p in people:
+            net.boot(p)
+        for i in range(2 * n):
+            await net.agreed(net.member(people[i % n]).submit(people[i % n].tx(net.quorum, trust(i))).id)
+        net.stop()
+        assert not net.bad and not net.faults and not net.troubles
+
+    play(story)
+
+
+def test_wrong_blocks_cost_their_sender_and_nothing_else(tmp_path: Path) -> None:
+    """Sync from a liar: forged finalization, another body, a gap; then an honest peer serves the rest."""
+
+    async def story() -> None:
+        people = crowd(4)
+        net = Net(tmp_path, people)
+        for p in people[:3]:
+            net.boot(p)
+        for i in range(6):
+            await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(i))).id)
+        good = net.member(people[0]).engine.decided(1, 6, 2**20)
+        late = net.boot(people[3])
+        net.cut |= {(people[3].idao, p.idao) for p in people}
+        liar = people[1].idao
+
+        def tell(first: int, *blocks: Decided) -> None:
+            told = msg.Commits(first, tuple(msg.DecidedBlock(d.block, d.certificate, d.note) for d in blocks))
+            late.on_frame(liar, *msg.encode(told))
+
+        forged = replace(good[0].certificate, signatures=good[1].certificate.signatures)
+        with pytest.raises(Malformed, match="does not hold"):
+            tell(1, replace(good[0], certificate=forged))
+        with pytest.raises(Malformed):
+            tell(1, replace(good[0], block=good[1].block))
+        with pytest.raises(Malformed):
+            tell(1, good[0], good[2])
+        assert late.engine.tip.height == 1, "what came before the wrong one stands"
+        tell(4, good[3])
+        assert late.engine.tip.height == 1
+        net.cut.clear()
+        late.on_status(people[0].idao, net.member(people[0]).status())
+        await net.until(lambda: late.engine.tip.height == 6)
+        net.stop()
+        assert not audit(net.path(people[3])).findings
 
     play(story)

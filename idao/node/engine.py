@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import zip_longest
 
 from idao import anchor
@@ -121,6 +122,9 @@ class Engine:
 
     def submit(self, raw: bytes) -> Tx:
         """Takes a signed tx into the pool. `Malformed` or `Refused` when it can be in no block."""
+        known = self.pool.by_raw(raw)
+        if known is not None:
+            return known
         tx = parse_tx(raw)
         if tx.id not in self.pool:
             if reason := rules.admissible(State(self.tip.base), self.store.chain, tx, self._next_time()):
@@ -176,12 +180,18 @@ class Engine:
         """
         queue: deque[ev.Event] = deque([event])
         outward: list[Outward] = []
-        with self.store.transaction():
+        writing = False
+        with ExitStack() as transaction:  # Most turns at n > 1 only count a vote: they write nothing.
             while queue:
                 for effect in self.machine.step(queue.popleft()):
+                    if not writing and isinstance(effect, ev.Sign | ev.Persist | ev.Commit | ev.Halt):
+                        transaction.enter_context(self.store.transaction())
+                        writing = True
                     answer = self._perform(effect, outward)
                     if answer is not None:
                         queue.append(answer)
+            if writing:
+                self.heads.keep_all()
         return outward
 
     def _perform(self, effect: ev.Effect, outward: list[Outward]) -> ev.Event | None:
@@ -289,13 +299,8 @@ class Engine:
         leader = self.validators.leader(header.height, header.view)
         if header.proposer != self.validators.validators[leader].idao:
             raise rules.InvalidBlock("the block is not by the leader of its view")
-        txs = [self._known(raw) for raw in built.txs]
+        txs = [self.pool.by_raw(raw) or parse_tx(raw) for raw in built.txs]
         return rules.check(self.tip, self.store.chain, self.validators, built, self._authentic, txs)
-
-    def _known(self, raw: bytes) -> Tx:
-        tx = parse_tx(raw)
-        mine = self.pool.get(tx.id)
-        return mine if mine is not None and mine.raw == raw else tx
 
     def _authentic(self, tx: Tx) -> bool:
         # What is in the pool was checked when it came.
@@ -341,16 +346,11 @@ class Engine:
             stale = [t.id for t in self.pool.of(idao) if rules.admissible(state, self.store.chain, t, now)]
             self.pool.drop(stale)
 
-    def take_cosignature(self, peer: bytes, c: Cosigned) -> bool:
-        """Whether a peer's cosignature anchored its height. `Malformed` if it is bad."""
-        if not self.heads.take(peer, c):
-            return False
-        return self.keep_notes()
-
-    def keep_notes(self) -> bool:
-        """Stores the notes that have grown since."""
-        with self.store.transaction():
-            return self.heads.keep_all()
+    def keep_notes(self) -> None:
+        """Stores the notes that have grown, if no turn has done so meanwhile."""
+        if self.heads.grown:
+            with self.store.transaction():
+                self.heads.keep_all()
 
     # --- divergence: a certified block that does not follow here
 

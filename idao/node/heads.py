@@ -7,6 +7,7 @@ Once cosignatures of power ≥ quorum_size are held, the note is kept: the ancho
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 
 from idao import anchor
 from idao.crypto import merkle, note
@@ -35,6 +36,8 @@ class Head:
         self.validators = validators
         self.text = anchor.checkpoint_of(header, frontier, epoch).text()
         self.by_key: dict[bytes, Cosigned] = {}
+        self.log: Cosigned | None = None
+        """Whose signature as log stands in the note: one serves outside tools, so one is checked."""
         self.kept = 0
         """Cosigners in the note as it was last stored."""
 
@@ -55,38 +58,47 @@ class Head:
         )
 
     def check(self, c: Cosigned) -> None:
-        """`Malformed` unless both signatures are those of a validator of this height on this text."""
+        """`Malformed` unless this is the cosignature of a validator of this height on this text."""
         if self.validators.index_of_key(c.key) is None:
             raise Malformed("a cosignature by nobody in the validator set")
         log, witness = self.lines(c)
-        if not note.verify_log_signature(log, self.quorum, c.key, self.text) or not note.verify_cosignature(
-            witness, self.quorum, c.key, self.text
+        holds = note.verify_cosignature(witness, self.quorum, c.key, self.text)
+        if not holds or (
+            self.log is None and not note.verify_log_signature(log, self.quorum, c.key, self.text)
         ):
             raise Malformed(f"a cosignature of height {self.height} does not hold")
+
+    def add(self, c: Cosigned) -> bool:
+        """Takes in what `check` has passed, or one's own. Whether the note has grown by it."""
+        self.by_key[c.key] = c
+        self.log = self.log or c
+        return self.power >= self.validators.quorum_size and len(self.by_key) > self.kept
 
     def note(self) -> str:
         """The signed note, cosigners in the order of the set."""
         cosigners = [self.by_key[v.key] for v in self.validators.validators if v.key in self.by_key]
-        pairs = [self.lines(c) for c in cosigners]
-        return str(note.Note(self.text, tuple(log for log, _ in pairs) + tuple(w for _, w in pairs)))
+        logs = [self.lines(self.log)[0]] if self.log else []
+        return str(note.Note(self.text, (*logs, *(self.lines(c)[1] for c in cosigners))))
 
 
 class Heads:
-    """The heads that still gather cosignatures. Whoever calls holds the store's transaction open."""
+    """The heads that still gather cosignatures."""
 
     def __init__(self, store: LedgerStore, signer: Signer) -> None:
         self._store, self._signer = store, signer
         self._heads: OrderedDict[int, Head] = OrderedDict()
         self._early: dict[bytes, list[Cosigned]] = {}
+        self.grown: set[int] = set()
+        """Heights whose note has more cosigners than the one that is stored."""
 
     def restore(self, tip: Tip) -> None:
         """After a start: the newest height may not be anchored yet, and our word on it is given."""
         if tip.height:
             epoch, validators = self._store.validators(tip.height)
             head = Head(self._store.header(tip.height), tip.frontier, epoch.epoch, validators)
-            head.by_key = {c.key: c for c in cosigns.held(self._store.db, tip.height)}
-            found = self._store.checkpoint(tip.height)
-            head.kept = len(validators.validators) if found else 0
+            for c in cosigns.held(self._store.db, tip.height):
+                head.add(c)
+            head.kept = len(validators.validators) if self._store.checkpoint(tip.height) else 0
             self._heads[tip.height] = head
 
     def add(
@@ -95,14 +107,14 @@ class Heads:
         """A height was committed: signs its head if we are to, and takes in what came before it."""
         head = self._heads[header.height] = Head(header, frontier, epoch, validators)
         while len(self._heads) > HEADS_MAX:
-            self._heads.popitem(last=False)
+            self.grown.discard(self._heads.popitem(last=False)[0])
         mine = self._sign(head, header.time_ms // 1000) if sign else None
         for waiting in self._early.values():
             for c in [c for c in waiting if c.height <= header.height]:
                 waiting.remove(c)
                 if c.height == header.height:
-                    self._take(head, c)
-        self._keep(head)
+                    with suppress(Malformed):  # It could not be checked when it came.
+                        self._put(head, c)
         return mine
 
     def _sign(self, head: Head, time_s: int) -> Cosigned | None:
@@ -112,46 +124,37 @@ class Heads:
         witness = note.cosignature(self._signer, head.quorum, head.text, time_s).signature[8:]
         mine = Cosigned(head.height, self._signer.public, log, time_s, witness)
         cosigns.put(self._store.db, mine)
-        head.by_key[mine.key] = mine
+        if head.add(mine):
+            self.grown.add(head.height)
         return mine
 
     def take(self, peer: bytes, c: Cosigned) -> bool:
-        """A peer's cosignature. Whether the head is anchored now and was not. `Malformed` if it is bad."""
+        """A peer's cosignature. Whether its head is anchored by it. `Malformed` if it is bad."""
         head = self._heads.get(c.height)
-        if head is None:
-            if c.height > next(reversed(self._heads), 0):
-                waiting = self._early.setdefault(peer, [])
-                waiting.append(c)
-                del waiting[:-EARLY_MAX]
-            return False
+        if head is not None:
+            return self._put(head, c)
+        if c.height > next(reversed(self._heads), 0):
+            waiting = self._early.setdefault(peer, [])
+            waiting.append(c)
+            del waiting[:-EARLY_MAX]
+        return False
+
+    def _put(self, head: Head, c: Cosigned) -> bool:
         if c.key in head.by_key:
             return False
         head.check(c)
-        head.by_key[c.key] = c
-        return head.anchored and not head.kept
+        before = head.anchored
+        if head.add(c):
+            self.grown.add(head.height)
+        return head.anchored and not before
 
-    def _take(self, head: Head, c: Cosigned) -> None:
-        try:
-            head.check(c)
-        except Malformed:
-            return  # What came early could not be checked then; its sender is not asked again.
-        head.by_key.setdefault(c.key, c)
-
-    def _keep(self, head: Head) -> None:
-        if self._grown(head):
+    def keep_all(self) -> None:
+        """Stores every note that has grown. The caller holds the store's transaction open."""
+        for height in sorted(self.grown):
+            head = self._heads[height]
             head.kept = len(head.by_key)
-            self._store.put_checkpoint(head.height, head.size, head.note())
-
-    @staticmethod
-    def _grown(head: Head) -> bool:
-        return head.power >= head.validators.quorum_size and len(head.by_key) > head.kept
-
-    def keep_all(self) -> bool:
-        """Stores every note that has grown. Whether one had."""
-        grown = [h for h in self._heads.values() if self._grown(h)]
-        for head in grown:
-            self._keep(head)
-        return bool(grown)
+            self._store.put_checkpoint(height, head.size, head.note())
+        self.grown.clear()
 
     def held(self, height: int) -> list[Cosigned]:
         """Cosignatures of a height, while they are still gathered."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from random import uniform
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from idao.crypto import canonical
 from idao.crypto.certificates import verify_certificate
@@ -28,8 +28,12 @@ TICK_S = 1.0
 """Housekeeping: what waits is told again, due actions are looked for, lacking cosignatures asked for."""
 RESEND_BYTES = 256 * 1024
 """Of waiting transactions told again at each tick: enough to repair a loss, little enough to be no flood."""
+NOTES_S = 0.02
+"""A grown note waits this long for a turn to store it with: one flush less per block under load."""
 JITTER = 0.2
 """Retransmissions of several nodes must not stay in step (`quorum/events.py`: ±20 %)."""
+
+T = TypeVar("T")
 
 
 class Links(Protocol):
@@ -58,9 +62,11 @@ class Member:
         self.sync = Sync(self)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tick_handle: asyncio.TimerHandle | None = None
+        self._ticked = 0
         self._tips: dict[bytes, int] = {}
         self._differs: bytes | None = None
         self._fresh: list[Tx] = []
+        self._notes: asyncio.TimerHandle | None = None
         self._flush: asyncio.Handle | None = None
 
     # --- life
@@ -70,7 +76,7 @@ class Member:
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
 
     def stop(self) -> None:
-        for handle in (*self._timers.values(), self._tick_handle, self._flush):
+        for handle in (*self._timers.values(), self._tick_handle, self._flush, self._notes):
             if handle is not None:
                 handle.cancel()
         self._timers.clear()
@@ -128,9 +134,8 @@ class Member:
         self._step(ev.PeerUp(peer))
         if self.engine.quarantined:
             self._send(peer, msg.GetTip(self.engine.tip.height))
-        for batch in _batches(list(self.engine.pool), RESEND_BYTES):
+        for batch in _batches(list(self.engine.pool), RESEND_BYTES)[:1]:
             self._send(peer, msg.Txs(tuple(tx.raw for tx in batch)))
-            break
 
     def on_down(self, peer: bytes) -> None:
         self.up.discard(peer)
@@ -172,13 +177,8 @@ class Member:
 
     def _act(self, turn: Callable[[], list[Outward]]) -> None:
         """Takes a turn, performs what it has made durable, and enters the next height after a commit."""
-        while True:
-            try:
-                outward = turn()
-            except Exception as e:
-                self.broken = True
-                self.on_broken(e)
-                return
+        while not self.broken:
+            outward = self._guarded(turn) or []
             committed = None
             for effect in outward:
                 if isinstance(effect, ev.Commit):
@@ -190,12 +190,23 @@ class Member:
             self._committed(committed)
             turn = self.engine.start
 
+    def _guarded(self, write: Callable[[], T]) -> T | None:
+        """What fails half way leaves memory ahead of the disk: nothing more may be done with it."""
+        try:
+            return write()
+        except Malformed:
+            raise
+        except Exception as e:
+            self.broken = True
+            self.on_broken(e)
+            return None
+
     def _committed(self, height: int) -> None:
         receipts, self.engine.receipts = self.engine.receipts, []
         self.on_commit(height, receipts)
         head = self.engine.heads.newest()
-        if head is not None and head.kept:
-            self.on_anchor(head.height)
+        if head is not None and head.anchored:
+            self._anchored(head.height)
 
     def _perform(self, effect: Outward) -> None:
         match effect:
@@ -256,13 +267,7 @@ class Member:
         decided = [Decided(d.block, d.certificate, d.note) for d in commits.blocks]
         before = self.engine.tip.height
         try:
-            if not self.broken:
-                self.engine.adopt(decided)
-        except Malformed:
-            raise
-        except Exception as e:
-            self.broken = True
-            self.on_broken(e)
+            self._guarded(lambda: self.engine.adopt(decided))
         finally:
             if self.engine.tip.height > before and not self.broken:
                 self._committed(self.engine.tip.height)
@@ -285,8 +290,18 @@ class Member:
         key = self._key_of(peer, c.height)
         if key is not None:
             cosigned = Cosigned(c.height, key, c.log, c.time_s, c.witness)
-            if self.engine.take_cosignature(peer, cosigned):
-                self.on_anchor(c.height)
+            if self.engine.heads.take(peer, cosigned):
+                self._anchored(c.height)
+
+    def _anchored(self, height: int) -> None:
+        """The note goes with the next turn that writes, or soon: nobody's safety waits for its flush."""
+        if self._notes is None:
+            self._notes = self._loop.call_later(NOTES_S, self._keep_notes)
+        self.on_anchor(height)
+
+    def _keep_notes(self) -> None:
+        self._notes = None
+        self._guarded(self.engine.keep_notes)
 
     def _key_of(self, peer: bytes, height: int) -> bytes | None:
         _, validators = self.engine.store.validators(min(height, self.engine.tip.height + 1))
@@ -301,13 +316,15 @@ class Member:
 
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
-        self.engine.keep_notes()
         head = self.engine.heads.newest()
         if head is not None and not head.anchored:
             self._broadcast(msg.GetCosigns(head.height))
-        for batch in _batches(list(self.engine.pool), RESEND_BYTES):
-            self._broadcast(msg.Txs(tuple(tx.raw for tx in batch)))
-            break
+        height, self._ticked = self._ticked, self.engine.tip.height
+        if height == self._ticked:
+            # Nothing was decided since: somebody may lack what waits. Every node leads in its turn, so while
+            # blocks come, whatever one node holds will be in one.
+            for batch in _batches(list(self.engine.pool), RESEND_BYTES)[:1]:
+                self._broadcast(msg.Txs(tuple(tx.raw for tx in batch)))
         if self.engine.quarantined:
             self._broadcast(msg.GetTip(self.engine.tip.height))
         self.sync.tick()

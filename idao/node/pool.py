@@ -20,6 +20,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._txs: dict[bytes, Tx] = {}
+        self._by_raw: dict[bytes, Tx] = {}
         self._of: dict[bytes, dict[bytes, int]] = {}
         """iDAO -> tx id -> sequence number."""
         self._bytes = 0
@@ -36,6 +37,10 @@ class Pool:
     def get(self, tx_id: bytes) -> Tx | None:
         return self._txs.get(tx_id)
 
+    def by_raw(self, raw: bytes) -> Tx | None:
+        """The tx of these very bytes: known to be authentic, and read already."""
+        return self._by_raw.get(raw)
+
     def add(self, tx: Tx) -> bool:
         """Whether it is new. `Refused` (`pool-full`) where there is no room for it."""
         if tx.id in self._txs:
@@ -44,7 +49,7 @@ class Pool:
         full = len(self._txs) >= POOL_MAX or self._bytes + len(tx.raw) > POOL_BYTES_MAX
         if full or len(mine) >= ACTOR_MAX:
             raise Refused(f"{len(self._txs)} transactions wait already", code="pool-full")
-        self._txs[tx.id] = tx
+        self._txs[tx.id] = self._by_raw[tx.raw] = tx
         mine[tx.id] = tx.envelope.seq
         self._bytes += len(tx.raw)
         return True
@@ -53,6 +58,7 @@ class Pool:
         for tx_id in ids:
             tx = self._txs.pop(tx_id, None)
             if tx is not None:
+                del self._by_raw[tx.raw]
                 self._bytes -= len(tx.raw)
                 mine = self._of[tx.envelope.idao]
                 del mine[tx_id]
