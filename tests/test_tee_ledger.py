@@ -19,8 +19,8 @@ from idao.crypto.hashing import Kind, hash_of
 from idao.crypto.keys import Signer
 from idao.dao import Dao
 from idao.errors import IdaoError, Refused, UsageError, VerificationFailed
+from idao.hall.evidence import appraiser, read_policy
 from idao.hall.proofs import Demands, verify
-from idao.hall.tee import appraiser, read_policy
 from idao.ledger import attest, backing
 from idao.ledger.execution import Layer, tree_changes
 from idao.ledger.genesis import Epoch

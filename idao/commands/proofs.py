@@ -70,6 +70,14 @@ def _verify(
         str,
         typer.Option(metavar="strict|FILE", help="Which evidence of trusted hardware counts."),
     ] = "strict",
+    newer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="FILE",
+            help="Newer collateral, file or folder: shows what became known of the evidence later.",
+        ),
+    ] = None,
 ) -> None:
     """Check a proof offline, without home, key or network. Exit code 6 if any check fails.
 
@@ -77,13 +85,21 @@ def _verify(
     """
     from idao.hall.proofs import Demands, verify
 
-    demands = Demands(trust or (), require or (), tee_policy)
+    demands = Demands(trust or (), require or (), tee_policy, _newer(newer), homes.locate(ui.options.home))
     data = verify(_read(proof), files or (), demands, homes.now_ms())
     time_ms = data.pop("time_ms")
     data["time"] = homes.show_time(time_ms) if time_ms else None
     ui.result(data, _lines(data), quiet=[data["subject"]] if data["ok"] else [])
     if not data["ok"]:
         raise typer.Exit(VerificationFailed.exit_code)
+
+
+def _newer(paths: list[Path] | None) -> list[bytes]:
+    if not paths:
+        return []
+    from idao.hall.evidence import read_newer
+
+    return read_newer(paths)
 
 
 def _read(path: Path) -> bytes:

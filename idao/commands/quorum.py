@@ -63,9 +63,11 @@ def _validator_line(v: dict[str, Any]) -> str:
     if shown:
         mark = "SIMULATED, " if v["level"] == "simulated" else ""
         verdict = "counts" if shown["accepted"] else f"does not count ({shown['reason']})"
-        minutes = shown["age_ms"] // 60_000
         status = f", {shown['tcb_status']}" if shown["tcb_status"] else ""
-        worth = f"{mark}{shown['kind']} at level {v['level']}{status}, {minutes} min old: {verdict}"
+        old = f"{shown['age_ms'] // 60_000} min old"
+        if (collateral := shown["collateral_age_ms"]) is not None:
+            old += f", collateral {collateral // 86_400_000} d old"
+        worth = f"{mark}{shown['kind']} at level {v['level']}{status}, {old}: {verdict}"
     there = "online" if v["online"] else "not seen from here"
     return f"  {v['name'] or v['idao']}  power {v['power']}, {there}; {worth}"
 

@@ -100,6 +100,9 @@ def _attest(
         ),
     ] = False,
     out: Annotated[str, typer.Option("-o", "--out", help="Also write the evidence to this file.")] = "",
+    if_due: Annotated[
+        bool, typer.Option("--if-due", help="Only if the registered evidence ends soon or does not hold up.")
+    ] = False,
 ) -> None:
     """Have this machine's hardware vouch for the validator key, and register that on the ledger.
 
@@ -111,7 +114,11 @@ def _attest(
     from idao.hall import bundles
 
     dao = open_dao()
-    data = dao.tee.attest(kind=kind, device=device, simulated=simulated, dry=ui.options.dry_run)
+    ask = dao.tee.renew if if_due else dao.tee.attest
+    data = ask(kind=kind, device=device, simulated=simulated, dry=ui.options.dry_run)
+    if not data.get("renewed", True):
+        ui.result(data, [f"not due before {data['next']}: {_worth(data)}"], quiet=[data["evidence"]])
+        return
     if ui.options.dry_run:
         ui.result(data, [f"would ask {data['device']} and register what it says"])
         return
@@ -151,7 +158,7 @@ def _verify(
 
     Example: idao tee verify quote.bin --with collateral.json --at 2026-09-01T00:00:00Z
     """
-    from idao.hall import tee as room
+    from idao.hall import evidence as room
 
     asked = room.Question(kind, _with(with_), _at_ms(at), policy, bind or ())
     data = room.verify(_read(evidence), asked)
@@ -193,7 +200,7 @@ def _policy_show(
 
 def _policy(text: str) -> tuple[Any, int]:
     """(policy, height since which the quorum has it, or 0)."""
-    from idao.hall import tee as room
+    from idao.hall import evidence as room
 
     if text:
         return room.read_policy(text), 0
@@ -218,7 +225,7 @@ def _policy_test(
 
     Example: idao tee policy test policy.json
     """
-    from idao.hall import tee as room
+    from idao.hall import evidence as room
 
     chosen = room.read_policy(policy)
     if evidence:
@@ -249,7 +256,7 @@ def _policy_diff(
 
     Example: idao tee policy diff policy.json
     """
-    from idao.hall import tee as room
+    from idao.hall import evidence as room
     from idao.tee import policy as policies
 
     before, after = _policy(old)[0], room.read_policy(new)
@@ -278,7 +285,7 @@ def _import(
     Example: idao tee collateral import bundle.idao-collateral
     """
     from idao.hall import bundles
-    from idao.hall.tee import known_kind
+    from idao.hall.evidence import known_kind
 
     home, wanted = _home(), known_kind(kind)
     made = bundles.take_in(home, bundles.read_files(files), wanted, dry=ui.options.dry_run)

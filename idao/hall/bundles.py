@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from idao.errors import Malformed, NotFound, UsageError
+from idao.errors import IdaoError, Malformed, NotFound, UsageError
 from idao.frozen import frozen
 from idao.home import now_ms, show_time, write_file
 from idao.model import PREFIX_MIN
@@ -70,6 +70,21 @@ def listed(home: Path) -> list[Kept]:
         bundle = collateral.load(data)
         out.append(Kept(bundle.digest, data, bundle))
     return sorted(out, key=lambda k: (-k.bundle.fetched_ms, k.name))
+
+
+STORED_MAX = 64
+"""Newest bundles looked at for what became known later: more than a year of four kinds of machines."""
+
+
+def stored(home: Path) -> list[bytes]:
+    """The bytes of the newest bundle files, unread; those that cannot be opened are left out."""
+    found: list[tuple[float, bytes]] = []
+    for path in folder(home).glob(f"*{SUFFIX}"):
+        try:
+            found.append((path.stat().st_mtime, read_file(path)))
+        except (IdaoError, OSError):
+            continue
+    return [data for _, data in sorted(found, key=lambda f: -f[0])[:STORED_MAX]]
 
 
 def find(home: Path, name: bytes) -> bytes | None:

@@ -329,7 +329,7 @@ def _set_rules(texts: Sequence[str]) -> list[people.SetRule]:
 
 
 def _tee_policy(named: str) -> attest.SetTeePolicy:
-    from idao.hall.tee import read_policy
+    from idao.hall.evidence import read_policy
 
     packed = canonical.pack(read_policy(named))
     if len(packed) > attest.POLICY_BYTES_MAX:

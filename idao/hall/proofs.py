@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from idao import manifest, proof
 from idao.crypto import canonical, note, statetree
 from idao.errors import Malformed, NotFound, UsageError, VerificationFailed
 from idao.frozen import frozen
-from idao.ledger import assets, attest, dats, genesis, reviews
+from idao.ledger import assets, attest, backing, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
@@ -21,6 +22,7 @@ from idao.store import documents
 
 if TYPE_CHECKING:
     from idao.dao import Dao
+    from idao.tee import later
 
 BLOCK = 1024 * 1024
 """Bytes read of a file at once."""
@@ -166,6 +168,10 @@ class Demands:
     require: Sequence[str] = ()
     tee_policy: str = "strict"
     """A built-in TEE policy, or a file of one: what evidence of cosigners counts."""
+    newer: Sequence[bytes] = ()
+    """Collateral newer than the proof's own: shows what became known later, and changes no verdict."""
+    home: Path | None = None
+    """A home whose bundles serve in the same way, if there is one."""
 
 
 def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
@@ -178,6 +184,7 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
     judge = _Evidence(demands.tee_policy)
     verdict = proof.judge(data, judge)
     judge.check_minimum(verdict)
+    known = judge.look_later(data, verdict, demands, now_ms)
     for given in files:
         _check_given(verdict, given)
     trusted = _judge_trust(verdict, named)
@@ -203,8 +210,8 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
         "subject": verdict.subject,
         "anchor": anchored,
         "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks],
-        "attestations": judge.shown(verdict),
-        "warnings": _warnings(verdict, now_ms),
+        "attestations": judge.shown(verdict, known),
+        "warnings": [*_warnings(verdict, now_ms), *judge.said(verdict, known)],
         "independent_reviews": verdict.reviews,
         "time_ms": verdict.time_ms,
     }
@@ -222,7 +229,7 @@ def _known(name: str) -> bool:
     """Whether there is such a thing to require; the vendors stand in a room that most proofs do not need."""
     if not name.startswith("tee-") or name in LEVELS:
         return True
-    from idao.hall.tee import VENDORS
+    from idao.hall.evidence import VENDORS
     from idao.tee.result import KINDS
 
     return name.removeprefix("tee-") in (*VENDORS, *KINDS)
@@ -237,10 +244,10 @@ class _Evidence:
             self._load(named)
 
     def _load(self, named: str = "strict") -> None:
-        from idao.hall import tee
+        from idao.hall import evidence
 
-        self._policy = tee.read_policy(named)
-        self._judge = tee.appraiser(self._policy)
+        self._policy = evidence.read_policy(named)
+        self._judge = evidence.appraiser(self._policy)
 
     def __call__(self, *asked: Any) -> Any:
         if self._policy is None:
@@ -254,13 +261,41 @@ class _Evidence:
         if needed:
             verdict.check("tee policy", lambda: _enough("backed cosigners", have, needed))
 
-    @staticmethod
-    def shown(verdict: proof.Verdict) -> list[dict[str, Any]]:
+    def look_later(
+        self, data: bytes, verdict: proof.Verdict, demands: Demands, now_ms: int
+    ) -> list[later.Later]:
+        """What newer collateral says of each piece of evidence in `verdict.attested`; empty without any."""
         if not verdict.attested:
             return []
-        from idao.hall.tee import show_attested
+        from idao.hall import bundles, evidence
 
-        return [show_attested(a) for a in verdict.attested]
+        files = [*demands.newer, *(bundles.stored(demands.home) if demands.home else ())]
+        held = [canonical.unpack(backing.Backing, b) for b in proof.parse(data).attestations] if files else []
+        return [
+            evidence.newer(one, b, files, self._policy, now_ms)
+            for one, b in zip(verdict.attested, held, strict=bool(files))
+        ]
+
+    @staticmethod
+    def shown(verdict: proof.Verdict, known: Sequence[later.Later]) -> list[dict[str, Any]]:
+        if not verdict.attested:
+            return []
+        from idao.hall.evidence import show_attested
+
+        return [show_attested(a, k) for a, k in zip_longest(verdict.attested, known)]
+
+    @staticmethod
+    def said(verdict: proof.Verdict, known: Sequence[later.Later]) -> list[str]:
+        """What became known later, in words."""
+        if not known:
+            return []
+        from idao.hall.evidence import say_fact
+
+        return [
+            f"{show_id('idao', one.validator)}: its evidence was {say_fact(fact)}"
+            for one, found in zip(verdict.attested, known, strict=True)
+            for fact in found.facts
+        ]
 
 
 def _enough(what: str, have: int, needed: int) -> str:
@@ -274,7 +309,7 @@ def _backed(verdict: proof.Verdict, name: str) -> int:
     accepted = [a for a in verdict.attested if a.accepted and a.level in LEVELS]
     if name in LEVELS:
         return sum(1 for a in accepted if LEVELS.index(a.level) >= LEVELS.index(name))
-    from idao.hall.tee import vendor_of
+    from idao.hall.evidence import vendor_of
 
     wanted = name.removeprefix("tee-")
     hardware = [a for a in accepted if a.level in ("tee", "tee-measured")]

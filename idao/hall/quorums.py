@@ -76,13 +76,11 @@ class Quorums:
         }
         if dao.state().get(attest.Attestation, v.idao) is None:
             return row
-        from idao.hall.tee import show_attested
-
-        judged = dao.tee.judged(v, dao.tee.policy()[0])
+        shown = dao.tee.shown(v, dao.tee.policy()[0])
         given = [
             {"appraiser": show_id("idao", a.appraiser), "level": a.level, "accepted": a.accepted,
              "policy": a.policy.hex(), "verifier": a.verifier}
             for a in dao.state().scan(attest.Appraisal, v.idao)
         ]  # fmt: skip
-        shown = show_attested(judged) if judged else None
-        return {**row, "level": judged.level if judged else "none", "attestation": shown, "appraisals": given}
+        level = shown["level"] if shown else "none"
+        return {**row, "level": level, "attestation": shown, "appraisals": given}

@@ -1,182 +1,44 @@
-"""Evidence of trusted hardware: asking this machine for it, registering it, judging and showing it."""
+"""Evidence of trusted hardware in a home: asked of this machine, registered, judged, renewed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idao import __version__
 from idao.crypto import canonical, note, statetree
-from idao.errors import Malformed, Missing, NotFound, Refused, UsageError, VerificationFailed
-from idao.frozen import frozen
+from idao.errors import Missing, NotFound, Refused, VerificationFailed
 from idao.hall import bundles
 from idao.hall.bundles import show_ms
+from idao.hall.evidence import appraiser, known_kind, newer, show_attested, verifier_name
 from idao.home import now_ms, write_file
 from idao.ledger import attest as rules
 from idao.ledger import backing
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import parse_tx
 from idao.model import Validator, ValidatorSet, show_id
-from idao.tee import binding
+from idao.tee import binding, renewal
 from idao.tee import policy as policies
-from idao.tee.result import ALIASES, KINDS, AttestationResult
+from idao.tee.result import AttestationResult
 
 if TYPE_CHECKING:
     from idao.dao import Dao
+    from idao.tee import later  # rests on the verifier, which is loaded where evidence is looked at
 
 BEACON_FRESH_MS = 10 * 60_000
 """A beacon of the last minutes serves again; an older one would shorten the life of the evidence."""
-VENDORS = {
-    "intel": ("sgx", "tdx", "azure-tdx"),
-    "amd": ("sev-snp", "azure-snp"),
-    "aws": ("nitro",),
-    "arm": ("cca",),
-}
-"""Whose root stands behind a kind of evidence."""
 NOTHING = "nothing here can attest: what this machine signs counts as unbacked, like that of most machines"
 
 
-def vendor_of(kind: str) -> str:
-    """The vendor whose root backs a kind; empty for none."""
-    return next((v for v, kinds in VENDORS.items() if kind in kinds), "")
-
-
-def known_kind(text: str) -> str:
-    """A kind by name or other spelling. `UsageError` for any other word."""
-    kind = ALIASES.get(text, text)
-    if kind not in KINDS:
-        raise UsageError(f"no kind of evidence '{text}'", hint=f"one of: {', '.join(KINDS)}")
-    return kind
-
-
-def read_policy(text: str) -> policies.TeePolicy:
-    """A built-in policy by name, or the one of a file."""
-    if text in policies.BUILT_IN:
-        return policies.BUILT_IN[text]
-    path = Path(text)
-    if not path.is_file():
-        raise UsageError(f"no TEE policy '{text}'", hint="'strict', or a file as 'tee policy show' prints")
-    if path.stat().st_size > policies.FILE_BYTES_MAX:
-        raise UsageError("the policy file is too large")
-    return policies.load(path.read_bytes())
-
-
-def appraiser(chosen: policies.TeePolicy) -> backing.Appraiser:
-    """Judges evidence under one policy; the verifier is loaded with the first piece."""
-
-    def appraise(
-        evidence: bytes, files: Sequence[bytes], expected: binding.Expected, at_ms: int
-    ) -> AttestationResult:
-        from idao.tee import verifier
-
-        return verifier.appraise(None, evidence, files, chosen, at_ms, expected)
-
-    return appraise
-
-
-def verifier_name() -> str:
-    """Name and versions of what judges here."""
-    from importlib import metadata
-
-    try:
-        return f"idao-{__version__} dcap-qvl-{metadata.version('dcap-qvl')}"
-    except metadata.PackageNotFoundError:
-        return f"idao-{__version__}"
-
-
-# --- showing ----------------------------------------------------------------------------------------
-
-
-def show_result(result: AttestationResult, at_ms: int) -> dict[str, Any]:
-    """A judgement as JSON."""
-    return {
-        "accepted": result.accepted,
-        "level": result.level,
-        "kind": result.kind,
-        "vendor": vendor_of(result.kind) or None,
-        "tcb_status": result.tcb_status,
-        "advisories": list(result.advisories),
-        "reason": result.reason,
-        "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in result.checks],
-        "evidence": result.evidence_id.hex() or None,
-        "platform": result.platform or None,
-        "measurements": dict(result.measurements),
-        "bound": [b.hex() for b in result.bound],
-        "policy": result.policy.hex(),
-        "at": show_ms(at_ms),
-        "issued": show_ms(result.issued_ms),
-        "not_before": show_ms(result.not_before_ms),
-        "not_after": show_ms(result.not_after_ms),
-        "warnings": list(result.warnings),
-    }
-
-
-def show_attested(one: backing.Attested) -> dict[str, Any]:
-    """A cosigner's evidence as judged, as JSON."""
-    result = one.result
-    return {
-        "idao": show_id("idao", one.validator),
-        "accepted": one.accepted,
-        "level": one.level,
-        "kind": result.kind,
-        "vendor": vendor_of(result.kind) or None,
-        "tcb_status": result.tcb_status,
-        "advisories": list(result.advisories),
-        "reason": one.reason,
-        "evidence": one.record.evidence.hex(),
-        "beacon": one.record.beacon,
-        "age_ms": max(0, one.judged_ms - one.record.beacon_ms),
-        "judged_at": show_ms(one.judged_ms),
-        "not_after": show_ms(one.record.not_after_ms),
-        "holds_until": show_ms(result.not_after_ms),
-        "collateral": one.record.collateral.hex() or None,
-        "warnings": list(result.warnings),
-    }
-
-
-# --- judging files ----------------------------------------------------------------------------------
-
-
-@frozen
-class Question:
-    """How evidence shall be judged; `keys` are public keys as typed, or files of them."""
-
-    kind: str = ""
-    files: Sequence[bytes] = ()
-    at_ms: int = 0
-    policy: str = "strict"
-    keys: Sequence[str] = ()
-
-
-def verify(evidence: Sequence[tuple[str, bytes]], asked: Question) -> dict[str, Any]:
-    """Judges pieces of evidence, (name, bytes) each, without home, key or network."""
-    from idao.tee import collateral, verifier
-
-    kind = known_kind(asked.kind) if asked.kind else None
-    chosen = read_policy(asked.policy)
-    keys = tuple(map(_read_key, asked.keys))
-    expected = binding.Expected(keys=keys) if keys else None
-    results = []
-    try:
-        given: Any = collateral.expand(asked.files)
-    except Malformed:
-        given = tuple(asked.files)  # too much of it: every result says so
-    for name, data in evidence:
-        result = verifier.appraise(kind, data, given, chosen, asked.at_ms, expected)
-        results.append({"name": name, **show_result(result, asked.at_ms)})
-    first = results[0] if len(results) == 1 else {}
-    return {**first, "accepted": all(r["accepted"] for r in results), "results": results}
-
-
-def _read_key(text: str) -> bytes:
-    path = Path(text)
-    try:
-        if path.is_file():
-            return binding.read_key(bundles.read_file(path))
-        return binding.read_key(text.encode())
-    except (Malformed, OSError) as e:
-        raise UsageError(f"not a public key: '{text}'", hint="did:key, hex, or a file with a key") from e
+def _held(one: backing.Attested, mine: Validator) -> renewal.Held:
+    """What the rule of renewal asks about registered evidence of the validator `mine`."""
+    return renewal.Held(
+        beacon_ms=one.record.beacon_ms,
+        not_after_ms=one.record.not_after_ms,
+        holds_until_ms=one.result.not_after_ms if one.level != "none" else None,
+        sound=one.level != "none",
+        own_key=not any(c.name == "claims: key" and not c.ok for c in one.result.checks),
+    )
 
 
 # --- this home --------------------------------------------------------------------------------------
@@ -197,12 +59,11 @@ class Tee:
         """What this machine has, and what of it the ledger knows."""
         chosen, since = self.policy()
         mine = self._seat()
-        registered = self.judged(mine[1], chosen) if mine else None
         return {
             **devices(root),
             "validator": mine is not None,
             "policy": {"name": chosen.name, "hash": chosen.digest.hex(), "since": since},
-            "registered": show_attested(registered) if registered else None,
+            "registered": self.shown(mine[1], chosen) if mine else None,
         }
 
     def _seat(self) -> tuple[ValidatorSet, Validator] | None:
@@ -224,10 +85,7 @@ class Tee:
         """
         from idao.tee import attester  # talks to devices: not for those who only judge
 
-        seat = self._seat()
-        if seat is None:
-            raise Refused("this home is no validator of that quorum", code="not-a-validator")
-        chosen, _ = self.policy()
+        mine, (chosen, _) = self._my_seat(), self.policy()
         wanted = "simulator" if simulated else device or choose(kind)
         if simulated and kind:
             kind = known_kind(kind)
@@ -244,7 +102,7 @@ class Tee:
             evidence = attester.attest(claims, device=wanted)
         raw = canonical.pack(evidence)
         write_file(bundles.folder(self._dao.home.path) / bundles.LAST, raw)
-        bundle, result = self._best(raw, seat[1], seen, chosen)
+        bundle, result = self._best(raw, mine, seen, chosen)
         if result.level == "none":
             failed = next((c for c in result.checks if not c.ok and c.code == result.reason), None)
             why = f"{failed.name} {failed.detail}".strip() if failed else ""
@@ -254,20 +112,59 @@ class Tee:
                 code=result.reason,
             )
         body = rules.Attest(result.evidence_id, raw, bundle, seen.height)
-        done = self._dao.submit([("tee.attest", body), ("tee.appraise", self._appraisal(result, life))])
-        registered = self.judged(seat[1], chosen)
+        self._dao.submit([("tee.attest", body), ("tee.appraise", self._appraisal(result, life))])
+        registered = self.judged(mine, chosen)
         if registered is None:
             raise NotFound("the attestation is not on the ledger")
-        height = done[0].receipt.height
+        return {**self._show_own(registered, mine, chosen), "device": wanted, "renewed": True}
+
+    def _show_own(self, one: backing.Attested, mine: Validator, chosen: policies.TeePolicy) -> dict[str, Any]:
+        """This validator's registered evidence, and when it will be due again."""
+        again = renewal.due(_held(one, mine), chosen.max_age_ms, now_ms())
         return {
-            **show_attested(registered),
-            "simulated": registered.level == "simulated",
-            "device": wanted,
+            **show_attested(one),
+            "simulated": one.level == "simulated",
             "policy": chosen.digest.hex(),
-            "tx": show_id("tx", done[0].tx),
-            "height": height,
-            "status": self._dao.stage(height),
+            "tx": show_id("tx", one.record.tx),
+            "height": one.record.height,
+            "status": self._dao.stage(one.record.height),
+            "why": again.why,
+            "next": show_ms(again.next_ms),
         }
+
+    # --- attesting again
+
+    def due(self) -> renewal.Due:
+        """Whether this home's validator has to attest now, and when to look again.
+
+        `Refused` if this home is no validator. Reads alone; a node calls it by timer.
+        """
+        return self._due()[0]
+
+    def renew(
+        self, *, kind: str = "", device: str = "", simulated: bool = False, dry: bool = False
+    ) -> dict[str, Any]:
+        """Attests if that is due, and says when to look again; for a timer.
+
+        Raises as `attest` does: a device or a ledger that fails now may answer at the next call.
+        """
+        found, mine, chosen, one = self._due()
+        if one is None or found.now:
+            made = self.attest(kind=kind, device=device, simulated=simulated, dry=dry)
+            return {**made, "why": found.why} if dry else made
+        return {**self._show_own(one, mine, chosen), "device": "", "renewed": False}
+
+    def _due(self) -> tuple[renewal.Due, Validator, policies.TeePolicy, backing.Attested | None]:
+        mine, (chosen, _) = self._my_seat(), self.policy()
+        one = self.judged(mine, chosen)
+        held = _held(one, mine) if one else None
+        return renewal.due(held, chosen.max_age_ms, now_ms()), mine, chosen, one
+
+    def _my_seat(self) -> Validator:
+        seat = self._seat()
+        if seat is None:
+            raise Refused("this home is no validator of that quorum", code="not-a-validator")
+        return seat[1]
 
     def _beacon(self) -> rules.Beacon:
         """A recent block that the ledger keeps as a challenge; asks for one if there is none."""
@@ -327,13 +224,34 @@ class Tee:
         found = self.backing_of(validator.idao)
         if found is None:
             return None
-        return backing.judge_one(found[1], found[0], self._dao.quorum, validator, now_ms(), appraiser(chosen))
+        return self._judge(found, validator, chosen)[0]
+
+    def _judge(
+        self,
+        found: tuple[rules.Attestation, backing.Backing],
+        validator: Validator,
+        chosen: policies.TeePolicy,
+    ) -> tuple[backing.Attested, later.Later]:
+        """Evidence judged now, also by what newer collateral of this home says of it."""
+        record, held = found
+        one = backing.judge_one(held, record, self._dao.quorum, validator, now_ms(), appraiser(chosen))
+        known = newer(one, held, bundles.stored(self._dao.home.path), chosen, now_ms())
+        if known.facts and not one.reason:
+            reason = known.facts[-1].reason
+            result = replace(one.result, accepted=False, level="none", reason=reason)
+            one = replace(one, accepted=False, reason=reason, result=result)
+        return one, known
+
+    def shown(self, validator: Validator, chosen: policies.TeePolicy) -> dict[str, Any] | None:
+        """A validator's newest evidence as JSON; None if there is none, or not here."""
+        found = self.backing_of(validator.idao)
+        return None if found is None else show_attested(*self._judge(found, validator, chosen))
 
     def registered(self, chosen: policies.TeePolicy) -> list[dict[str, Any]]:
         """What the validators of the quorum have registered, judged now under a policy."""
         _, validators = self._dao.store.validators(self._dao.store.height + 1)
-        judged = [self.judged(v, chosen) for v in validators.validators]
-        return [show_attested(one) for one in judged if one is not None]
+        rows = [self.shown(v, chosen) for v in validators.validators]
+        return [row for row in rows if row is not None]
 
     def backings(self, signed: note.Note, validators: ValidatorSet, at_ms: int) -> tuple[bytes, ...]:
         """For a proof: what stands behind the cosigners of a checkpoint whose block has the time `at_ms`."""

@@ -115,6 +115,7 @@ def judge(
     found.warnings += hardware.warnings
     found.tcb_status, found.advisories = hardware.tcb_status, hardware.advisories
     found.platform = hardware.platform
+    found.collateral_ms, found.revoked_ms = hardware.collateral_ms, hardware.revoked_ms
     found.not_before_ms, found.not_after_ms = hardware.not_before_ms, hardware.not_after_ms
     found.measurements.update({f"paravisor_{k}": v for k, v in hardware.measurements.items()})
     linked = report_data == hashlib.sha256(hcl.runtime).digest() + bytes(32)

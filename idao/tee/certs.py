@@ -285,6 +285,18 @@ def check_crl(
     low, high = crl_window(crl)
     found.window(low, high)
     found.check(f"{name}: window", low <= now_ms <= high, "", "collateral-expired")
+    check_revoked(found, crl, judged, name)
+
+
+def check_revoked(
+    found: Findings, crl: CertificateRevocationList, judged: Sequence[Certificate], name: str
+) -> None:
+    """None of `judged` stands on the list; if one does, since when."""
     for cert in judged:
         hit = crl.get_revoked_certificate_by_serial_number(serial(cert))
-        found.check(f"{name}: not revoked", hit is None, common_name(cert.subject), "revoked")
+        who, since = common_name(cert.subject), None if hit is None else hit.revocation_date_utc
+        if since is not None:
+            moment = at_ms(since)
+            found.revoked_ms = moment if found.revoked_ms is None else min(found.revoked_ms, moment)
+        when = "" if since is None else f", since {since:%Y-%m-%dT%H:%M:%SZ}"
+        found.check(f"{name}: not revoked", hit is None, who + when, "revoked")

@@ -61,13 +61,21 @@ def given(bundle: Bundle) -> Given:
 
 def _windows(files: Given) -> list[tuple[str, int, int]]:
     """(name, from, to) of everything in `files` that has a window; roots and keys last too long to matter."""
-    from idao.tee import certs, intel
-    from idao.tee.given import unhex
+    from idao.tee import certs
 
     out = []
     for der in files.certificates:
         cert = certs.load(der)
         out.append((f"certificate {certs.common_name(cert.subject)}", *certs.window(cert)))
+    return out + statements(files)
+
+
+def statements(files: Given) -> list[tuple[str, int, int]]:
+    """(name, from, to) of what a vendor states anew again and again: revocation lists, levels, identities."""
+    from idao.tee import certs, intel
+    from idao.tee.given import unhex
+
+    out = []
     for der in files.crls:
         crl = certs.load_crl(der)
         out.append((f"crl of {certs.common_name(crl.issuer)}", *certs.crl_window(crl)))

@@ -272,6 +272,7 @@ def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], 
     for part, value in (("tcb_info", collateral.tcb), ("qe_identity", collateral.qe)):
         low, high = (certs.rfc3339_ms(value[k]) for k in ("issueDate", "nextUpdate"))
         found.window(low, high - 1)
+        found.stated(low)
         found.check(f"{part} window", low <= now_ms < high, value["nextUpdate"], "collateral-expired")
     for part in ("root_ca_crl", "pck_crl"):
         crl = certs.load_crl(unhex(collateral.parts[part], part))

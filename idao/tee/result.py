@@ -98,6 +98,10 @@ class Findings:
     """A stable id of the machine (PPID, CHIP_ID), or empty where there is none."""
     issued_ms: int | None = None
     """When the document says it was made, if it says so."""
+    collateral_ms: int | None = None
+    """When the vendor made the oldest of its statements on levels or revocation that were judged."""
+    revoked_ms: int | None = None
+    """When the vendor revoked a part of the chain, if it did."""
     not_before_ms: int = 0
     not_after_ms: int | None = None
     checks: list[Check] = field(default_factory=list)
@@ -110,6 +114,10 @@ class Findings:
             raise ValueError(f"no such reason: {code}")
         self.checks.append(Check(name, ok, detail, code))
         return ok
+
+    def stated(self, at_ms: int) -> None:
+        """Notes when a statement was made."""
+        self.collateral_ms = at_ms if self.collateral_ms is None else min(self.collateral_ms, at_ms)
 
     def window(self, low_ms: int, high_ms: int) -> None:
         """Narrows the time in which this judgement holds."""
@@ -143,6 +151,10 @@ class AttestationResult:
     not_before_ms: int
     not_after_ms: int | None
     warnings: tuple[str, ...]
+    collateral_ms: int | None = None
+    """When the vendor made the oldest of its statements (levels, revocation) that were judged."""
+    revoked_ms: int | None = None
+    """When the vendor revoked a part of the chain, if it did."""
 
 
 def evidence_id(kind: str, region: bytes) -> bytes:

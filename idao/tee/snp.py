@@ -246,8 +246,15 @@ def _revocation(
     lists = [d for d in given.crls if certs.load_crl(d).issuer == root.subject]
     # Every real VCEK has serial number 0, which no list can single out.
     judged = [c for c in chain[:-1] if certs.serial(c)]
+    windows = [certs.crl_window(certs.load_crl(d)) for d in lists]
+    current = [i for i, (low, high) in enumerate(windows) if low <= now_ms <= high]
     for i, der in enumerate(lists):
-        certs.check_crl(found, der, root, judged, now_ms, f"crl {i}")
+        # Beside a current list an older one may stand, and one made later, which nobody knew yet.
+        if not current or i in current:
+            certs.check_crl(found, der, root, judged, now_ms, f"crl {i}")
+            found.stated(windows[i][0])
+        elif windows[i][0] <= now_ms and certs.crl_signed_by(certs.load_crl(der), root):
+            certs.check_revoked(found, certs.load_crl(der), judged, f"crl {i}")
     if not lists:
         found.check("crl", not policy.amd_crl_required, "no revocation list given", "collateral-missing")
         found.warnings.append("crl-missing: revocation of the AMD intermediate was not judged")

@@ -166,4 +166,6 @@ def _result(found: Findings, policy: TeePolicy) -> AttestationResult:
         not_before_ms=found.not_before_ms,
         not_after_ms=found.not_after_ms,
         warnings=tuple(found.warnings),
+        collateral_ms=found.collateral_ms,
+        revoked_ms=found.revoked_ms,
     )
