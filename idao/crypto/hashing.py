@@ -65,6 +65,7 @@ class Kind(enum.Enum):
     TEE_BUNDLE = "idao 1 tee collateral"
     BEACON = "idao 1 beacon"
     NODE_RECORD = "idao 1 node record"
+    TLS_CERTIFICATE = "idao 1 tls certificate"
     FAULT = "idao 1 fault"
     META = "idao 1 fact of a ledger file"
     MACHINE = "idao 1 machine"

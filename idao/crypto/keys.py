@@ -119,6 +119,10 @@ def verify_possession(key: bytes, signature: bytes, quorum: bytes, idao: bytes) 
     return verify(key, signature, TAG_POSSESSION + b"\0" + canonical.encode([quorum, idao]))
 
 
+def verify_node_record(key: bytes, signature: bytes, record: Any) -> bool:
+    return verify(key, signature, TAG_NODE_RECORD + b"\0" + canonical.pack(record))
+
+
 _B58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _MULTICODEC_ED25519 = b"\xed\x01"
 

@@ -1,0 +1,119 @@
+"""Nodes for the tests of the network: real TLS on loopback, hubs that write down what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from idao import noderecord
+from idao.crypto.keys import Signer
+from idao.node import tls
+from idao.node.listener import Listener
+from idao.node.mesh import Allowed, Mesh
+from idao.noderecord import SignedNodeRecord
+
+QUORUM = b"Q" * 32
+HOST = "127.0.0.1"
+
+
+def idao(n: int) -> bytes:
+    return bytes([n]) * 32
+
+
+class Hub:
+    """Writes down what it hears; `answer` may be set to react to frames."""
+
+    def __init__(self) -> None:
+        self.ups: list[bytes] = []
+        self.downs: list[bytes] = []
+        self.frames: list[tuple[bytes, int, bytes]] = []
+        self.statuses: dict[bytes, bytes] = {}
+        self.own_status = b"here"
+        self.answer: Callable[[bytes, int, bytes], None] | None = None
+
+    def status(self) -> bytes:
+        return self.own_status
+
+    def on_status(self, peer: bytes, status: bytes) -> None:
+        self.statuses[peer] = status
+
+    def on_up(self, peer: bytes) -> None:
+        self.ups.append(peer)
+
+    def on_down(self, peer: bytes) -> None:
+        self.downs.append(peer)
+
+    def on_frame(self, peer: bytes, kind: int, payload: bytes) -> None:
+        if self.answer is not None:
+            self.answer(peer, kind, payload)
+        else:
+            self.frames.append((peer, kind, payload))
+
+
+class Node:
+    """One home's listener with one mesh."""
+
+    def __init__(
+        self, folder: Path, n: int, *, quorum: bytes = QUORUM, host: str = HOST, hub: Hub | None = None
+    ) -> None:
+        self.idao, self.quorum, self.host = idao(n), quorum, host
+        self.signer = Signer(bytes([n]) * 32)
+        self.identity = tls.identity(folder / f"home{n}")
+        self.hub = hub or Hub()
+        self.listener = Listener(self.identity, 0, (host,))
+        self.seq = 0
+        self.mesh: Mesh
+
+    async def open(self) -> Node:
+        await self.listener.open()
+        self.mesh = Mesh(self.quorum, self.hub, self.identity, self.record(), software="test")
+        self.listener.add(self.mesh)
+        return self
+
+    @property
+    def address(self) -> str:
+        return noderecord.join_address(self.host, self.listener.port)
+
+    def record(self, *addresses: str) -> SignedNodeRecord:
+        self.seq += 1
+        der = self.identity.certificate
+        places = addresses or (self.address,)
+        return noderecord.make(self.signer, self.quorum, self.idao, der, places, self.seq)
+
+    def allowed(self) -> Allowed:
+        return Allowed(self.idao, self.signer.public, self.mesh.own)
+
+    def meet(self, *others: Node) -> None:
+        self.mesh.allow([other.allowed() for other in others])
+
+    async def close(self) -> None:
+        await self.listener.close()
+        await self.mesh.stop()
+
+
+async def nodes(folder: Path, count: int, *, host: str = HOST, quorum: bytes = QUORUM) -> list[Node]:
+    """Started nodes that allow each other."""
+    made = [await Node(folder, n, host=host, quorum=quorum).open() for n in range(1, count + 1)]
+    for node in made:
+        node.meet(*made)
+        node.mesh.start()
+    return made
+
+
+async def close(*made: Node) -> None:
+    await asyncio.gather(*(node.close() for node in made))
+
+
+async def until(test: Callable[[], object], seconds: float = 5.0) -> None:
+    """Waits for `test` to hold; fails when it does not within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not test():
+        assert time.monotonic() < deadline, "did not come about in time"
+        await asyncio.sleep(0.005)
+
+
+def linked(*made: Node) -> bool:
+    """Whether every node has a link to each of the others."""
+    return all(len(node.mesh.up()) == len(made) - 1 for node in made)

@@ -1,0 +1,467 @@
+"""Links and meshes over real TLS on loopback: who gets in, one link a pair, keep-alives, records."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import net_world as world
+import pytest
+
+from idao import noderecord
+from idao.crypto.keys import Signer
+from idao.errors import Malformed, Unreachable
+from idao.frozen import replace
+from idao.node import mesh as meshes
+from idao.node import tls
+from idao.node.listener import Listener
+from idao.node.mesh import Allowed
+
+
+def run(test: Coroutine[Any, Any, None], seconds: float = 20) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(seconds):
+            await test
+
+    asyncio.run(bounded(), debug=False)
+
+
+# --- records -------------------------------------------------------------------------------------------
+
+
+def test_a_record_ties_who_to_where(tmp_path: Path) -> None:
+    der = tls.identity(tmp_path).certificate
+    signer = Signer(b"k" * 32)
+    signed = noderecord.make(signer, b"q" * 32, b"i" * 32, der, ("10.0.0.1:4747", "[fd00::1]:4747"), 7)
+    noderecord.check(signed)
+    record = signed.record
+    bad = [
+        replace(signed, record=replace(record, seq=8)),
+        replace(signed, record=replace(record, quorum=b"p" * 32)),
+        replace(signed, record=replace(record, v=2)),
+        replace(signed, certificate=der[:-1] + bytes([der[-1] ^ 1])),
+        replace(signed, signature=bytes(64)),
+        replace(signed, record=replace(record, key=Signer(b"l" * 32).public)),
+    ]
+    for one in bad:
+        with pytest.raises(Malformed):
+            noderecord.check(one)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "host.example:1",
+            "10.0.0.1",
+            "10.0.0.1:0",
+            "10.0.0.1:65536",
+            "fd00::1:80",
+            "[fd00::1]",
+            "[10.0.0.1]:1",
+        ),
+        *("[fe80::1%eth0]:1", "224.0.0.251:1", "0.0.0.0:1", "[::]:1", "10.0.0.1:01", "[]:1", "10.0.0.1:1\n"),
+    ],
+)
+def test_records_hold_plain_addresses_only(tmp_path: Path, address: str) -> None:
+    with pytest.raises(Malformed):
+        noderecord.make(Signer(b"k" * 32), b"q" * 32, b"i" * 32, b"der", (address,), 1)
+
+
+def test_identity_is_made_once_and_kept_private(tmp_path: Path) -> None:
+    first = tls.identity(tmp_path)
+    assert tls.identity(tmp_path) == first
+    assert first.path.stat().st_mode & 0o777 == 0o600
+    assert len(first.certificate) < 400
+    assert tls.renew(tmp_path).pin != first.pin
+    first.path.write_text("damaged")
+    with pytest.raises(Malformed) as e:
+        tls.identity(tmp_path)
+    assert e.value.hint
+
+
+# --- links ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_four_meet_and_talk(tmp_path: Path, host: str) -> None:
+    async def test() -> None:
+        four = await world.nodes(tmp_path, 4, host=host)
+        await world.until(lambda: world.linked(*four))
+        four[0].mesh.broadcast(20, b"hello all")
+        assert four[1].mesh.send(four[3].idao, 16, b"x" * 3_000_000)
+        await world.until(lambda: four[3].hub.frames and len(four[3].hub.frames) == 2)
+        for node in four[1:]:
+            assert (four[0].idao, 20, b"hello all") in node.hub.frames
+        assert (four[1].idao, 16, b"x" * 3_000_000) in four[3].hub.frames
+        for node in four:
+            assert sorted(node.hub.ups) == sorted(o.idao for o in four if o is not node)
+            assert node.hub.downs == []
+            assert node.hub.statuses.keys() == set(node.hub.ups)
+        states = {state.peer: state for state in four[0].mesh.links()}
+        assert all(s.up and s.dialed and s.software == "test" and s.score == 100 for s in states.values())
+        await world.until(lambda: all(s.rtt_us is not None for s in four[0].mesh.links()), 4)
+        assert all(abs(s.skew_ms or 0) < 200 for s in four[0].mesh.links())
+        await world.close(*four)
+
+    run(test())
+
+
+def test_many_frames_arrive_in_order(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        sent = [bytes([i % 251]) * (i * 37 % 5000) for i in range(3000)]
+        for payload in sent:
+            while a.mesh.queue(b.idao) > 1_000_000:
+                await asyncio.sleep(0.001)
+            assert a.mesh.send(b.idao, 16, payload)
+        await world.until(lambda: len(b.hub.frames) == len(sent), 10)
+        assert [payload for _, _, payload in b.hub.frames] == sent
+        await world.close(a, b)
+
+    run(test())
+
+
+def test_a_frame_too_large_to_send_is_a_bug_here(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        with pytest.raises(ValueError, match="bytes; at most"):
+            a.mesh.send(b.idao, 16, bytes(5 * 1024 * 1024))
+        assert not a.mesh.send(world.idao(9), 16, b"to nobody")
+        await world.close(a, b)
+
+    run(test())
+
+
+def test_who_is_no_longer_allowed_is_cut_and_stays_out(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        a.meet(b)
+        assert a.hub.downs == [c.idao] and a.mesh.up() == [b.idao]
+        await world.until(lambda: c.hub.downs == [a.idao])
+        await asyncio.sleep(2.5)
+        assert a.mesh.up() == [b.idao] and c.mesh.up() == [b.idao]
+        [state] = [s for s in c.mesh.links() if s.peer == a.idao]
+        assert not state.up and state.reason
+        await world.close(a, b, c)
+
+    run(test())
+
+
+def test_a_peer_that_comes_back_is_linked_again(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        port = b.listener.port
+        await b.close()
+        await world.until(lambda: a.hub.downs == [b.idao])
+        again = world.Node(tmp_path, 2)
+        again.listener.port = port
+        await again.open()
+        again.meet(a)
+        again.mesh.start()
+        await world.until(lambda: world.linked(a, again))
+        assert a.hub.ups == [b.idao, b.idao]
+        await world.close(a, again)
+
+    run(test())
+
+
+def test_the_higher_id_dials_where_the_lower_cannot(tmp_path: Path) -> None:
+    """The lower one knows no address of the higher one that works."""
+
+    async def test() -> None:
+        a, b = await world.Node(tmp_path, 1).open(), await world.Node(tmp_path, 2).open()
+        b.mesh.update(b.record("127.0.0.1:9"))
+        a.meet(b)
+        b.meet(a)
+        a.mesh.start()
+        b.mesh.start()
+        await world.until(lambda: world.linked(a, b))
+        assert b.mesh.links()[0].dialed and not a.mesh.links()[0].dialed
+        await world.close(a, b)
+
+    run(test())
+
+
+def test_both_dialing_at_once_leaves_one_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idao.node.dial.PATIENCE_S", 0.0)
+
+    async def test() -> None:
+        four = await world.nodes(tmp_path, 4)
+        await world.until(lambda: world.linked(*four))
+        await asyncio.sleep(1.5)
+        assert world.linked(*four)
+        for node in four:
+            for state in node.mesh.links():
+                assert state.dialed == (node.idao < state.peer), "the lower id's link stays"
+        ups = sum(len(node.hub.ups) - len(node.hub.downs) for node in four)
+        assert ups == 12
+        await world.close(*four)
+
+    run(test())
+
+
+def test_manual_addresses_may_be_names(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.Node(tmp_path, 1).open(), await world.Node(tmp_path, 2).open()
+        b.mesh.update(b.record("127.0.0.1:9"))
+        name = f"localhost:{b.listener.port}"
+        a.mesh.allow([Allowed(b.idao, b.signer.public, b.mesh.own, (name,))])
+        b.meet(a)
+        a.mesh.start()
+        await world.until(lambda: a.mesh.up() == [b.idao])
+        await world.close(a, b)
+
+    run(test())
+
+
+def test_hints_lead_to_members_and_only_to_them(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.Node(tmp_path, 1).open(), await world.Node(tmp_path, 2).open()
+        stranger = await world.Node(tmp_path, 3).open()
+        for node in (a, b):
+            node.mesh.update(node.record("127.0.0.1:9"))
+        a.meet(b)
+        b.meet(a)
+        a.mesh.start()
+        a.mesh.hint([stranger.address, "nonsense", b.address])
+        await world.until(lambda: a.mesh.up() == [b.idao])
+        assert stranger.hub.ups == []
+        await world.close(a, b, stranger)
+
+    run(test())
+
+
+# --- records travel ------------------------------------------------------------------------------------
+
+
+def test_a_new_member_is_found_through_the_others(tmp_path: Path) -> None:
+    """a and c each know only b; the records that b passes on bring them together."""
+
+    async def test() -> None:
+        a, b, c = [await world.Node(tmp_path, n).open() for n in (1, 2, 3)]
+        b.meet(a, c)
+        a.mesh.allow([b.allowed(), without_record(c)])
+        c.mesh.allow([b.allowed(), without_record(a)])
+        learned: list[bytes] = []
+        a.mesh.on_record = lambda signed: learned.append(signed.record.idao)
+        for node in (a, b, c):
+            node.mesh.start()
+        await world.until(lambda: world.linked(a, b, c))
+        assert learned == [c.idao]
+        await world.close(a, b, c)
+
+    def without_record(node: world.Node) -> Allowed:
+        return replace(node.allowed(), record=None)
+
+    run(test())
+
+
+def test_a_newer_record_reaches_all_and_an_older_none(tmp_path: Path) -> None:
+    async def test() -> None:
+        four = await world.nodes(tmp_path, 4)
+        await world.until(lambda: world.linked(*four))
+        old, new = four[0].mesh.own, four[0].record("127.0.0.1:9", four[0].address)
+        four[0].mesh.update(new)
+        others = four[1:]
+        await world.until(lambda: all(n.mesh.peers[four[0].idao].record == new for n in others))
+        four[1].mesh.learn(old)
+        assert four[1].mesh.peers[four[0].idao].record == new
+        forged = replace(new, record=replace(new.record, seq=99))
+        with pytest.raises(Malformed):
+            four[1].mesh.learn(forged)
+        await world.close(*four)
+
+    run(test())
+
+
+def test_a_new_certificate_cuts_the_old_link(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        b.identity = tls.renew(tmp_path / "elsewhere")
+        a.mesh.learn(b.record())
+        assert a.mesh.up() == [] and a.mesh.links()[0].reason == "its certificate changed"
+        await world.close(a, b)
+
+    run(test())
+
+
+# --- two of one ----------------------------------------------------------------------------------------
+
+
+def test_a_copied_home_is_refused_and_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        alarms: list[bytes] = []
+        for node in (a, b):
+            node.mesh.on_duplicate = lambda idao, address: alarms.append(idao)
+        copy = await world.Node(tmp_path, 2).open()
+        own_alarms: list[bytes] = []
+        copy.mesh.on_duplicate = lambda idao, address: own_alarms.append(idao)
+        copy.meet(a)
+        copy.mesh.start()
+        await world.until(lambda: b.idao in alarms, 6)
+        assert a.mesh.up() == [b.idao] and copy.mesh.up() == []
+        assert "another process of this member" in copy.mesh.links()[0].reason
+        copy.mesh.hint([b.address])
+        await world.until(lambda: len(alarms) > 1 and b.idao in alarms[1:], 6)
+        assert a.hub.downs == []
+        await world.close(a, b, copy)
+
+    run(test())
+
+
+def test_a_restart_after_a_power_cut_gets_in(tmp_path: Path) -> None:
+    """The first session never says goodbye: its end freezes with the socket open."""
+
+    async def test() -> None:
+        a = (await world.nodes(tmp_path, 1))[0]
+        b = await frozen_peer(tmp_path, a)
+        again = await world.Node(tmp_path, 2).open()
+        again.meet(a)
+        again.mesh.start()
+        await world.until(lambda: again.mesh.up() == [a.idao], 8)
+        assert a.hub.ups == [b.idao, b.idao] and a.hub.downs == [b.idao]
+        await world.close(a, again)
+        b.mesh._tick_handle.cancel()  # type: ignore[union-attr]
+        await world.close(b)
+
+    async def frozen_peer(tmp_path: Path, a: world.Node) -> world.Node:
+        b = await world.Node(tmp_path, 2).open()
+        a.meet(b)
+        b.meet(a)
+        a.mesh.start()
+        b.mesh.start()
+        await world.until(lambda: a.mesh.up() == [b.idao])
+        link = b.mesh.peers[a.idao].link
+        assert link is not None
+        await b.listener.close()
+        link.receive = lambda link, kind, payload: None
+        b.mesh._keep_alive = lambda *args, **more: None  # type: ignore[method-assign]
+        return b
+
+    run(test())
+
+
+def test_a_silent_peer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meshes, "BUSY_S", 0.2)
+    monkeypatch.setattr(meshes, "IDLE_S", 0.4)
+    monkeypatch.setattr(meshes, "TICK_S", 0.05)
+
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        await asyncio.sleep(2)
+        assert world.linked(a, b, c) and a.hub.downs == []
+        b.mesh._keep_alive = lambda *args, **more: None  # type: ignore[method-assign]
+        await world.until(lambda: a.hub.downs[:1] == [b.idao])
+        assert c.idao not in a.hub.downs
+        await world.close(a, b, c)
+
+    run(test())
+
+
+def test_a_bug_of_the_hub_is_not_the_peers_fault(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        bugs: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: bugs.append(context))
+        b.hub.answer = lambda peer, kind, payload: 1 // 0  # type: ignore[return-value]
+        a.mesh.send(b.idao, 16, b"x")
+        await world.until(lambda: bugs)
+        assert isinstance(bugs[0]["exception"], ZeroDivisionError)
+        assert b.mesh.links()[0].score == 100
+        await world.close(a, b)
+
+    run(test())
+
+
+def test_a_taken_port_is_told(tmp_path: Path) -> None:
+    async def test() -> None:
+        a = await world.Node(tmp_path, 1).open()
+        with pytest.raises(Unreachable) as e:
+            await Listener(a.identity, a.listener.port, ("127.0.0.1",)).open()
+        assert e.value.exit_code == 11 and e.value.hint
+        await a.close()
+
+    run(test())
+
+
+def test_both_families_share_a_port(tmp_path: Path) -> None:
+    async def test() -> None:
+        listener = Listener(tls.identity(tmp_path), 0)
+        await listener.open()
+        for host in ("127.0.0.1", "::1"):
+            _, writer = await asyncio.open_connection(host, listener.port)
+            writer.close()
+        await listener.close()
+
+    run(test())
+
+
+# --- processes -----------------------------------------------------------------------------------------
+
+CHILD = """
+import asyncio, json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+import net_world as world
+from idao.crypto import canonical
+from idao.node.mesh import Allowed
+from idao.noderecord import SignedNodeRecord
+
+async def main(folder, n):
+    node = await world.Node(folder, n).open()
+    print(canonical.pack(node.mesh.own).hex(), flush=True)
+    lines = sys.stdin.readline().split()
+    records = [canonical.unpack(SignedNodeRecord, bytes.fromhex(line)) for line in lines]
+    node.mesh.allow([Allowed(r.record.idao, r.record.key, r) for r in records])
+    node.mesh.start()
+    await world.until(lambda: len(node.mesh.up()) == len(records) - 1, 20)
+    node.mesh.broadcast(16, bytes([n]))
+    await world.until(lambda: len(node.hub.frames) == len(records) - 1, 20)
+    print(json.dumps(sorted(payload[0] for _, _, payload in node.hub.frames)), flush=True)
+    await asyncio.to_thread(sys.stdin.readline)
+    await node.close()
+
+asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+def test_four_processes(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHILD, str(tmp_path)]
+    children = [
+        subprocess.Popen(
+            [*command, str(n), str(Path(__file__).parent)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(1, 5)
+    ]
+    try:
+        records = [child.stdout.readline().strip() for child in children]  # type: ignore[union-attr]
+        for child in children:
+            print(*records, file=child.stdin, flush=True)
+        for n, child in enumerate(children, 1):
+            heard = json.loads(child.stdout.readline())  # type: ignore[union-attr]
+            assert heard == [i for i in range(1, 5) if i != n]
+        for child in children:
+            child.communicate("\n", timeout=10)
+            assert child.returncode == 0
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
