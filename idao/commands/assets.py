@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN, open_dao
 from idao.errors import VerificationFailed
@@ -30,8 +31,11 @@ def _contribute(
     skip_unreadable: Annotated[
         bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read, and say so.")
     ] = False,
+    why: Annotated[bool, typer.Option("--why", help="Say why this quorum, and who is to review it.")] = False,
 ) -> None:
-    """Take in files or folders: stored encrypted, registered on your ledger, reviewed.
+    """Take in files or folders: stored encrypted, registered on a quorum you trust, reviewed.
+
+    The quorum is chosen by your trust links, unless --quorum names it; a new version stays with its asset.
 
     Example: idao contribute clinic/ --category tabular --license CC-BY-4.0 --name "clinic 2026"
     """
@@ -45,13 +49,39 @@ def _contribute(
         plan = dao.assets.plan(paths, wish)
         lines = [f"public  {key}: {value}" for key, value in plan["public"].items()]
         lines += [f"hidden  {what}" for what in plan["hidden"]]
+        lines += routed(plan) if why else [f"quorum  {plan['quorum']}"]
         ui.result({**plan, "dry_run": True}, lines)
         return
     dao.keys()  # asks for the passphrase before a bar is drawn
     with ui.progress("contribute") as bar:
         data = dao.assets.contribute(paths, wish, bar)
+    if why and not data["unchanged"]:
+        for line in routed(data):
+            ui.say(line)
     _tell(data)
     ui.result(data, ids=data["asset"])
+
+
+def routed(data: dict[str, Any]) -> list[str]:
+    """Why a contribution goes where it goes: the chosen quorum first."""
+    from idao.quorum.coordinator import CONFLICTS, OUT, WHY
+
+    lines = []
+    for v in data["coordinator"]["candidates"]:
+        name = f"{v['name'] or 'unnamed'} {v['quorum']}"
+        if v["out"]:
+            lines.append(f"passed over  {name}: {OUT[v['out']]}")
+            continue
+        if v["quorum"] == data["quorum"]:
+            lines.append(f"chosen       {name}: {WHY[data['coordinator']['why']]}")
+        else:
+            lines.append(f"possible     {name}{': it stands still' if v['stalled'] else ''}")
+        for number, asked in enumerate(v["rounds"], 1):
+            lines.append(f"  reviewers, round {number}: {', '.join(asked)}")
+        if not v["rounds"]:
+            lines.append("  reviewers: nobody but its owner")
+        lines += [f"  not {c['idao']}: {CONFLICTS[c['why']]}" for c in v["conflicts"]]
+    return lines
 
 
 def _tell(data: dict[str, Any]) -> None:
@@ -65,7 +95,13 @@ def _tell(data: dict[str, Any]) -> None:
     by = "its owner alone" if not data["independent_reviews"] else f"{data['independent_reviews']} others"
     verdict = "verified" if data["verified"] else "not verified"
     ui.say(f"reviewed  {ui.bp(data['score'])}, {verdict}, by {by}")
-    ui.hint(f"see why: idao asset show {data['asset']} --why")
+    ui.hint(f"see why: idao asset show {data['asset']} --why{_elsewhere(data['quorum'])}")
+
+
+def _elsewhere(quorum: str) -> str:
+    """The option that a command needs to look at `quorum`, if it is not the home's default."""
+    default = str(homes.Home.open(homes.locate(ui.options.home)).get("quorum", "default", ""))
+    return "" if quorum == default else f" --quorum {quorum}"
 
 
 @asset.command("list")

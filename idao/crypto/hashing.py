@@ -42,6 +42,7 @@ class Kind(enum.Enum):
     POLICY = "idao 1 policy"
     REVIEW = "idao 1 review"
     REVIEW_COMMITMENT = "idao 1 review commitment"
+    REVIEWER_LOT = "idao 1 reviewer lot"
     COMMITMENT = "idao 1 salted commitment"
     PART_CONTENT = "idao 1 part content"
     HOLE = "idao 1 hole"

@@ -12,6 +12,7 @@ from idao import manifest, proof
 from idao.crypto import canonical, merkle
 from idao.errors import IdaoError, NotFound, UsageError
 from idao.hall.proofs import listed
+from idao.hall.routing import Routing, Subject
 from idao.ledger import assets as rules
 from idao.ledger import reviews
 from idao.model import show_id
@@ -69,10 +70,19 @@ class Assets:
 
         wish = checked(wish)
         files = size = 0
+        routing = Routing(self.dao)
+        home = routing.earlier(wish.kind, None, wish.name) if wish.name else None
         if "-" not in paths:
-            with self.opened() as (contents, _):
-                files, size, _walk = contents.measure([os.fsencode(p) for p in paths])
+            raw = [os.fsencode(p) for p in paths]
+            with self.opened() as (contents, docs):
+                files, size, _walk = contents.measure(raw)
+                previous = contents.last_from(raw)
+                known = docs.by_salt(documents.MANIFEST, previous) if previous else None
+                home = (routing.earlier(wish.kind, known[0], "") if known else None) or home
+        category = wish.category or str(self.dao.home.get("idao", "domain", ""))
+        choice = routing.require(Subject(wish.kind, category, wish.parents, home))
         return {
+            **routing.show(choice),
             "public": {
                 "kind": wish.kind,
                 "name": wish.name or name_of(paths),
@@ -94,9 +104,7 @@ class Assets:
         from idao.hall.contribute import Contribution, checked
 
         wish = checked(wish)
-        self.dao.store.require_live()  # before hours of taking in
-        if self.dao.pending():
-            self.dao.settle()
+        Routing(self.dao).require(Subject(wish.kind, wish.category, wish.parents))  # before hours of work
         with self.opened(write=True) as (contents, docs):
             return Contribution(self, contents, docs, wish).run(paths, progress)
 
@@ -105,6 +113,7 @@ class Assets:
         found = self.dao.state().need(rules.AssetVersion, asset, version)
         return {
             "asset": show_id("asset", asset),
+            "quorum": show_id("quorum", self.dao.quorum),
             "version": version,
             "tx": show_id("tx", done.tx if done else self._tx_of(found)),
             "files": intake.files,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +14,20 @@ from blake3 import blake3
 from idao import card, licence, manifest, policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
-from idao.errors import NotFound, UsageError
+from idao.errors import NotFound, Pending, UsageError
 from idao.frozen import frozen, replace
+from idao.hall.routing import Routing, Subject
 from idao.home import entropy, now_ms, show_time
 from idao.ledger import assets as rules
 from idao.ledger import reviews
+from idao.model import show_id
 from idao.store import documents
 from idao.store.contents import Contents, Intake, Progress
 from idao.store.documents import Documents
 from idao.store.version import Version
 
 if TYPE_CHECKING:
-    from idao.assess.report import Assessment
+    from idao.assess.report import AssessFile, Assessment
     from idao.hall.assets import Assets
 
 KINDS = ("dataset", "model", "agent", "flow", "pov", "result")
@@ -88,12 +91,46 @@ class Contribution:
         previous = None if "-" in paths else self.contents.last_from(raw)
         intake = self.contents.take_in(raw, previous, progress, skip_unreadable=self.wish.skip_unreadable)
         known = self.docs.by_salt(documents.MANIFEST, previous) if previous else None
+        routing = Routing(self.dao)
+        home = self._home(routing, known)
+        if home is not None:
+            self._turn_to(home[0])
         if known is not None and self.dao.state().get(rules.AssetVersion, *known) is None:
             known = None  # taken in, but never registered: a crash came between
         if intake.unchanged and known and not self._wants_more(known):
             return self.desk.outcome(*known, intake, None)
+        files = self._files(intake)
+        category = self._category(files, home)
+        choice = routing.require(Subject(self.wish.kind, category, self.wish.parents, home))
+        self._turn_to(choice.chosen or self.dao.quorum)
+        return {**self._register(paths, known, intake, files, category), **routing.show(choice)}
+
+    def _home(self, routing: Routing, known: tuple[bytes, int] | None) -> tuple[bytes, bytes] | None:
+        """(quorum, asset) that a new version must stay with: of the same paths, or of the same --name."""
+        found = routing.earlier(self.wish.kind, known[0], "") if known else None
+        if found is None and self.wish.name:
+            found = routing.earlier(self.wish.kind, None, self.wish.name)
+        return found
+
+    def _turn_to(self, quorum: bytes) -> None:
+        """Goes on on the ledger of `quorum`, after what waits for it."""
+        if quorum != self.dao.quorum:
+            self.dao = self.dao.on(show_id("quorum", quorum))
+            self.desk = self.dao.assets
+        if self.dao.pending():
+            with suppress(Pending):  # others are needed: it goes on without us
+                self.dao.settle()
+
+    def _register(
+        self,
+        paths: Sequence[str],
+        known: tuple[bytes, int] | None,
+        intake: Intake,
+        files: list[AssessFile],
+        category: str,
+    ) -> dict[str, Any]:
         target = self._target(paths, known)
-        assessed = self._assess(intake, target)
+        assessed = self._assess(files, category, target)
         papers = self._card_bytes(target, assessed, intake)
         salt = entropy(32)
         body = self._body(target, intake, assessed, commitment(salt, papers))
@@ -199,7 +236,7 @@ class Contribution:
         )
         return card.to_bytes(card.build(known))
 
-    def _assess(self, intake: Intake, target: _Target) -> Assessment:
+    def _files(self, intake: Intake) -> list[AssessFile]:
         from idao import assess
 
         version = self.contents.open_manifest(intake.ref)
@@ -209,14 +246,29 @@ class Contribution:
                 read = _Unread(version, entry.path, entry.size, first, entry.parts).read
                 files.append(assess.AssessFile(entry.path, entry.size, _content_id(rows), read))
             first += entry.parts
+        return files
+
+    def _category(self, files: list[AssessFile], home: tuple[bytes, bytes] | None) -> str:
+        """As asked for, as the version before, as the home's domain, as the contents look."""
+        from idao import assess
+
+        before = ""
+        if home is not None:
+            state = self.dao.state()
+            latest = state.need(rules.Asset, home[1]).latest
+            before = state.need(rules.AssetVersion, home[1], latest).category
+        domain = str(self.dao.home.get("idao", "domain", ""))
+        return self.wish.category or before or domain or assess.detect_category(files)
+
+    def _assess(self, files: list[AssessFile], category: str, target: _Target) -> Assessment:
+        from idao import assess
+
         family = {target.asset, *(a for a, _ in self._parents())}
         earlier = assess.Earlier(
             canonical.unpack(assess.Fingerprint, body)
             for asset, number, body in self.docs.all_of(documents.FINGERPRINT)
             if asset not in family and self.dao.state().get(rules.AssetVersion, asset, number) is not None
         )
-        category = self.wish.category or (target.before.category if target.before else "")
-        category = category or str(self.dao.home.get("idao", "domain", "")) or assess.detect_category(files)
         labels = tuple(sorted(set(self.wish.labels)))
         return assess.assess(files, category, assess.Options(labels=labels), earlier)
 

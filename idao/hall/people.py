@@ -9,6 +9,7 @@ from idao import identity
 from idao.crypto import phrase
 from idao.errors import NotFound, UsageError
 from idao.hall.governance import check_role, check_weight
+from idao.hall.routing import trust_links
 from idao.home import History, entropy
 from idao.ledger import idao as rules
 from idao.ledger.assets import ASSET_KINDS
@@ -155,8 +156,15 @@ class People:
             raise
 
     def trusted(self) -> list[dict[str, Any]]:
-        """The quorums that this iDAO trusts, and for what."""
-        return [self._link(link) for link in self._dao.state().scan(rules.TrustLink, self._dao.me)]
+        """The quorums that this iDAO trusts, and for what: the links in force, or those of one ledger."""
+        if self._dao.named_quorum:
+            return [self._link(link) for link in self._dao.state().scan(rules.TrustLink, self._dao.me)]
+        return [self._link(link) for _, link in sorted(trust_links(self._dao).items())]
+
+    def trust_joined(self, quorum: bytes) -> None:
+        """A link with everything to a quorum just made or joined, unless there is one with any scope."""
+        if quorum not in trust_links(self._dao):
+            self._dao.submit([("trust.add", rules.AddTrust(quorum, (), (), 1))])
 
     def _link(self, link: rules.TrustLink) -> dict[str, Any]:
         quorum = show_id("quorum", link.quorum)
@@ -196,15 +204,20 @@ class People:
         return {**self._link(link), "status": self._dao.stage(done.receipt.height)}
 
     def distrust(self, text: str, *, dry: bool = False) -> dict[str, Any]:
-        """Removes a trust link."""
-        quorum = self.find_quorum(text)
-        link = self._dao.state().get(rules.TrustLink, self._dao.me, quorum)
-        if link is None:
+        """Removes the trust link wherever it counts: on the ledger in use and on the quorum's own."""
+        quorum, me = self.find_quorum(text), self._dao.me
+        ledgers = [self._dao]
+        own = show_id("quorum", quorum)
+        path = self._dao.home.ledgers_folder / f"{own.partition(':')[2]}.db"
+        if not self._dao.named_quorum and path.exists() and path != self._dao.ledger_path():
+            ledgers.append(self._dao.on(own))
+        linked = [dao for dao in ledgers if dao.state().get(rules.TrustLink, me, quorum) is not None]
+        if not linked:
             raise NotFound(f"no trust link to '{text}'", hint="see 'idao trust list'")
-        shown = {"quorum": show_id("quorum", quorum), "removed": not dry}
-        if not dry:
-            done = self._dao.submit([("trust.remove", rules.RemoveTrust(quorum))])[0]
-            shown["status"] = self._dao.stage(done.receipt.height)
+        shown: dict[str, Any] = {"quorum": own, "removed": not dry}
+        for dao in [] if dry else linked:
+            done = dao.submit([("trust.remove", rules.RemoveTrust(quorum))])[0]
+            shown["status"] = dao.stage(done.receipt.height)
         return shown
 
     # --- petnames

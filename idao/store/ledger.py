@@ -298,6 +298,15 @@ class LedgerStore:
         )
         return [bytes(row[0]) for row in rows]
 
+    def newest(self, kind: str, within: int) -> list[Receipt]:
+        """Receipts of one kind that were applied, among the last `within` leaves of the log; newest first."""
+        rows = self.db.execute(
+            "select leaf from receipt where position > (select max(position) from receipt) - ?"
+            " and kind = ? and ok = 1 order by position desc",
+            (within, kind),
+        )
+        return [canonical.unpack(Receipt, leaf) for (leaf,) in rows]
+
     def receipt_count(self, height: int) -> int:
         row = self.db.execute(
             "select count(*) from receipt where position between ? and ?", self._positions(height, height)

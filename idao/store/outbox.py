@@ -46,6 +46,14 @@ class Outbox:
         self._db.executemany("update outbox set state = 'expired' where tx_id = ?", [(tx,) for tx in refused])
         self._db.execute("commit")
 
+    def oldest_ms(self) -> int | None:
+        """When the oldest waiting transaction was put here, in ms UTC; None when nothing waits."""
+        row = self._db.execute(
+            "select min(added_ms) from outbox where quorum = ? and state in ('queued', 'sent')",
+            (self._quorum,),
+        ).fetchone()
+        return None if row[0] is None else int(row[0])
+
     def count(self) -> int:
         row = self._db.execute(
             "select count(*) from outbox where quorum = ? and state in ('queued', 'sent')", (self._quorum,)
