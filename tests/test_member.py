@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -135,10 +136,11 @@ def test_a_node_whose_execution_differs_stops_and_says_where(tmp_path: Path) -> 
             net.boot(p)
         first = people[0]
         await net.agreed(net.member(first).submit(first.tx(net.quorum, trust(0))).id)
-        odd = net.member(people[3])
-        odd.engine.store.db.execute(
-            "delete from trust_link where quorum = ?", (bytes(32),)
-        )  # as damage would
+        net.kill(people[3])
+        damaged = sqlite3.connect(net.path(people[3]))
+        damaged.execute("delete from trust_link where quorum = ?", (bytes(32),))
+        damaged.commit()
+        odd = net.boot(people[3])
         body = RemoveTrust(bytes(32))
         tx = net.member(first).submit(first.tx(net.quorum, body, kind="trust.remove"))
         others = [net.member(p) for p in people[:3]]
