@@ -49,6 +49,17 @@ def fault_slot(fault: Fault) -> tuple[int, int]:
     return vote.height, vote.view
 
 
+def cosigned_size(fault: Fault) -> int:
+    """Tree size of both checkpoints of a cosigning fault. Which of them is true need not be known."""
+    return parse_checkpoint(_note(fault.a).text).size
+
+
+def make_cosign_fault(a: Note, b: Note, key: bytes) -> Fault:
+    """The fault of two notes that hold one cosignature each, the same value whichever was seen first."""
+    first, second = sorted((str(a).encode(), str(b).encode()))
+    return Fault(COSIGN, key, first, second)
+
+
 def check_fault(fault: Fault, validators: ValidatorSet, quorum: bytes) -> str:
     """The kind of a proven fault of a member of `validators` (the set of its height).
 

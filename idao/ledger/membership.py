@@ -363,11 +363,170 @@ def _apply_activate(ctx: Context, body: Activate) -> None:
         _write_set(ctx, [Validator(s.idao, s.key, 1) for s in active])
 
 
+# --- leaving: by oneself, by the others' vote, for a fault ------------------------------------------
+
+
+@frozen
+class Leave:
+    """The signer gives its seat up. Its bond waits, and answers for what it has signed."""
+
+
+@frozen
+class Remove:
+    """The members take a seat away: of one that asks, that never came, or that is lost."""
+
+    idao: Id
+
+
+def vacate(ctx: Context, seat: Seat, why: str) -> None:
+    """Takes a seat out, and out of the set if it has power. The last validator stays: `last-validator`."""
+    if seat.state == ASKING:
+        _forget(ctx, seat)
+        return
+    bond = ctx.state.need(Bond, seat.idao, seat.term)
+    if seat.state == ACTIVE and seat.power:
+        rest = [v for v in _members(ctx.state) if v.idao != seat.idao]
+        if not rest:
+            refuse("last-validator", "a quorum keeps at least one validator")
+        _write_set(ctx, rest, level=True)
+        _unbond(ctx, bond)
+    else:
+        _give_back(ctx, bond)  # it never had power, so it has signed nothing that could be a fault
+    if ctx.state.get(Member, ctx.quorum, seat.idao) is not None:
+        ctx.state.delete(Member, ctx.quorum, seat.idao)
+    ctx.state.put(_now(ctx, seat, why, 0))
+
+
+def _unbond(ctx: Context, bond: Bond) -> None:
+    last_signed = ctx.height + epochs.DELAY - 1
+    ctx.state.put(
+        replace(
+            bond,
+            free=last_signed + 1 + UNBONDING_BLOCKS,
+            free_ms=ctx.time_ms + UNBONDING_MS,
+            idle_ms=ctx.time_ms + UNBONDING_IDLE_MS,
+        )
+    )
+
+
+def _give_back(ctx: Context, bond: Bond) -> None:
+    if bond.held:
+        accounts.post(
+            ctx, (accounts.BOND, bond.idao), (accounts.IDAO, bond.sponsor), accounts.STAKE, bond.held, "bond"
+        )
+    ctx.state.delete(Bond, bond.idao, bond.term)
+
+
+def _apply_leave(ctx: Context, body: Leave) -> None:
+    _group(ctx)
+    seat = _seat(ctx, ctx.actor)
+    if seat.state not in (ASKING, PENDING, ACTIVE):
+        refuse("no-seat", "the signer has left already")
+    vacate(ctx, seat, LEFT)
+
+
+def _remove(ctx: Context, idao: bytes, body: Remove) -> None:
+    _own_affair(ctx, idao)
+    seat = _seat(ctx, body.idao)
+    if seat.state not in (ASKING, PENDING, ACTIVE):
+        refuse("no-seat", "that iDAO has left already")
+    vacate(ctx, seat, REMOVED)
+
+
+# --- quorum.withdraw ------------------------------------------------------------------------------
+
+
+@frozen
+class Withdraw:
+    """Gives what is left of a bond back to its sponsor, once it has answered long enough. Anyone may ask."""
+
+    idao: Id
+    term: int
+
+
+def is_free(bond: Bond, height: int, time_ms: int) -> bool:
+    """Whether a bond may be withdrawn: after its blocks and its two weeks, or after a quarter of a year."""
+    if not bond.free:
+        return False
+    return (height >= bond.free and time_ms >= bond.free_ms) or time_ms >= bond.idle_ms
+
+
+def _apply_withdraw(ctx: Context, body: Withdraw) -> None:
+    bond = ctx.state.get(Bond, body.idao, body.term)
+    if bond is None:
+        refuse("no-bond", "there is no such bond")
+    if not bond.free:
+        refuse("bond-in-use", "the validator still has its seat")
+    if not is_free(bond, ctx.height, ctx.time_ms):
+        refuse("unbonding", f"the bond answers until height {bond.free}, or until its time is over")
+    _give_back(ctx, bond)
+
+
+# --- quorum.rotate --------------------------------------------------------------------------------
+
+
+@frozen
+class Rotate:
+    """A new validator key for the signer's seat, from two blocks on; or, with the same key, only a new
+    certificate. The bond goes on answering for the old key."""
+
+    key: PublicKey
+    possession: Signature
+    tls: Hash
+
+
+def _apply_rotate(ctx: Context, body: Rotate) -> None:
+    _group(ctx)
+    seat = _seat(ctx, ctx.actor)
+    if seat.state not in (PENDING, ACTIVE):
+        refuse("no-seat", "the signer has no seat; ask for one by 'quorum.join'")
+    if body.key == seat.key:
+        if not keys.verify_possession(body.key, body.possession, ctx.quorum, ctx.actor):
+            refuse("possession", "the validator key has not signed that it is the signer's")
+        ctx.state.put(replace(seat, tls=body.tls))
+        return
+    if seat.rotated_ms and ctx.time_ms < seat.rotated_ms + ROTATE_MS:
+        refuse("rotated-lately", "a seat changes its key once a day")
+    _take_key(ctx, body.key, body.possession, seat.term)
+    ctx.state.put(replace(seat, key=body.key, tls=body.tls, rotated_ms=ctx.time_ms))
+    if seat.power and seat.state == ACTIVE:
+        _write_set(ctx, [replace(v, key=body.key) if v.idao == seat.idao else v for v in _members(ctx.state)])
+
+
+# --- validator.power ------------------------------------------------------------------------------
+
+
+@frozen
+class SetPower:
+    """Another power for an active validator, from two blocks on."""
+
+    idao: Id
+    power: Power
+
+
+def _set_power(ctx: Context, idao: bytes, body: SetPower) -> None:
+    group = _own_affair(ctx, idao)
+    seat = _seat(ctx, body.idao)
+    if seat.state != ACTIVE:
+        refuse("not-active", "that validator is not active")
+    if group.founding:
+        refuse("too-strong", "in founder mode the founder alone has power")
+    if seat.power == body.power:
+        refuse("same-power", "it has that power already")
+    after = [replace(v, power=body.power) if v.idao == seat.idao else v for v in _members(ctx.state)]
+    _write_set(ctx, after)
+
+
 RECORDS = (Group, Seat, SeatKey, Bond)
 KINDS = (
     TxKind("quorum.join", Join, _apply_join),
     TxKind("quorum.activate", Activate, _apply_activate),
+    TxKind("quorum.leave", Leave, _apply_leave),
+    TxKind("quorum.withdraw", Withdraw, _apply_withdraw),
+    TxKind("quorum.rotate", Rotate, _apply_rotate),
 )
 ACTIONS = {
     "validator.admit": (Admit, _admit),
+    "validator.remove": (Remove, _remove),
+    "validator.power": (SetPower, _set_power),
 }

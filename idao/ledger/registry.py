@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from idao.ledger import accounts, assets, attest, dats, governance, idao, membership, reviews, usage
+from idao.ledger import accounts, assets, attest, dats, faults, governance, idao, membership, reviews, usage
 from idao.ledger.tx import TxKind
 
 FAMILIES: tuple[ModuleType, ...] = (
@@ -18,6 +18,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     governance,
     attest,
     membership,
+    faults,
 )
 
 KINDS: dict[str, TxKind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
