@@ -50,6 +50,7 @@ FAMILIES: dict[str, Family] = {
     "key": _family("keys", "key", "Show, rotate and recover the identity key"),
     "backup": _family("backup", "backup", "Make, verify and restore encrypted backups"),
     "quorum": _family("quorum", "quorum", "Groups of validators; going on after a copy or a move"),
+    "node": _family("node", "node", "The process that takes part in quorums of many"),
     "config": _family("keeping", "config", "Settings and where they come from"),
     "doctor": _family("keeping", "doctor", "Check disk, clock, keys, locks and versions"),
     "schema": _family("keeping", "schema", "The JSON Schema of a command's output"),

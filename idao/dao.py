@@ -5,21 +5,22 @@
     dao.tokens.mint(asset)
 
 A `Dao` holds a home and one of its ledgers. Reading never needs a key. `submit` signs, puts the
-transaction into the durable outbox, drives the ledger if this home is its only validator, and answers with
-the receipts once everything is on disk.
+transaction into the durable outbox, drives the ledger if this home holds all its power and no node does, else
+wakes the node, and answers with the receipts once everything is on disk.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idao.crypto import canonical
 from idao.crypto.keys import Signer
-from idao.errors import Malformed, NotFound, Pending, Refused, UsageError
+from idao.errors import Busy, Malformed, NotFound, Refused, UsageError
 from idao.frozen import frozen
 from idao.home import Home, Keys, now_ms
 from idao.ledger.idao import Identity, Rotate
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from idao.hall.governance import Governance
     from idao.hall.keyring import Keyring
     from idao.hall.ledgers import Ledgers
+    from idao.hall.nodes import Nodes
     from idao.hall.people import People
     from idao.hall.proofs import Proofs
     from idao.hall.quorums import Quorums
@@ -138,6 +140,12 @@ class Dao:
         from idao.hall.quorums import Quorums
 
         return Quorums(self)
+
+    @cached_property
+    def nodes(self) -> Nodes:
+        from idao.hall.nodes import Nodes
+
+        return Nodes(self)
 
     # --- who and where
 
@@ -281,29 +289,55 @@ class Dao:
         others are needed and away, `Busy` when another process drives the ledger.
         """
         who = actor or self.actor()
-        with self.home.exclusive(self.wait_s):
-            store = LedgerStore.open(self.ledger_path())
+        with self.home.exclusive(self.wait_s), self._wheel() as alone:
+            store = LedgerStore.open(self.ledger_path(), readonly=not alone)
             try:
                 store.require_live()
-                with self.home_db() as db:
+                with closing(self.home_db()) as db:
                     outbox = Outbox(db, store.chain.quorum)
-                    self._catch_up(store, outbox, who)
+                    earlier = self._catch_up(store, outbox, who, alone)
                     raws = self._sign(store, outbox, who, bodies)
                     outbox.put(raws, now_ms())
-                    return self._drive(store, outbox, raws)
+                    if alone:
+                        return self._drive(store, outbox, raws)
             finally:
                 store.close()
                 self.__dict__.pop("store", None)
+        return self._await([*earlier, *raws])[len(earlier) :]
+
+    @contextmanager
+    def _wheel(self) -> Iterator[bool]:
+        """Whether this process may order blocks of the ledger, under its lock.
+
+        It may where this home holds all the power and no node drives the ledger already.
+        """
+        with ExitStack() as held:
+            alone = [v.idao for v in self.store.validators(self.store.height + 1)[1].validators] == [self.me]
+            if alone:
+                try:
+                    held.enter_context(self.home.driving(self.ledger_path(), 0))
+                except Busy:
+                    alone = False
+            yield alone
+
+    def _await(self, raws: Sequence[bytes]) -> list[Done]:
+        if not raws:
+            return []
+        from idao.hall.waiting import await_receipts
+
+        found = await_receipts(self, raws)
+        self.__dict__.pop("store", None)
+        return [_done(tx.id, position, receipt) for tx, position, receipt in found]
 
     def settle(self) -> list[Done]:
         """Runs what waits: queued transactions and due actions. For a crash, and for time that has passed."""
         return self.submit([])
 
-    def _catch_up(self, store: LedgerStore, outbox: Outbox, who: Actor) -> None:
+    def _catch_up(self, store: LedgerStore, outbox: Outbox, who: Actor, alone: bool) -> list[bytes]:
         """Brings the ledger the owner's key events that it lacks, before anything the new key signs."""
         registered = store.state().get(Identity, who.idao)
         if who.idao != self.me or registered is None:
-            return
+            return []
         history = self.home.history()
         if registered.key_seq > _key_seq(history):
             raise Refused(
@@ -313,21 +347,23 @@ class Dao:
             )
         lacking = tuple(e for e in history.events if e.event.key_seq > registered.key_seq)
         if not lacking:
-            return
+            return []
         self.home.settle_keys(self.keys().kek)
         queued = [tx.envelope for tx in outbox.waiting()]
         raws: list[bytes] = []
         if not any(e.kind == "idao.rotate" and e.key == who.signer.public for e in queued):
             raws = self._sign(store, outbox, who, [("idao.rotate", Rotate(lacking))])
             outbox.put(raws, now_ms())
-        if len(store.validators(store.height + 1)[1].validators) == 1:
+        if alone:
             self._drive(store, outbox, raws)
+        return raws
 
     def _sign(
         self, store: LedgerStore, outbox: Outbox, who: Actor, bodies: Sequence[tuple[str, Any]]
     ) -> list[bytes]:
-        registered = store.state().get(Identity, who.idao)
+        # The outbox first: a row leaves it only after its number is used in the ledger.
         queued = [tx.envelope for tx in outbox.waiting()]
+        registered = store.state().get(Identity, who.idao)
         seq = max([registered.seq if registered else 0, *(e.seq for e in queued if e.idao == who.idao)])
         own = who.idao == self.me
         key_seq = _key_seq(self.home.history()) if own else registered.key_seq if registered else 0
@@ -357,11 +393,6 @@ class Dao:
 
     def _drive(self, store: LedgerStore, outbox: Outbox, raws: Sequence[bytes]) -> list[Done]:
         """Everything queued for this ledger goes through the engine, ours and what a crash left."""
-        _, validators = store.validators(store.height + 1)
-        if len(validators.validators) > 1:
-            raise Pending(
-                "signed and kept; it is sent when the node runs", hint="run 'idao node run' or wait for peers"
-            )
         from idao.node.engine import Engine
 
         engine = Engine(store, self.keys().validator, now_ms)
@@ -382,16 +413,19 @@ class Dao:
             if found is None:
                 why = inadmissible.get(mine, "it could not be ordered")
                 raise Refused(f"the transaction was not taken: {why}", code="inadmissible")
-            position, receipt = found
-            if not receipt.ok:
-                raise Refused(receipt.reason, code=receipt.code)
-            done.append(Done(mine, position, receipt))
+            done.append(_done(mine, *found))
         return done
 
     def pending(self) -> int:
         """Transactions of this home that wait for a block of the chosen ledger."""
         with self.home_db(readonly=True) as db:
             return Outbox(db, self.quorum).count()
+
+
+def _done(tx: bytes, position: int, receipt: Receipt) -> Done:
+    if not receipt.ok:
+        raise Refused(receipt.reason, code=receipt.code)
+    return Done(tx, position, receipt)
 
 
 def _body_bytes(body: Any) -> bytes:

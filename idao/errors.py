@@ -6,6 +6,8 @@ Anything raised that is not an `IdaoError` is a bug and ends with code 70.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "failed",
@@ -47,7 +49,11 @@ class UsageError(IdaoError):
 
 
 class Pending(IdaoError):
+    """Signed and kept, not final yet: an answer, with what is known so far."""
+
     exit_code, code = 3, "pending"
+    txs: Sequence[str] = ()
+    """Ids of the transactions that wait."""
 
 
 class NotFound(IdaoError):

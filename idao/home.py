@@ -13,7 +13,9 @@
     home.db              outbox, key ring, chunk index, drafts
     ledgers/QUORUM.db    one file a ledger
     packs/               sealed contents
-    lock                 pid of the process that drives this home
+    ledgers/QUORUM.lock  pid of the process that orders its blocks
+    lock                 pid of the process that changes this home
+    node.lock, node.sock pid of the node, and where commands reach it
 
 Every file is written aside, flushed, and renamed.
 """
@@ -324,9 +326,21 @@ class Home:
         with file_lock(self.path / "lock", wait_s):
             yield
 
+    @contextmanager
+    def driving(self, ledger: Path, wait_s: float) -> Iterator[None]:
+        """The lock of one ledger: whoever orders its blocks, a command or the node, never both."""
+        with file_lock(ledger.with_suffix(".lock"), wait_s, "another process drives this ledger"):
+            yield
+
+    @contextmanager
+    def node_alone(self) -> Iterator[None]:
+        """The lock of this home's one node; `Busy` at once while another runs."""
+        with file_lock(self.path / "node.lock", 0, "a node of this home runs already"):
+            yield
+
 
 @contextmanager
-def file_lock(path: Path, wait_s: float) -> Iterator[None]:
+def file_lock(path: Path, wait_s: float, what: str = "another process drives this home") -> Iterator[None]:
     """An exclusive advisory lock whose file holds the pid of its owner; gone when the process dies."""
     import fcntl
 
@@ -341,7 +355,7 @@ def file_lock(path: Path, wait_s: float) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
                     raise Busy(
-                        f"another process drives this home (pid {holder})",
+                        f"{what} (pid {holder})",
                         hint="wait for it, or give '--wait SECONDS'",
                     ) from None
                 time.sleep(LOCK_POLL_S)

@@ -169,6 +169,13 @@ STORY: list[tuple[str, str, str]] = [
         "",
     ),
     ("quorum recover", "", ""),
+    ("node run", "--dry-run", ""),
+    ("node status", "", ""),
+    ("node stop", "--dry-run", ""),
+    ("node reload", "--dry-run", ""),
+    ("node service install", "--print", ""),
+    ("node service uninstall", "--dry-run", ""),
+    ("node service status", "", ""),
     ("config show", "", ""),
     ("config set", "wait 20", ""),
     ("config path", "", ""),
@@ -179,7 +186,10 @@ STORY: list[tuple[str, str, str]] = [
     ("help", "", ""),
     ("asset forget", "visits --yes", ""),
 ]
-"""Every command but `demo`, in an order in which each can do its work."""
+"""Every command but those `ELSEWHERE`, in an order in which each can do its work."""
+
+ELSEWHERE = {"demo", "node metrics"}
+"""Commands that want several processes: `test_cli_node`."""
 
 KEYS = {"me": "idao", "dat2": "dat", "cleo": "member"}
 """Key of JSON in which an id of the story stands, where it is not the id's own name."""
@@ -200,6 +210,7 @@ READS = {
     ),
     *("schema", "completion", "help", "tee verify", "tee policy show", "tee policy diff"),
     *("tee status", "tee policy test", "tee collateral show", "quorum list", "quorum status"),
+    *("node status", "node service status"),
 }
 """Commands that change nothing, anywhere."""
 

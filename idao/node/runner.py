@@ -1,0 +1,292 @@
+"""The node: one process that drives all group ledgers of a home, until it is told to stop.
+
+It holds the home's node lock and each ledger's own lock, so no command and no second node orders the same
+blocks. Commands reach it over the control socket; it reads the outbox when woken, and on a slow timer, so that
+a wake that was lost costs seconds and no transaction. Everything here runs on one event loop; chores that
+sign (and so live in the hall above) run in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from idao import __version__
+from idao.errors import Busy, IdaoError, NotFound
+from idao.home import Home, now_ms, show_time
+from idao.ledger import genesis
+from idao.model import parse_id, show_id
+from idao.node.control import Control, Handler
+from idao.node.dispatch import Dispatch
+from idao.node.logbook import Logbook
+from idao.store.ledger import LedgerStore
+
+TEND_S = 2.0
+"""How often the outbox is read without a wake: what a person barely notices."""
+CHORES_S = 10.0
+"""How often chores are looked at: activation after joining, evidence that runs out."""
+STOP_S = 5.0
+"""How long a graceful stop may take before the process ends all the same: nothing is lost by it."""
+
+
+class Driven(Protocol):
+    """A group ledger that this process drives (`node.member.Member`, with its mesh)."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    def submit(self, raw: bytes) -> object: ...
+    def status(self) -> dict[str, Any]: ...
+
+
+class Network(Protocol):
+    """What all ledgers of a home share: listener, discovery, pairing."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+    async def drive(self, ledger: Path, changed: Callable[[], None], failed: Callable[[str], None]) -> Driven:
+        """A member of the ledger's quorum. `changed` is called after each block, `failed` when it must end."""
+        ...
+
+    def reload(self, home: Home) -> None: ...
+    def status(self) -> dict[str, Any]: ...
+    def handlers(self) -> dict[str, Handler]: ...
+
+
+class Charge:
+    """One ledger in the node's charge."""
+
+    def __init__(self, home: Home, path: Path, locks: ExitStack, driven: Driven) -> None:
+        self.path, self.driven, self._locks = path, driven, locks
+        self._dispatch = Dispatch(home.database, path, driven.submit)
+        self.quorum = parse_id("quorum", f"quorum:{path.stem}")
+        self.waiting = 0
+
+    def carry(self, *, again: bool = False) -> None:
+        self.waiting = self._dispatch.carry(again=again)
+
+    async def close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.driven.stop(), STOP_S)
+        self._dispatch.close()
+        self._locks.close()
+
+
+class Runner:
+    """Runs until `stop`, a signal, or a failure that must end the process."""
+
+    def __init__(
+        self, home: Home, network: Network, log: Logbook, *, chores: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        self.home, self._network, self._log, self._chores = home, network, log, chores
+        self._charges: dict[bytes, Charge] = {}
+        self._started_ms = now_ms()
+        self._end: asyncio.Future[str] | None = None
+        self._wake = asyncio.Event()
+        self._chore: asyncio.Task[None] | None = None
+        self._refused: dict[str, str] = {}
+        """Ledgers that cannot be driven, and why."""
+
+    async def run(self) -> str:
+        """Returns why it ended. `Busy` while another node runs; any failure inside is raised at the end."""
+        loop = asyncio.get_running_loop()
+        self._end = loop.create_future()
+        with self.home.node_alone():
+            control = Control(self.home.path, {**self._handlers(), **self._network.handlers()})
+            try:
+                await self._network.start()
+                await self._take_charge()
+                await control.start()
+                self._listen_to_signals(loop)
+                self._log.note(
+                    "node.started", pid=os.getpid(), version=__version__, ledgers=len(self._charges)
+                )
+                _tell_service_manager("READY=1")
+                return await self._tend_until_end()
+            finally:
+                _tell_service_manager("STOPPING=1")
+                await control.close()
+                await self._let_go()
+                self._log.note("node.stopped")
+
+    # --- ledgers
+
+    async def _take_charge(self) -> None:
+        """Starts driving every group ledger of the home that is not driven yet."""
+        for path in sorted(self.home.ledgers_folder.glob("*.db")):
+            quorum = parse_id("quorum", f"quorum:{path.stem}")
+            if quorum in self._charges:
+                continue
+            try:
+                await self._take(path, quorum)
+            except IdaoError as e:  # the other ledgers go on
+                if self._refused.get(path.stem) != e.message:
+                    self._log.note("ledger.refused", "error", quorum=quorum, why=e.message, hint=e.hint)
+                self._refused[path.stem] = e.message
+
+    async def _take(self, path: Path, quorum: bytes) -> None:
+        store = LedgerStore.open(path, readonly=True)
+        group = store.bundle.genesis.kind == genesis.GROUP and store.continued_by is None
+        store.close()
+        if not group:
+            return
+        with ExitStack() as held:
+            await _enter_lock(held, self.home, path)
+            driven = await self._network.drive(path, self._changed, self.fail)
+            charge = Charge(self.home, path, held.pop_all(), driven)
+        self._charges[quorum] = charge
+        self._refused.pop(path.stem, None)
+        await driven.start()
+        charge.carry()
+        self._log.note("ledger.driven", quorum=quorum, height=driven.status().get("height"))
+
+    async def _let_go(self) -> None:
+        if self._chore is not None:
+            await asyncio.wait([self._chore], timeout=STOP_S)
+        for charge in self._charges.values():
+            await charge.close()
+        self._charges.clear()
+        await self._network.stop()
+
+    def _changed(self) -> None:
+        """A block is final somewhere: what follows from it is looked at soon."""
+        self._wake.set()
+
+    # --- the loop
+
+    async def _tend_until_end(self) -> str:
+        assert self._end is not None
+        loop = asyncio.get_running_loop()
+        chores_at = loop.time()
+        while not self._end.done():
+            await asyncio.wait([self._end, woken := loop.create_task(self._wake.wait())],
+                               timeout=TEND_S, return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+            woken.cancel()
+            slow = not self._wake.is_set()
+            self._wake.clear()
+            for charge in self._charges.values():
+                if slow or charge.waiting:
+                    charge.carry(again=slow)
+            if loop.time() >= chores_at and (self._chore is None or self._chore.done()):
+                self._chore = loop.create_task(self._do_chores())
+                chores_at = loop.time() + CHORES_S
+        return self._end.result()
+
+    async def _do_chores(self) -> None:
+        for chore in self._chores:
+            try:
+                await asyncio.to_thread(chore)
+            except IdaoError as e:
+                self._log.note("chore.refused", "warning", why=e.message, hint=e.hint)
+            except Exception as e:
+                self._log.note("chore.failed", "error", why=f"{type(e).__name__}: {e}")
+
+    def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
+        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload()))
+
+    def stop(self, why: str = "stop") -> None:
+        if self._end is not None and not self._end.done():
+            self._end.set_result(why)
+
+    def fail(self, why: str) -> None:
+        """A ledger could not be written, or a machine broke its contract: the process must end."""
+        self._log.note("node.failed", "error", why=why)
+        if self._end is not None and not self._end.done():
+            self._end.set_exception(IdaoError(why, hint="see 'idao doctor'", code="node-failed"))
+
+    async def _reload(self) -> None:
+        """Settings, peers and ledgers anew; what is driven already goes on undisturbed."""
+        try:
+            self.home.config = Home.open(self.home.path).config
+        except IdaoError as e:
+            self._log.note("reload.refused", "error", why=e.message)
+            raise
+        self._log.reopen()
+        self._network.reload(self.home)
+        await self._take_charge()
+        self._log.note("node.reloaded", ledgers=len(self._charges))
+
+    # --- what commands ask
+
+    def _handlers(self) -> dict[str, Handler]:
+        return {
+            "wake": self._on_wake,
+            "status": self._on_status,
+            "stop": self._on_stop,
+            "reload": self._on_reload,
+        }
+
+    def charge(self, request: dict[str, Any]) -> Charge:
+        quorum = parse_id("quorum", str(request.get("quorum", "")))
+        if quorum not in self._charges:
+            why = self._refused.get(show_id("quorum", quorum).removeprefix("quorum:"))
+            raise NotFound(
+                f"the node does not drive this quorum{': ' + why if why else ''}", code="not-driven"
+            )
+        return self._charges[quorum]
+
+    async def _on_wake(self, request: dict[str, Any]) -> dict[str, Any]:
+        with contextlib.suppress(NotFound):
+            self.charge(request)
+            return self._carry(request)
+        await self._take_charge()  # a ledger that is newer than this process
+        return self._carry(request)
+
+    def _carry(self, request: dict[str, Any]) -> dict[str, Any]:
+        charge = self.charge(request)
+        charge.carry()
+        return {"waiting": charge.waiting}
+
+    async def _on_status(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "running": True,
+            "pid": os.getpid(),
+            "version": __version__,
+            "started": show_time(self._started_ms),
+            "uptime_s": (now_ms() - self._started_ms) // 1000,
+            **self._network.status(),
+            "quorums": [
+                {"quorum": show_id("quorum", q), "waiting": c.waiting, **c.driven.status()}
+                for q, c in self._charges.items()
+            ],
+            "refused": [{"quorum": f"quorum:{s}", "why": why} for s, why in sorted(self._refused.items())],
+        }
+
+    async def _on_stop(self, request: dict[str, Any]) -> dict[str, Any]:
+        asyncio.get_running_loop().call_soon(self.stop, "stop")
+        return {"stopping": True, "pid": os.getpid()}
+
+    async def _on_reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        await self._reload()
+        return {"reloaded": True, "quorums": len(self._charges)}
+
+
+async def _enter_lock(held: ExitStack, home: Home, path: Path) -> None:
+    """The ledger's lock; a command that drives it now is done in a moment, so the loop waits for that."""
+    for _ in range(20):
+        try:
+            held.enter_context(home.driving(path, 0))
+            return
+        except Busy:
+            await asyncio.sleep(0.1)
+    held.enter_context(home.driving(path, 0))
+
+
+def _tell_service_manager(state: str) -> None:
+    """sd_notify(3): a line to the socket that systemd names, if it does."""
+    where = os.environ.get("NOTIFY_SOCKET")
+    if not where or sys.platform != "linux":
+        return
+    import socket
+
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect("\0" + where[1:] if where.startswith("@") else where)
+        s.sendall(state.encode())
