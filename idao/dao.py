@@ -25,7 +25,7 @@ from idao.frozen import frozen
 from idao.home import Home, Keys, now_ms
 from idao.ledger.idao import Identity, Rotate
 from idao.ledger.state import State
-from idao.ledger.tx import Envelope, Receipt, TxKind, parse_tx, sign_tx
+from idao.ledger.tx import Envelope, Receipt, Tx, TxKind, parse_tx, sign_tx
 from idao.model import PREFIX_MIN, parse_id, show_id
 from idao.store import petnames
 from idao.store.ledger import LedgerStore
@@ -415,6 +415,11 @@ class Dao:
                 raise Refused(f"the transaction was not taken: {why}", code="inadmissible")
             done.append(_done(mine, *found))
         return done
+
+    def queued(self) -> list[Tx]:
+        """Signed transactions of this home that wait for a block of the chosen ledger."""
+        with closing(self.home_db(readonly=True)) as db:
+            return Outbox(db, self.quorum).waiting()
 
     def pending(self) -> int:
         """Transactions of this home that wait for a block of the chosen ledger."""

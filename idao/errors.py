@@ -6,7 +6,7 @@ Anything raised that is not an `IdaoError` is a bug and ends with code 70.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 EXIT_CODES: dict[int, str] = {
     0: "done",
@@ -54,6 +54,10 @@ class Pending(IdaoError):
     exit_code, code = 3, "pending"
     txs: Sequence[str] = ()
     """Ids of the transactions that wait."""
+    answer: Mapping[str, object] | None = None
+    """What the command tells with --json, where it knows more than that."""
+    ids: Sequence[str] = ()
+    """What plain output ends with: of things that will be."""
 
 
 class NotFound(IdaoError):

@@ -136,9 +136,13 @@ def error(e: IdaoError) -> int:
 
     Exit codes 3 and 6 are answers, so those also stand on stdout: what is pending, which check failed.
     """
-    if isinstance(e, Pending | VerificationFailed):
+    if isinstance(e, Pending) and e.answer is not None:
+        result({**e.answer, "txs": list(e.txs)}, ids=e.ids)
+    elif isinstance(e, Pending | VerificationFailed):
         check = {"name": e.code, "ok": False, "detail": e.message}
-        result({"ok": False, "checks": [check]}, [f"FAIL  {e.code}  {e.message}"])
+        waits = {"status": e.code, "txs": list(e.txs)} if isinstance(e, Pending) else {}
+        word = "WAIT" if waits else "FAIL"
+        result({"ok": False, "checks": [check], **waits}, [f"{word}  {e.code}  {e.message}"])
     if options.json:
         body = {"code": e.code, "message": e.message, "hint": e.hint}
         sys.stderr.write(dump({"error": body}, compact=True) + "\n")

@@ -6,7 +6,6 @@ import random
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ import typer
 from idao import ui
 from idao.commands import PLAIN
 from idao.errors import IdaoError
+from idao.hall.service import own_command
 
 demo = typer.Typer(**PLAIN)
 
@@ -100,7 +100,11 @@ class _Story:
         self._say(shown)
         where = ["--home", str(self.home)] if home else []
         done = subprocess.run(
-            [*_self(), *where, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+            [*own_command(), *where, *words],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
         for text in (done.stderr + ("" if ids else done.stdout)).splitlines():
             self._say("    " + text.removeprefix("idao: "))
@@ -110,11 +114,3 @@ class _Story:
             )
         lines: list[Any] = done.stdout.strip().splitlines()
         return str(lines[-1]) if lines else ""
-
-
-def _self() -> list[str]:
-    """How to run this very idao again: from a folder, a wheel, or the one file."""
-    main = sys.argv[0]
-    if main.endswith(".pyz") or (Path(main).is_file() and not main.endswith("__main__.py")):
-        return [sys.executable, main]
-    return [sys.executable, "-m", "idao"]

@@ -128,6 +128,25 @@ class Assets:
             "skipped": [{"path": manifest.show_path(p), "why": why} for p, why in intake.skipped],
         }
 
+    @staticmethod
+    def waiting(asset: bytes, version: int, intake: Intake, tx: str) -> dict[str, Any]:
+        """The answer of `contribute` while others have not ordered it: kept here, on no ledger yet."""
+        return {
+            "asset": show_id("asset", asset),
+            "version": version,
+            "tx": tx,
+            "files": intake.files,
+            "bytes": intake.size,
+            "new_bytes": intake.new_bytes,
+            "unchanged": False,
+            "status": "pending",
+            "height": 0,
+            "verified": False,
+            "independent_reviews": 0,
+            "score": 0,
+            "skipped": [{"path": manifest.show_path(p), "why": why} for p, why in intake.skipped],
+        }
+
     def _tx_of(self, version: rules.AssetVersion) -> bytes:
         key = canonical.encode([version.asset, version.version])
         for _, receipt in self.dao.store.receipts(version.height, version.height):

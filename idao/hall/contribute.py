@@ -96,6 +96,7 @@ class Contribution:
         if home is not None:
             self._turn_to(home[0])
         if known is not None and self.dao.state().get(rules.AssetVersion, *known) is None:
+            self._still_waiting(known, intake)
             known = None  # taken in, but never registered: a crash came between
         if intake.unchanged and known and not self._wants_more(known):
             return self.desk.outcome(*known, intake, None)
@@ -150,8 +151,26 @@ class Contribution:
         bodies: list[tuple[str, Any]] = [("asset.contribute", body)]
         if opened is not None:
             bodies.append(("review.open", opened))
-        done = self.dao.submit(bodies)
+        try:
+            done = self.dao.submit(bodies)
+        except Pending as e:
+            e.answer = self.desk.waiting(target.asset, target.version, intake, e.txs[0])
+            e.ids = [show_id("asset", target.asset)]
+            raise
         return self.desk.outcome(target.asset, target.version, intake, done[0])
+
+    def _still_waiting(self, known: tuple[bytes, int], intake: Intake) -> None:
+        """`Pending` where the very same version is signed and waits for others: it is not signed twice."""
+        for tx in self.dao.queued() if intake.unchanged else ():
+            if tx.envelope.kind == "asset.contribute":
+                body = canonical.unpack(rules.Contribute, tx.envelope.body)
+                if (rules.asset_id(body.owner, body.nonce), body.version) == known:
+                    waits = Pending("this version is signed and kept already; it waits for the others",
+                                    hint="see what it waits for: idao quorum why")  # fmt: skip
+                    waits.txs = [show_id("tx", tx.id)]
+                    waits.answer = self.desk.waiting(*known, intake, waits.txs[0])
+                    waits.ids = [show_id("asset", known[0])]
+                    raise waits
 
     def _wants_more(self, known: tuple[bytes, int]) -> bool:
         """Whether the flags ask for a new version of contents that have not changed."""

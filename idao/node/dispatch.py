@@ -1,4 +1,4 @@
-"""From the outbox into a ledger: what this home has signed, offered again and again until it is in a block."""
+"""From the outbox into a ledger: what this home has signed, offered again and again until it is final."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The node: one process that drives all group ledgers of a home, until it is told to stop.
 
 It holds the home's node lock and each ledger's own lock, so no command and no second node orders the same
-blocks. Commands reach it over the control socket; it reads the outbox when woken, and on a slow timer, so that
+blocks. Commands reach it over the control socket; it reads the outbox when woken and on a slow timer, so that
 a wake that was lost costs seconds and no transaction. Everything here runs on one event loop; chores that
 sign (and so live in the hall above) run in a thread.
 """
@@ -51,7 +51,7 @@ class Network(Protocol):
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
     async def drive(self, ledger: Path, changed: Callable[[], None], failed: Callable[[str], None]) -> Driven:
-        """A member of the ledger's quorum. `changed` is called after each block, `failed` when it must end."""
+        """A member of the ledger's quorum. `changed`: after each block; `failed`: it must end."""
         ...
 
     def reload(self, home: Home) -> None: ...
@@ -165,9 +165,8 @@ class Runner:
         loop = asyncio.get_running_loop()
         chores_at = loop.time()
         while not self._end.done():
-            await asyncio.wait([self._end, woken := loop.create_task(self._wake.wait())],
-                               timeout=TEND_S, return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-            woken.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), TEND_S)
             slow = not self._wake.is_set()
             self._wake.clear()
             for charge in self._charges.values():
@@ -195,12 +194,14 @@ class Runner:
     def stop(self, why: str = "stop") -> None:
         if self._end is not None and not self._end.done():
             self._end.set_result(why)
+            self._wake.set()
 
     def fail(self, why: str) -> None:
         """A ledger could not be written, or a machine broke its contract: the process must end."""
         self._log.note("node.failed", "error", why=why)
         if self._end is not None and not self._end.done():
             self._end.set_exception(IdaoError(why, hint="see 'idao doctor'", code="node-failed"))
+            self._wake.set()
 
     async def _reload(self) -> None:
         """Settings, peers and ledgers anew; what is driven already goes on undisturbed."""
