@@ -11,7 +11,7 @@ from test_membership_changes import REST, bond_of, five, rotate_body
 from idao.crypto import note
 from idao.crypto.faults import make_cosign_fault, make_fault
 from idao.errors import Malformed
-from idao.ledger import accounts, faults, membership
+from idao.ledger import accounts, bonds, faults, membership
 from idao.ledger.faults import Recorded, Report
 from idao.ledger.membership import JAILED, Leave
 from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Fault, SignedVote, Vote
@@ -78,7 +78,7 @@ def test_four_keep_a_liar_until_it_is_replaced_and_five_jail_it() -> None:
     assert world.do("bob", "fault.report", Report(vote_fault(world, "dan", height))) == ""
     assert world.seat("dan").state == JAILED
     assert set(world.powers(world.tip.height + 2)) == {"ann", "bob", "cyd", "eve"}
-    assert bond_of(world, "dan").free == world.tip.height + 2 + membership.UNBONDING_BLOCKS
+    assert bond_of(world, "dan").free == world.tip.height + 2 + bonds.UNBONDING_BLOCKS
     # Its bond answers on for what else it did while it had its seat.
     assert world.do("bob", "fault.report", Report(vote_fault(world, "dan", height - 1))) == ""
     assert bond_of(world, "dan").slashed == 2 * (BOND // 10)
@@ -153,8 +153,8 @@ def test_leaving_does_not_escape() -> None:
     assert world.do("bob", "fault.report", Report(vote_fault(world, "eve", height))) == ""
     assert bond_of(world, "eve").slashed == BOND // 10
     bond = bond_of(world, "eve")
-    world.step(membership.UNBONDING_IDLE_MS)
-    take = membership.Withdraw(bond.idao, bond.term)
+    world.step(bonds.UNBONDING_IDLE_MS)
+    take = bonds.Withdraw(bond.idao, bond.term)
     had = world.balance("idao", bond.sponsor)
     assert world.do("bob", "quorum.withdraw", take) == ""
     assert world.balance("idao", bond.sponsor) == had + BOND - BOND // 10

@@ -10,9 +10,9 @@ from group_world import BOND, STAKE, GroupWorld, four, group_of, hashed, person,
 from idao.crypto import canonical
 from idao.crypto.hashing import validators_hash
 from idao.errors import VerificationFailed
-from idao.ledger import accounts, block, epochs, genesis, membership
+from idao.ledger import accounts, block, bonds, epochs, genesis, membership
 from idao.ledger.idao import AddMember, Member, RemoveMember
-from idao.ledger.membership import ACTIVE, ASKING, PENDING, Bond, Join, SeatKey
+from idao.ledger.membership import ACTIVE, ASKING, PENDING, Join, SeatKey
 from idao.model import Block, Validator, ValidatorSet
 
 # --- genesis --------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def test_admission_is_the_quorums_own_vote() -> None:
     assert world.do("bob", "quorum.activate", world.activate_body()) == "not-pending"
     assert world.decide("ann", world.admit_body("bob", bond=7)) == ""
     assert world.decide("ann", world.admit_body("bob")) == "not-asking"
-    bond = world.state.need(Bond, person("bob").idao, world.seat("bob").term)
+    bond = world.state.need(bonds.Bond, person("bob").idao, world.seat("bob").term)
     assert (bond.sponsor, bond.amount, bond.held) == (person("ann").idao, 7, 7)
     # Another iDAO's governance decides nothing here, nor does a hand-made owner.
     own = ("validator.admit", membership.Admit(person("bob").idao, world.seat("bob").key, 1, 1))

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from test_faults import cosign_fault, vote_fault
 from test_membership_changes import rotate_body
 
-from idao.ledger import accounts, epochs, faults, membership
+from idao.ledger import accounts, bonds, epochs, faults, membership
 from idao.ledger import governance as gov
 from idao.ledger.idao import Member
-from idao.ledger.membership import ACTIVE, PENDING, Bond, Leave, Remove, Seat, SetPower, Withdraw
+from idao.ledger.membership import ACTIVE, PENDING, Leave, Remove, Seat, SetPower
 
 ACTS = (
     "join", "admit", "activate", "leave", "remove", "power", "rotate", "lie", "cosign", "frame", "withdraw",
@@ -76,10 +76,10 @@ class Any_:
             theirs = vote_fault(world, "hal", world.tip.height)
             world.send("hal", "fault.report", faults.Report(replace(theirs, key=seat.key)))
         elif act == "withdraw":
-            for bond in world.state.scan(Bond, idao):
-                world.send(name, "quorum.withdraw", Withdraw(idao, bond.term))
+            for bond in world.state.scan(bonds.Bond, idao):
+                world.send(name, "quorum.withdraw", bonds.Withdraw(idao, bond.term))
         if act in ("block", "wait"):
-            self.block(membership.UNBONDING_IDLE_MS if act == "wait" else 1_000)
+            self.block(bonds.UNBONDING_IDLE_MS if act == "wait" else 1_000)
 
     def decide(self, action: str, body: Any) -> None:
         """By the first owner; every other owner votes for it in the blocks that follow."""
@@ -107,7 +107,7 @@ class Any_:
         stake = [a for a in state.scan(accounts.Account) if a.unit == accounts.STAKE]
         assert sum(a.balance for a in stake if a.kind != accounts.ISSUANCE) == STAKE, "stake is conserved"
         held: dict[bytes, int] = {}
-        for bond in state.scan(Bond):
+        for bond in state.scan(bonds.Bond):
             assert 0 <= bond.slashed <= bond.amount
             held[bond.idao] = held.get(bond.idao, 0) + bond.held
         assert {a.holder: a.balance for a in stake if a.kind == accounts.BOND and a.balance} == {
@@ -136,7 +136,7 @@ class Any_:
         assert owners == {i for i, s in seats.items() if s.state == ACTIVE}
         for seat in seats.values():
             if seat.state in (PENDING, ACTIVE):
-                bond = state.need(Bond, seat.idao, seat.term)
+                bond = state.need(bonds.Bond, seat.idao, seat.term)
                 assert bond.free == 0
         assert {named(f.idao) for f in faults.recorded(state)} <= self.liars, "nobody pays without proof"
         lost = sum(f.slashed for f in faults.recorded(state))

@@ -7,19 +7,17 @@ from typing import Any
 
 from group_world import BOND, NAMES, GroupWorld, four, hashed, person
 
-from idao.ledger import accounts, epochs, membership
+from idao.ledger import accounts, bonds, epochs, membership
 from idao.ledger import governance as gov
 from idao.ledger.idao import Member
 from idao.ledger.membership import (
     LEFT,
     PENDING,
     REMOVED,
-    Bond,
     Leave,
     Remove,
     Rotate,
     SetPower,
-    Withdraw,
 )  # fmt: skip
 
 REST = ("bob", "cyd")
@@ -34,9 +32,9 @@ def five(power: int = 1) -> GroupWorld:
     return world
 
 
-def bond_of(world: GroupWorld, name: str) -> Bond:
+def bond_of(world: GroupWorld, name: str) -> bonds.Bond:
     seat = world.seat(name)
-    return world.state.need(Bond, seat.idao, seat.term)
+    return world.state.need(bonds.Bond, seat.idao, seat.term)
 
 
 # --- leaving --------------------------------------------------------------------------------------
@@ -46,7 +44,7 @@ def test_leaving_unbonds_and_frees_the_bond_much_later() -> None:
     world = five()
     eve, ann = person("eve").idao, person("ann").idao
     before = world.balance("idao", ann)
-    assert world.do("eve", "quorum.withdraw", Withdraw(eve, world.seat("eve").term)) == "bond-in-use"
+    assert world.do("eve", "quorum.withdraw", bonds.Withdraw(eve, world.seat("eve").term)) == "bond-in-use"
     assert world.do("eve", "quorum.leave", Leave()) == ""
     left, left_ms = world.tip.height, world.time_ms
     assert world.seat("eve").state == LEFT
@@ -55,12 +53,12 @@ def test_leaving_unbonds_and_frees_the_bond_much_later() -> None:
     assert world.do("eve", "quorum.leave", Leave()) == "no-seat"
     bond = bond_of(world, "eve")
     assert (bond.free, bond.free_ms) == (left + 2 + 20_000, left_ms + 14 * 86_400_000)
-    take = Withdraw(eve, bond.term)
-    world.step(membership.UNBONDING_MS)
+    take = bonds.Withdraw(eve, bond.term)
+    world.step(bonds.UNBONDING_MS)
     assert world.do("bob", "quorum.withdraw", take) == "unbonding"
-    assert membership.is_free(bond, bond.free, bond.free_ms)
-    assert not membership.is_free(bond, bond.free - 1, bond.free_ms)
-    assert not membership.is_free(bond, bond.free, bond.free_ms - 1)
+    assert bonds.is_free(bond, bond.free, bond.free_ms)
+    assert not bonds.is_free(bond, bond.free - 1, bond.free_ms)
+    assert not bonds.is_free(bond, bond.free, bond.free_ms - 1)
     world.time_ms = bond.idle_ms - 1_001
     assert world.do("bob", "quorum.withdraw", take) == "unbonding"
     assert world.do("bob", "quorum.withdraw", take) == ""

@@ -12,14 +12,15 @@ from __future__ import annotations
 from idao.crypto.faults import COSIGN, check_fault, cosigned_size, fault_slot
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import Malformed
-from idao.frozen import frozen, replace
-from idao.ledger import accounts, epochs, membership
-from idao.ledger.membership import Bond, Group, Seat, SeatKey
+from idao.frozen import frozen
+from idao.ledger import bonds, epochs, membership
+from idao.ledger.bonds import Bond
+from idao.ledger.membership import Group, Seat, SeatKey
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
 from idao.model import Amount, Fault, Hash, Id, PublicKey, Validator, ValidatorSet, Word
 
-WINDOW = membership.UNBONDING_BLOCKS
+WINDOW = bonds.UNBONDING_BLOCKS
 """Blocks for which votes can be reported (ADR 0033): bonds are held for longer than that."""
 SHARE = 10
 """A height with a fault costs a tenth of the bond: a copied home is mostly a mistake, ten heights are not."""
@@ -114,9 +115,7 @@ def _apply_report(ctx: Context, body: Report) -> None:
     ]
     cost = 0 if before else min(bond.held, max(1, bond.amount // SHARE))
     if cost:
-        place, lost = (accounts.BOND, owner.idao), (accounts.SLASHED, ctx.quorum)
-        accounts.post(ctx, place, lost, accounts.STAKE, cost, "fault")
-        ctx.state.put(replace(bond, slashed=bond.slashed + cost))
+        bonds.slash(ctx, bond, cost)
     ctx.state.put(
         Recorded(
             owner.idao, height, view, fault.kind, fault.key, hash_of(Kind.FAULT, fault), ctx.actor,

@@ -20,13 +20,13 @@ from typing import Annotated
 
 from idao.crypto import keys
 from idao.frozen import frozen, replace
-from idao.ledger import accounts, epochs
+from idao.ledger import accounts, bonds, epochs
+from idao.ledger.bonds import Bond
 from idao.ledger.idao import Member
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
 from idao.model import (
     VALIDATORS_MAX,
-    Amount,
     Hash,
     Id,
     PublicKey,
@@ -50,14 +50,6 @@ RECENT = 50
 """Blocks back that an activation may name: one that is further behind is not ready to decide."""
 ROTATE_MS = 24 * 3600 * 1000
 """A seat changes its key once a day at most: each change is an epoch, and proofs carry every epoch."""
-UNBONDING_BLOCKS = 20_000
-"""A bond answers for faults of this many blocks (ADR 0033), so it is held for longer."""
-UNBONDING_MS = 14 * 24 * 3600 * 1000
-"""And for two weeks of block time: whoever was cheated by old keys needs time to come forward."""
-UNBONDING_IDLE_MS = 90 * 24 * 3600 * 1000
-"""A quorum that decides little need not wait for 20,000 blocks: then a quarter of a year suffices."""
-FOUNDER_BOND = 10
-"""A founder bonds a tenth of its stake at genesis; the rest sponsors others."""
 TOLD_ELSEWHERE = bytes(32)
 """A founder's TLS certificate, which its node record names, until `quorum.rotate` tells it here."""
 Power = Annotated[int, Range(1, 2**31)]
@@ -125,35 +117,6 @@ class SeatKey:
     since: int
 
 
-@record("bond", key=("idao", "term"))
-@frozen
-class Bond:
-    """Stake that answers for a validator. What it still holds is `amount - slashed`.
-
-    idao: the validator
-    term: height at which it had asked for its seat
-    sponsor: who put the stake in and gets the rest of it back
-    amount: units put in
-    slashed: units lost for proven faults
-    free: first height at which it may be withdrawn; 0 while the seat is in use
-    free_ms: first block time at which it may be withdrawn, milliseconds UTC
-    idle_ms: block time from which it may be withdrawn at any height
-    """
-
-    idao: Id
-    term: int
-    sponsor: Id
-    amount: Amount
-    slashed: Amount
-    free: int
-    free_ms: int
-    idle_ms: int
-
-    @property
-    def held(self) -> int:
-        return self.amount - self.slashed
-
-
 # --- what a node asks -----------------------------------------------------------------------------
 
 
@@ -191,10 +154,7 @@ def found(
     for v in validators.validators:
         state.put(Seat(v.idao, 0, v.key, TOLD_ELSEWHERE, ACTIVE, v.power, 0, 0, 0))
         state.put(SeatKey(v.key, v.idao, 0, 0))
-        bond = units.get(v.idao, 0) // FOUNDER_BOND
-        state.put(Bond(v.idao, 0, v.idao, bond, 0, 0, 0, 0))
-        if bond:
-            accounts.bond_founder(state, quorum, v.idao, bond)
+        bonds.found(state, quorum, v.idao, units.get(v.idao, 0))
 
 
 # --- the set --------------------------------------------------------------------------------------
@@ -324,10 +284,7 @@ def _admit(ctx: Context, idao: bytes, body: Admit) -> None:
         [*_members(ctx.state), Validator(body.idao, body.key, body.power)]
     ):
         refuse("too-strong", "from four validators on each holds less than a third, below four all are equal")
-    accounts.post(
-        ctx, (accounts.IDAO, ctx.proposer), (accounts.BOND, body.idao), accounts.STAKE, body.bond, "bond"
-    )
-    ctx.state.put(Bond(body.idao, seat.term, ctx.proposer, body.bond, 0, 0, 0, 0))
+    bonds.put_up(ctx, body.idao, seat.term, body.bond)
     ctx.state.put(_now(ctx, seat, PENDING, body.power))
 
 
@@ -389,32 +346,12 @@ def vacate(ctx: Context, seat: Seat, why: str) -> None:
         if not rest:
             refuse("last-validator", "a quorum keeps at least one validator")
         _write_set(ctx, rest, level=True)
-        _unbond(ctx, bond)
+        bonds.unbond(ctx, bond)
     else:
-        _give_back(ctx, bond)  # it never had power, so it has signed nothing that could be a fault
+        bonds.give_back(ctx, bond)  # it never had power, so it has signed nothing that could be a fault
     if ctx.state.get(Member, ctx.quorum, seat.idao) is not None:
         ctx.state.delete(Member, ctx.quorum, seat.idao)
     ctx.state.put(_now(ctx, seat, why, 0))
-
-
-def _unbond(ctx: Context, bond: Bond) -> None:
-    last_signed = ctx.height + epochs.DELAY - 1
-    ctx.state.put(
-        replace(
-            bond,
-            free=last_signed + 1 + UNBONDING_BLOCKS,
-            free_ms=ctx.time_ms + UNBONDING_MS,
-            idle_ms=ctx.time_ms + UNBONDING_IDLE_MS,
-        )
-    )
-
-
-def _give_back(ctx: Context, bond: Bond) -> None:
-    if bond.held:
-        accounts.post(
-            ctx, (accounts.BOND, bond.idao), (accounts.IDAO, bond.sponsor), accounts.STAKE, bond.held, "bond"
-        )
-    ctx.state.delete(Bond, bond.idao, bond.term)
 
 
 def _apply_leave(ctx: Context, body: Leave) -> None:
@@ -431,35 +368,6 @@ def _remove(ctx: Context, idao: bytes, body: Remove) -> None:
     if seat.state not in (ASKING, PENDING, ACTIVE):
         refuse("no-seat", "that iDAO has left already")
     vacate(ctx, seat, REMOVED)
-
-
-# --- quorum.withdraw ------------------------------------------------------------------------------
-
-
-@frozen
-class Withdraw:
-    """Gives what is left of a bond back to its sponsor, once it has answered long enough. Anyone may ask."""
-
-    idao: Id
-    term: int
-
-
-def is_free(bond: Bond, height: int, time_ms: int) -> bool:
-    """Whether a bond may be withdrawn: after its blocks and its two weeks, or after a quarter of a year."""
-    if not bond.free:
-        return False
-    return (height >= bond.free and time_ms >= bond.free_ms) or time_ms >= bond.idle_ms
-
-
-def _apply_withdraw(ctx: Context, body: Withdraw) -> None:
-    bond = ctx.state.get(Bond, body.idao, body.term)
-    if bond is None:
-        refuse("no-bond", "there is no such bond")
-    if not bond.free:
-        refuse("bond-in-use", "the validator still has its seat")
-    if not is_free(bond, ctx.height, ctx.time_ms):
-        refuse("unbonding", f"the bond answers until height {bond.free}, or until its time is over")
-    _give_back(ctx, bond)
 
 
 # --- quorum.rotate --------------------------------------------------------------------------------
@@ -517,12 +425,11 @@ def _set_power(ctx: Context, idao: bytes, body: SetPower) -> None:
     _write_set(ctx, after)
 
 
-RECORDS = (Group, Seat, SeatKey, Bond)
+RECORDS = (Group, Seat, SeatKey)
 KINDS = (
     TxKind("quorum.join", Join, _apply_join),
     TxKind("quorum.activate", Activate, _apply_activate),
     TxKind("quorum.leave", Leave, _apply_leave),
-    TxKind("quorum.withdraw", Withdraw, _apply_withdraw),
     TxKind("quorum.rotate", Rotate, _apply_rotate),
 )
 ACTIONS = {

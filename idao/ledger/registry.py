@@ -5,7 +5,19 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-from idao.ledger import accounts, assets, attest, dats, faults, governance, idao, membership, reviews, usage
+from idao.ledger import (
+    accounts,
+    assets,
+    attest,
+    bonds,
+    dats,
+    faults,
+    governance,
+    idao,
+    membership,
+    reviews,
+    usage,
+)
 from idao.ledger.tx import TxKind
 
 FAMILIES: tuple[ModuleType, ...] = (
@@ -18,6 +30,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     governance,
     attest,
     membership,
+    bonds,
     faults,
 )
 
