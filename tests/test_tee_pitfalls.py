@@ -184,6 +184,16 @@ def test_10_roots_are_pinned_by_key() -> None:
         assert pins <= shipped
 
 
+def test_10c_a_pin_is_the_hash_of_the_key_as_the_library_writes_it() -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    for vendor in ("amd", "google", "intel", "nitro", "nvidia", "simulated"):
+        for der in roots.certificates(vendor):
+            cert = certs.load(der)
+            key = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            assert certs.spki(cert) == hashlib.sha256(key).hexdigest()
+
+
 def test_10b_bundle_of_nitro_in_another_order_is_no_chain() -> None:
     case = cases()["nitro-1"]
     doc = cose.read(case.evidence)
@@ -499,6 +509,7 @@ def test_without_the_library_intel_fails(monkeypatch: pytest.MonkeyPatch) -> Non
     import sys
 
     monkeypatch.setitem(sys.modules, "dcap_qvl", None)
+    monkeypatch.delitem(sys.modules, "dcap_qvl._dcap_qvl", raising=False)
     result = cases()["tdx-1"].judge()
     assert (result.accepted, result.level, result.reason) == (False, "none", "verifier-missing")
 
@@ -537,7 +548,7 @@ def test_a_kind_that_the_policy_does_not_name_is_refused() -> None:
 
 
 def test_two_verifiers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dcap_qvl
+    from idao.tee import intel as room
 
     class Claims:
         def to_json(self) -> str:
@@ -547,12 +558,12 @@ def test_two_verifiers_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         def verify_with_policy(self, *_: object) -> Claims:
             return Claims()
 
-    monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
+    monkeypatch.setattr(room.library(), "PyQuoteVerifier", Verifier)
     assert cases()["tdx-1"].judge().reason == "verifiers-disagree"
 
 
 def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dcap_qvl
+    from idao.tee import intel as room
 
     class Panic(BaseException):
         pass
@@ -561,7 +572,7 @@ def test_a_panic_of_the_library_is_a_refusal(monkeypatch: pytest.MonkeyPatch) ->
         def verify_with_policy(self, *_: object) -> None:
             raise Panic("index out of bounds")
 
-    monkeypatch.setattr(dcap_qvl, "QuoteVerifier", Verifier)
+    monkeypatch.setattr(room.library(), "PyQuoteVerifier", Verifier)
     assert cases()["tdx-1"].judge().reason == "verifiers-disagree"
 
 

@@ -12,11 +12,11 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from idao.crypto import canonical
 from idao.errors import Busy, Malformed, Missing, UsageError
+from idao.frozen import frozen
 from idao.tee import devices, snp, tpmdevice
 from idao.tee.binding import Claims, report_data
 from idao.tee.envelope import EVIDENCE_BYTES_MAX, Aux, Evidence
@@ -32,7 +32,7 @@ ANSWER_MAX = 1024 * 1024
 NEVER = ("none", "nothing on this machine can attest")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """A way to get evidence here. `usable` is whether this process may; `note` says what it means."""
 

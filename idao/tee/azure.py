@@ -11,10 +11,10 @@ import base64
 import hashlib
 import json
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee import dcap, intel, quote, roots, snp, tpm
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
@@ -27,7 +27,7 @@ SHA256 = 1
 SNP_REPORT, TDX_REPORT = 2, 4
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     """The three documents, and what the SNP report needs beside it."""
 
@@ -41,7 +41,7 @@ class Parts:
     certificates: tuple[bytes, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Hcl:
     kind: int
     report: bytes

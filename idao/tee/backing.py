@@ -6,12 +6,12 @@ Readers judge again from the evidence; an appraisal only says what its signer sa
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from idao.crypto import canonical
 from idao.crypto.keys import did_key
 from idao.errors import IdaoError, Malformed, UsageError
+from idao.frozen import frozen
 from idao.model import Hash, Range, Size, Word
 from idao.tee import binding, envelope
 from idao.tee.result import ALIASES, KINDS, LEVELS, AttestationResult
@@ -21,7 +21,7 @@ VERSION = 1
 COUNT_MAX = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Appraisal:
     """One validator's judgement as it goes into a transaction. The ledger stores it and never repeats it."""
 
@@ -64,7 +64,7 @@ def check_form(packed: bytes) -> tuple[str, binding.Claims]:
     return evidence.kind, canonical.unpack(binding.Claims, evidence.claims)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Requirement:
     """`tee:2`, `tee-measured:1`, or of one vendor's kind: `tdx:1`."""
 

@@ -11,12 +11,12 @@ import hashlib
 import hmac
 import itertools
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.model import Hash, Id, PublicKey, Range, Word
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
@@ -26,7 +26,7 @@ KEYS_MAX = 4
 """Keys that one foreign rule binds together: two in every one seen."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Claims:
     """Who speaks through the evidence. `nonce` is a beacon; `not_after_ms` is at most its time plus the
     policy's greatest age."""
@@ -54,7 +54,7 @@ def _bound(claims: bytes) -> bytes:
     return hashlib.sha512(TAG + claims).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Expected:
     """What a verifier wants bound. Empty fields ask nothing.
 

@@ -29,7 +29,7 @@ CACHED = 512
 CACHED_PEM_BYTES = 16 * 1024
 """A chain has 2 to 6 kB; larger texts are read again each time, so that the cache stays small."""
 _TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
-_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----(.*?)-----END \1-----", re.S)
+_PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----([^-]*)-----END \1-----")
 
 
 def at_ms(moment: Any) -> int:
@@ -89,13 +89,35 @@ def load_all(ders: Sequence[bytes]) -> list[Certificate]:
 
 @lru_cache(maxsize=CACHED)
 def spki(cert: Certificate) -> str:
-    """SHA-256 of the subject public key info, in hex: how roots are pinned."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    """SHA-256 of the subject public key info, in hex: how roots are pinned.
 
-    der = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return hashlib.sha256(der).hexdigest()
+    Cut out as it stands: the library's way of writing a key again takes as long as verifying a signature.
+    """
+    tbs = cert.tbs_certificate_bytes
+    pos = element(tbs, 0)[0]
+    if tbs[pos] == 0xA0:  # the version, which the first kind of certificate does not state
+        pos = element(tbs, pos)[1]
+    for _ in ("serial number", "algorithm", "issuer", "validity", "subject"):
+        pos = element(tbs, pos)[1]
+    return hashlib.sha256(tbs[pos : element(tbs, pos)[1]]).hexdigest()
 
 
+def element(data: bytes, at: int) -> tuple[int, int]:
+    """(begin of the contents, end) of the DER element at `at`; `Malformed` if it does not fit."""
+    if at + 2 > len(data):
+        raise Malformed("DER ends early", code="chain")
+    size, begin = data[at + 1], at + 2
+    if size & 0x80:
+        count = size & 0x7F
+        if not 1 <= count <= 3:
+            raise Malformed("DER with a strange length", code="chain")
+        size, begin = int.from_bytes(data[begin : begin + count], "big"), begin + count
+    if begin + size > len(data):
+        raise Malformed("DER ends early", code="chain")
+    return begin, begin + size
+
+
+@lru_cache(maxsize=CACHED)
 def serial(cert: Certificate) -> int:
     """The serial number; AMD's zero without complaint."""
     with warnings.catch_warnings():

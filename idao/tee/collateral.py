@@ -7,12 +7,12 @@ backed, so that an old anchor is judged at its own time with what was known then
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError, Malformed
+from idao.frozen import frozen
 from idao.model import Name, Range, Size, Word
 from idao.tee.given import FILE_BYTES_MAX, Given, sort_files
 
@@ -20,13 +20,13 @@ PARTS_MAX = 64
 BUNDLE_BYTES_MAX = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     name: Word
     data: Annotated[bytes, Size(1, FILE_BYTES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bundle:
     """Files of one vendor. The window is that in which all of them are valid; `source` is for people."""
 
@@ -44,7 +44,7 @@ class Bundle:
         return digest(Kind.TEE_BUNDLE, canonical.pack(self))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One thing in a bundle, for `show`: times in ms UTC."""
 

@@ -7,10 +7,10 @@ bounded depth. Indefinite maps and arrays only where asked for: Nitro's newer do
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee import certs
 
 DEPTH_MAX = 8
@@ -19,7 +19,7 @@ ITEMS_MAX = 256
 """Items of one array or map: the largest real one has 32."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tag:
     number: int
     value: Any
@@ -119,7 +119,7 @@ def head(major: int, value: int) -> bytes:
     return bytes([major << 5 | (23 + size.bit_length())]) + value.to_bytes(size, "big")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sign1:
     protected: bytes
     headers: dict[int | str, Any]

@@ -10,11 +10,11 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from idao.crypto import canonical
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.model import Range, Size, Word
 from idao.tee import azure, collateral, given, nitro, quote, snp, tpm
 from idao.tee.given import Given
@@ -27,7 +27,7 @@ SIMULATED = b"IDAO-SIMULATED\0"
 """Stands before the bytes of simulated evidence: it is a kind of its own, not a flag."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Aux:
     """Something that belongs to the evidence, by name: `certificate`, `signature`, `public`, `pcr<n>`, …"""
 
@@ -35,7 +35,7 @@ class Aux:
     data: Annotated[bytes, Size(0, EVIDENCE_BYTES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evidence:
     """What an attester hands over. `claims` is the packed `binding.Claims`, or empty."""
 
@@ -62,13 +62,13 @@ def with_bundle(evidence: Evidence, bundle: bytes) -> Evidence:
     return both
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parsed:
     """Evidence ready for the judge of its kind."""
 
     kind: str
     blob: bytes
-    given: Given = field(default_factory=Given)
+    given: Given = Given()
     claims: bytes = b""
     tpm: tpm.Parts | None = None
     azure: azure.Parts | None = None

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee.given import unhex
 
 EVENTS_MAX = 1000
@@ -21,7 +21,7 @@ TYPE = 0x08000001
 """Event type of the guest's own entries."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     register: int
     type: int

@@ -12,9 +12,9 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from idao.errors import Malformed, Unreachable
+from idao.frozen import frozen
 from idao.tee import certs, collateral, envelope, quote, snp
 from idao.tee.given import FILE_BYTES_MAX
 
@@ -24,7 +24,7 @@ AMD = "https://kdsintf.amd.com"
 TIMEOUT_S = 30
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     body: bytes
     headers: dict[str, str]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 
 FILE_BYTES_MAX = 4 * 1024 * 1024
 """The largest collateral seen is a root CRL set of some tens of kB; Intel's processor CRL has 200 kB."""
@@ -18,7 +18,7 @@ TEXT_BYTES_MAX = 512
 """A key on one line; more is no key."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Given:
     """DER certificates and lists, Intel collateral (JSON text), public keys (DER SPKI), and the rest."""
 

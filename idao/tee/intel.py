@@ -9,11 +9,11 @@ computed a second time, and both must agree. Names of Intel's steps: 4.1.2.4.x o
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee import certs, quote, roots
 from idao.tee.given import Given, unhex
 from idao.tee.policy import TeePolicy
@@ -41,7 +41,7 @@ EVALUATIONS_APART = 1
 """Intel publishes TCB info and QE identity one after the other: a real pair has the numbers 20 and 19."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Collateral:
     """The nine parts as text, and the two signed objects parsed."""
 
@@ -290,6 +290,30 @@ def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], 
 # --- the library --------------------
 
 
+def library() -> Any:
+    """The compiled part of `dcap-qvl`, which holds all that is asked of it. `ImportError` if it is not there.
+
+    Its Python part does nothing but look up its own version and offer to fetch collateral; that costs as much
+    as judging a dozen quotes, so it is left aside.
+    """
+    import sys
+    from importlib.machinery import PathFinder
+    from importlib.util import module_from_spec
+
+    name = "dcap_qvl._dcap_qvl"
+    if (known := sys.modules.get(name)) is not None:
+        return known
+    package = None if "dcap_qvl" in sys.modules else PathFinder.find_spec("dcap_qvl")
+    found = package and PathFinder.find_spec(name, package.submodule_search_locations)
+    if not found or found.loader is None:
+        from dcap_qvl import _dcap_qvl
+
+        return _dcap_qvl
+    sys.modules[name] = module_from_spec(found)
+    found.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
 def _ask_library(
     found: Findings,
     q: quote.Quote,
@@ -300,16 +324,16 @@ def _ask_library(
 ) -> None:
     """The library must verify every signature and come to the same level."""
     try:
-        import dcap_qvl
+        qvl = library()
     except ImportError:
         found.check("dcap-qvl", False, "install idao[tee]", "verifier-missing")
         return
     try:
         root = roots.certificates("simulated")[0] if trust.own_root else None
-        judge = dcap_qvl.QuoteVerifier(root) if root else dcap_qvl.QuoteVerifier()
-        theirs = dcap_qvl.QuoteCollateralV3.from_json(collateral.text)
+        judge = qvl.PyQuoteVerifier(root) if root else qvl.PyQuoteVerifier()
+        theirs = qvl.PyQuoteCollateralV3.from_json(collateral.text)
         now_s = now_ms // 1000
-        neutral = dcap_qvl.QuotePolicy.claims_only(now_s)
+        neutral = qvl.PyQuotePolicy.claims_only(now_s)
         claims = json.loads(judge.verify_with_policy(q.raw, theirs, now_s, neutral).to_json())
     except (KeyboardInterrupt, SystemExit):
         raise

@@ -7,9 +7,9 @@ whose firmware falls behind later, was in order then: both facts are shown, each
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from idao.errors import IdaoError
+from idao.frozen import frozen
 from idao.tee import collateral, verifier
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
@@ -24,7 +24,7 @@ _DOUBTED = (
 """Of collateral that gives one of these nothing is believed: it is broken, or of another machine."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fact:
     """One thing known later. Times in ms UTC."""
 
@@ -38,7 +38,7 @@ class Fact:
     """When the vendor signed the statement that says so."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Later:
     """What newer collateral says: nothing bad, as of `as_of_ms`, unless there are facts; oldest first."""
 
@@ -94,7 +94,7 @@ def _facts(result: AttestationResult, stated_ms: int, then: AttestationResult) -
 
 
 def _statements(files: Iterable[bytes]) -> list[tuple[Given, int, int]]:
-    """(files, first, last moment) of each set of statements: a bundle or Intel's JSON alone, the rest together.
+    """(files, first, last moment) of each set of statements: bundles and Intel's JSON stand alone.
 
     What has no window states nothing.
     """

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_type_hints
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError, Malformed, UsageError
+from idao.frozen import frozen
 from idao.model import Name, Range, Size, Word
 from idao.tee.result import KINDS, LEVELS, AttestationResult
 
@@ -40,7 +41,7 @@ INTEL_STATUSES = (
 AMD_PRODUCTS = ("milan", "genoa", "turin")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Floor:
     """Least firmware of AMD parts with this CPUID family and a model in `model_low`..`model_high`.
 
@@ -56,7 +57,7 @@ class Floor:
     microcode: Svn
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Measurement:
     """A register that must hold a value. All entries of one `set` together are one known good image."""
 
@@ -66,7 +67,7 @@ class Measurement:
     value: Annotated[str, Size(1, 128)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TeePolicy:
     """Accepts nothing that it does not name. Debugging, a service TD, a revoked part: never."""
 

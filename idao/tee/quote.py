@@ -7,9 +7,9 @@ cut, anything else is refused, because nobody signs it.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee.given import Given
 from idao.tee.result import Findings
 
@@ -27,7 +27,7 @@ TD_KNOWN = TD_DEBUG | TD_SEPT_VE_DISABLE | 1 << 30 | 1 << 31 | 1 << 63
 SGX_INIT, SGX_DEBUG = 1, 2
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quote:
     """The parts of a quote. `raw` ends where the quote ends."""
 
@@ -168,7 +168,7 @@ def describe(found: Findings, quote: Quote, *, paravisor: bool = False) -> None:
 # --- the PCK certificate's extension (PCK Certificate and CRL Profile, 1.3.5) --------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pck:
     """What Intel says of the platform."""
 

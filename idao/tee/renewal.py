@@ -7,7 +7,7 @@ time have passed, so that a failed attempt can be repeated while the old evidenc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from idao.frozen import frozen
 
 HOUR_MS = 3_600_000
 LOOK_AGAIN_MS = 15 * 60_000
@@ -29,7 +29,7 @@ WHY = {
 """Why evidence is due, in the order in which they are looked for."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Held:
     """What is known of a validator's newest registered evidence."""
 
@@ -45,7 +45,7 @@ class Held:
     """Does it back the key that the validator signs with now?"""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Due:
     """Whether to attest now: `why` is a key of `WHY`, or empty; `next_ms` (ms UTC) is when to look again."""
 

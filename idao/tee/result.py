@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from idao.crypto.hashing import Kind, digest
+from idao.frozen import frozen
 
 LEVELS = ("none", "simulated", "tpm-unrooted", "tpm-rooted", "tee", "tee-measured")
 """From worthless to most: `tee` is a vendor's root and an agreeing policy, `tee-measured` also a known
@@ -69,7 +70,7 @@ REASONS: dict[str, str] = {
 _RANK = {code: i for i, code in enumerate(REASONS)}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Check:
     """One verdict. `code` is the reason code it gives when not `ok`."""
 
@@ -129,7 +130,7 @@ class Findings:
         return all(c.ok for c in self.checks)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AttestationResult:
     """The judgement. From `not_before_ms` to `not_after_ms` (ms UTC) the same inputs give it again."""
 

@@ -6,12 +6,13 @@ The simulator's keys are apart, in `SIMULATED`, which only evidence of the kind 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+from idao.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Trust:
     """The public keys (SHA-256 of the SPKI, hex) that stand for one world of roots."""
 

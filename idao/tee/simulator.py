@@ -12,10 +12,10 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from idao.frozen import frozen
 from idao.tee import quote, snp
 from idao.tee.envelope import SIMULATED
 
@@ -40,6 +40,10 @@ AMD_FLAWS = (
 )
 
 
+FIRST_SERIAL = 1000
+"""Serial numbers of further machines; the authorities have those below."""
+
+
 def mark(evidence: bytes) -> bytes:
     """Evidence as the kind `simulated`."""
     return SIMULATED + evidence
@@ -51,6 +55,10 @@ def _secret(name: str) -> Any:
 
     scalar = int.from_bytes(hashlib.sha256(b"idao simulator: " + name.encode()).digest(), "big") >> 1
     return ec.derive_private_key(scalar, ec.SECP384R1() if name.startswith("amd") else ec.SECP256R1())
+
+
+def _numbered(name: str, machine: int) -> str:
+    return f"{name} {machine}" if machine else name
 
 
 def _name(text: str) -> Any:
@@ -165,7 +173,7 @@ def _point(key: Any) -> bytes:
 # --- Intel --------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Simulated:
     """Evidence without the mark, and the collateral file that goes with it."""
 
@@ -182,7 +190,7 @@ def intel_root(world: str = "intel root") -> Any:
     return _certificate(ROOT, key, ROOT, key, 1, ca=True)
 
 
-def _pck_extension(svns: bytes, pceid: bytes) -> Any:
+def _pck_extension(svns: bytes, pceid: bytes, machine: int = 0) -> Any:
     from cryptography import x509
 
     oid = "1.2.840.113741.1.13.1"
@@ -190,9 +198,10 @@ def _pck_extension(svns: bytes, pceid: bytes) -> Any:
     def entry(suffix: str, value: bytes) -> bytes:
         return _der(0x30, _oid(f"{oid}.{suffix}") + value)
 
+    ppid = hashlib.sha256(PPID + bytes([machine])).digest()[:16] if machine else PPID
     tcb = b"".join(entry(f"2.{i + 1}", _der(2, bytes([s]))) for i, s in enumerate(svns))
     tcb += entry("2.17", _der(2, b"\x0b")) + entry("2.18", _der(4, svns))
-    body = entry("1", _der(4, PPID)) + entry("2", _der(0x30, tcb)) + entry("3", _der(4, pceid))
+    body = entry("1", _der(4, ppid)) + entry("2", _der(0x30, tcb)) + entry("3", _der(4, pceid))
     body += entry("4", _der(4, FMSPC)) + entry("5", _der(0x0A, b"\1"))
     return x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), _der(0x30, body))
 
@@ -261,8 +270,10 @@ def _qe_identity(flaws: frozenset[str], now: datetime.datetime) -> dict[str, Any
     }
 
 
-def intel(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()) -> Simulated:
-    """A TDX quote (version 4, or 5 for `service-td`) with collateral issued at `now_ms`."""
+def intel(
+    now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = (), machine: int = 0
+) -> Simulated:
+    """A TDX quote (version 4, or 5 for `service-td`) of a machine, with collateral issued at `now_ms`."""
     chosen = frozenset(flaws)
     if chosen - set(INTEL_FLAWS):
         raise ValueError(f"unknown flaws: {sorted(chosen - set(INTEL_FLAWS))}")
@@ -270,7 +281,7 @@ def intel(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()
     root_key = _secret("other root" if "foreign-root" in chosen else "intel root")
     root = intel_root("other root" if "foreign-root" in chosen else "intel root")
     authority_key, leaf_key, signer_key = (
-        _secret(n) for n in ("intel platform", "intel pck", "intel signer")
+        _secret(n) for n in ("intel platform", _numbered("intel pck", machine), "intel signer")
     )
     authority = _certificate(AUTHORITY, authority_key, ROOT, root_key, 2, ca=True)
     by_root = "pck-by-root" in chosen
@@ -279,8 +290,8 @@ def intel(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()
         leaf_key,
         ROOT if by_root else AUTHORITY,
         root_key if by_root else authority_key,
-        3,
-        [(_pck_extension(_KNOWN, PCEID), False)],
+        3 if machine == 0 else FIRST_SERIAL + machine,
+        [(_pck_extension(_KNOWN, PCEID, machine), False)],
     )
     signer = _certificate("Intel SGX TCB Signing", signer_key, ROOT, root_key, 4)
     chain = (leaf, root) if by_root else (leaf, authority, root)
@@ -361,19 +372,23 @@ CHIP = hashlib.sha512(b"simulated chip").digest()
 _TCB = bytes([10, 0, 0, 0, 0, 0, 27, 86])
 
 
-def amd(now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = ()) -> Simulated:
-    """A Genoa report (version 3) with VCEK, intermediate, root and a CRL issued at `now_ms`."""
+def amd(
+    now_ms: int, report_data: bytes = bytes(64), flaws: Iterable[str] = (), machine: int = 0
+) -> Simulated:
+    """A Genoa report (version 3) of one of many chips with VCEK, authorities and a CRL issued at `now_ms`."""
     chosen = frozenset(flaws)
     if chosen - set(AMD_FLAWS):
         raise ValueError(f"unknown flaws: {sorted(chosen - set(AMD_FLAWS))}")
     now = datetime.datetime.fromtimestamp(now_ms // 1000, datetime.UTC)
     foreign = 2 if "foreign-root" in chosen else 0
-    root_key, leaf_key = _rsa(foreign), _secret("amd vcek")
+    root_key, leaf_key = _rsa(foreign), _secret(_numbered("amd vcek", machine))
     root, middle = _amd_authorities(foreign)
-    leaf = _certificate("SEV-VCEK", leaf_key, "SEV-Genoa", _rsa(1), 3, _vcek_extensions(chosen))
+    leaf = _certificate(
+        "SEV-VCEK", leaf_key, "SEV-Genoa", _rsa(1), 3, _vcek_extensions(chosen, _chip(machine))
+    )
     revoked = [2] * ("revoked-ask" in chosen)
     crl = _crl("ARK-Genoa", _rsa(2) if "crl-foreign" in chosen else root_key, revoked, now)
-    report = _report(report_data, chosen)
+    report = _report(report_data, chosen, _chip(machine))
     signer = _secret("amd stranger") if "unsigned" in chosen else leaf_key
     raw = _raw(signer, report, "sha384")
     tail = raw[:48][::-1] + bytes(24) + raw[48:][::-1] + bytes(24)
@@ -388,7 +403,11 @@ def _amd_authorities(root: int) -> tuple[Any, Any]:
     return top, _certificate("SEV-Genoa", _rsa(1), "ARK-Genoa", key, 2, ca=True)
 
 
-def _vcek_extensions(flaws: frozenset[str]) -> list[tuple[Any, bool]]:
+def _chip(machine: int) -> bytes:
+    return hashlib.sha512(_numbered("simulated chip", machine).encode()).digest()
+
+
+def _vcek_extensions(flaws: frozenset[str], chip: bytes) -> list[tuple[Any, bool]]:
     from cryptography import x509
 
     number = 26 if "wrong-tcb" in flaws else 27
@@ -400,13 +419,13 @@ def _vcek_extensions(flaws: frozenset[str]) -> list[tuple[Any, bool]]:
         "3.2": _der(2, b"\0"),
         "3.3": _der(2, bytes([number])),
         "3.8": _der(2, b"\x56"),
-        "4": bytes(64) if "wrong-hw-id" in flaws else CHIP,
+        "4": bytes(64) if "wrong-hw-id" in flaws else chip,
     }
     make = x509.UnrecognizedExtension
     return [(make(x509.ObjectIdentifier(snp.OID + n), v), False) for n, v in values.items()]
 
 
-def _report(report_data: bytes, flaws: frozenset[str]) -> bytes:
+def _report(report_data: bytes, flaws: frozenset[str], chip: bytes) -> bytes:
     r = bytearray(snp.SIGNED)
     guest = 1 << 16 | 1 << 17 | snp.DEBUG * ("debug" in flaws) | snp.MIGRATE_MA * ("migratable" in flaws)
     guest |= 1 << 40 if "reserved-policy" in flaws else 0
@@ -419,7 +438,7 @@ def _report(report_data: bytes, flaws: frozenset[str]) -> bytes:
     r[0x90:0xC0] = hashlib.sha384(b"simulated guest").digest()
     r[0x180:0x188] = _TCB
     r[0x188:0x18A] = bytes([0x19, 0x11])
-    r[0x1A0:0x1E0] = bytes(64) if "masked-chip" in flaws else CHIP
+    r[0x1A0:0x1E0] = bytes(64) if "masked-chip" in flaws else chip
     r[0x1E0:0x1E8] = bytes([9, *_TCB[1:]]) if "rollback" in flaws else _TCB
     r[0x1E8:0x1EB] = r[0x1EC:0x1EF] = bytes([1, 55, 1])
     if "provisional" in flaws:

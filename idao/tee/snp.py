@@ -7,10 +7,10 @@ certificate names the firmware it was derived for, which must be the report's RE
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee import certs, roots
 from idao.tee.given import Given
 from idao.tee.policy import Floor, TeePolicy
@@ -35,7 +35,7 @@ _MODELS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tcb:
     """The security versions of one firmware set."""
 
@@ -64,7 +64,7 @@ def tcb(raw: bytes, product: str) -> Tcb:
     return Tcb(0, raw[0], raw[1], raw[6], raw[7])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """The fields that are judged, as they stand in the report."""
 

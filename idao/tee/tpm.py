@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.tee import certs, roots
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
@@ -51,7 +51,7 @@ class Reader:
             raise Malformed("bytes after the end of the TPM structure")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attest:
     """TPMS_ATTEST of a quote."""
 
@@ -91,7 +91,7 @@ def parse_attest(raw: bytes) -> Attest:
     return Attest(raw, extra, clock, resets, restarts, firmware, tuple(selection), digest)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Signature:
     """TPMT_SIGNATURE."""
 
@@ -177,7 +177,7 @@ def parse_public(raw: bytes) -> tuple[Any, int]:
     return (certs.p256 if curve == 3 else certs.p384)(xy), attributes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Parts:
     """A TPM quote and what stands beside it. `pcrs` are (bank, number, value) in any order."""
 

@@ -9,10 +9,10 @@ import os
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from idao.errors import Missing
+from idao.frozen import frozen
 from idao.tee import tpm
 
 Talk = Callable[[bytes], bytes]
@@ -42,7 +42,7 @@ NV_PIECE = 1024
 """Least buffer of one NV_Read that TPMs promise."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Quoted:
     attest: bytes
     signature: bytes
@@ -204,7 +204,7 @@ def nv_write(talk: Talk, index: int, data: bytes) -> None:
     run(talk, NV_WRITE, body + struct.pack(">H", 0), sessions=True)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AzureQuoted:
     hcl: bytes
     attest: bytes
