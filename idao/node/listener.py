@@ -98,7 +98,8 @@ class Listener:
 
     def _bind(self, host: str) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        s = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol named: asyncio turns Nagle's algorithm off only then, and 40 ms a frame is no LAN.
+        s = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:

@@ -8,6 +8,7 @@ A turn that fails for any other reason ends the process (`on_broken`): memory is
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from random import uniform
 from typing import Any, Protocol, TypeVar
@@ -59,6 +60,8 @@ class Member:
         """(event, explanation) for the log: halts, forks, refused frames."""
         self.on_broken: Callable[[BaseException], None] = _reraise
         self.broken = False
+        self._turns: deque[Callable[[], list[Outward]]] = deque()
+        self._acting = False
         self.sync = Sync(self)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -172,23 +175,30 @@ class Member:
     # --- turns
 
     def _step(self, event: ev.Event) -> None:
-        if not self.broken:
-            self._act(lambda: self.engine.turn(event))
+        self._act(lambda: self.engine.turn(event))
 
     def _act(self, turn: Callable[[], list[Outward]]) -> None:
-        """Takes a turn, performs what it has made durable, and enters the next height after a commit."""
-        while not self.broken:
-            outward = self._guarded(turn) or []
-            committed = None
-            for effect in outward:
-                if isinstance(effect, ev.Commit):
-                    committed = effect.height
-                else:
-                    self._perform(effect)
-            if committed is None:
-                return
-            self._committed(committed)
-            turn = self.engine.start
+        """Takes a turn, performs what it has made durable, and enters the next height after a commit.
+
+        A link that breaks while something is sent says so at once: that turn comes after this one.
+        """
+        self._turns.append(turn)
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while self._turns and not self.broken:
+                committed = None
+                for effect in self._guarded(self._turns.popleft()) or []:
+                    if isinstance(effect, ev.Commit):
+                        committed = effect.height
+                    else:
+                        self._perform(effect)
+                if committed is not None:
+                    self._turns.appendleft(self.engine.start)
+                    self._committed(committed)
+        finally:
+            self._acting = False
 
     def _guarded(self, write: Callable[[], T]) -> T | None:
         """What fails half way leaves memory ahead of the disk: nothing more may be done with it."""
