@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idao.crypto import statetree
+from idao.crypto import canonical, statetree
+from idao.errors import Malformed
 
 
 def _path(n: int) -> bytes:
@@ -47,7 +50,20 @@ def test_incremental_equals_rebuilt_and_proofs_hold(batches: list[dict[int, int 
         assert not statetree.check(bytes(31) + b"\1", path, value, proof)
 
 
-def test_rows_round_trip() -> None:
+def test_a_row_is_a_canonical_list_and_no_other_bytes_pass() -> None:
     branches = statetree.build((_path(n), bytes([n]) * 32) for n in range(20))
-    for children in branches.values():
-        assert statetree.branch_from_bytes(statetree.branch_to_bytes(children)) == children
+    row = branches[""]
+    assert canonical.decode(row) == [
+        [i, c[2:34], c[36:68], c[70:]] for i, c in enumerate(statetree.children_of(row)) if c
+    ]
+    for good in branches.values():
+        assert statetree.check_row(good) == good
+        for at in range(len(good)):
+            with contextlib.suppress(Malformed):
+                passed = statetree.check_row(good[:at] + bytes([good[at] ^ 64]) + good[at + 1 :])
+                assert len(canonical.decode(passed)) == len(canonical.decode(good))
+            with pytest.raises(Malformed):
+                statetree.check_row(good[:at])
+    for bad in (None, 7, "text", row + b"\0", b"", row.replace(b"\x58\x20", b"\x58\x21", 1)):
+        with pytest.raises(Malformed):
+            statetree.check_row(bad)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from struct import Struct
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import cbor2
@@ -72,14 +73,36 @@ def encode(value: Plain) -> bytes:
         raise Malformed(f"not encodable: {e}") from e
 
 
+UNSIGNED, BYTES, TEXT, LIST, MAP = 0x00, 0x40, 0x60, 0x80, 0xA0
+"""Major types of CBOR, RFC 8949 §3.1, in place."""
+WIDE = ((24, 1, Struct(">BB")), (25, 2, Struct(">BH")), (26, 4, Struct(">BI")), (27, 8, Struct(">BQ")))
+"""(additional information, bytes of the argument, how both are written)."""
+SHORT = [bytes((n,)) for n in range(256)]
+
+
+def head(major: int, n: int) -> bytes:
+    """The shortest head, RFC 8949 §4.2.1, of an argument of at most 64 bits."""
+    if n < 24:
+        return SHORT[major | n]
+    for info, size, form in WIDE:
+        if n < 1 << (8 * size):
+            return form.pack(major | info, n)
+    raise Malformed("integer outside 64 bits")
+
+
 def encode_key(values: Sequence[Plain]) -> bytes:
-    """`encode` of a list of integers, byte and text strings: what keys are made of needs no sorting."""
-    items = list(values)
-    for item in items:
-        kind = type(item)
-        if kind is not bytes and kind is not str and not (kind is int and -INT_MAX <= item <= INT_MAX):
-            return encode(items)
-    return cbor2.dumps(items)
+    """`encode` of a list, faster for what keys are made of: ids, words and counts."""
+    parts = [head(LIST, len(values))]
+    for v in values:
+        if type(v) is bytes:
+            parts += head(BYTES, len(v)), v
+        elif type(v) is str and v.isascii():
+            parts += head(TEXT, len(v)), v.encode()
+        elif type(v) is int and 0 <= v <= INT_MAX:
+            parts.append(head(UNSIGNED, v))
+        else:
+            return encode(list(values))
+    return b"".join(parts)
 
 
 def _loads(data: bytes, limit: int) -> Plain:

@@ -14,18 +14,16 @@ import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from struct import Struct
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from idao.crypto import canonical
+from idao.crypto.canonical import BYTES, LIST, MAP, TEXT, UNSIGNED, WIDE, head
 from idao.model import INT_MAX, Range, Size
 
 Write = Callable[[Any], bytes]
 Read = Callable[[bytes, int], tuple[Any, int]]
 """(bytes, position) -> (value, position after it)."""
 
-UNSIGNED, BYTES, TEXT, LIST, MAP = 0x00, 0x40, 0x60, 0x80, 0xA0
-"""Major types of CBOR, RFC 8949 §3.1, in place."""
 WORDS_KEPT, WORD_BYTES = 256, 64
 """Texts of at most so many bytes of one field are kept encoded: ledgers have some hundred words."""
 NULL, TRUE, FALSE = b"\xf6", b"\xf5", b"\xf4"
@@ -39,28 +37,13 @@ NOT_KNOWN = (Otherwise, IndexError, UnicodeError, RecursionError)
 """What the short way ends in: also at bytes cut short, text that is none, or nesting without end."""
 
 
-_SHORT = [bytes((n,)) for n in range(256)]
-_WIDE = ((24, 1, Struct(">BB")), (25, 2, Struct(">BH")), (26, 4, Struct(">BI")), (27, 8, Struct(">BQ")))
-"""(additional information, bytes of the argument, how both are written)."""
-
-
-def head(major: int, n: int) -> bytes:
-    """The shortest head, RFC 8949 §4.2.1, of an argument of at most 64 bits."""
-    if n < 24:
-        return _SHORT[major | n]
-    for info, size, form in _WIDE:
-        if n < 1 << (8 * size):
-            return form.pack(major | info, n)
-    raise Otherwise
-
-
 def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
     """(argument, position after it) of a head of this major type, if it is the shortest for its argument."""
     info = data[at] - major
     if 0 <= info < 24:
         return info, at + 1
     if 24 <= info < 28:
-        _, size, _ = _WIDE[info - 24]
+        _, size, _ = WIDE[info - 24]
         n = int.from_bytes(data[at + 1 : at + 1 + size], "big")
         if n >= (24 if size == 1 else 1 << (4 * size)) and len(data) > at + size:
             return n, at + 1 + size
@@ -98,7 +81,7 @@ class _Maker:
 
     def __init__(self) -> None:
         self.space: dict[str, Any] = {"Otherwise": Otherwise, "head": head, "read_head": read_head}
-        self.space |= {"UNSIGNED": UNSIGNED, "SHORT": _SHORT}
+        self.space |= {"UNSIGNED": UNSIGNED, "SHORT": canonical.SHORT}
         self.form = b""
         self.values: list[str] = []
         self.out: list[str] = []

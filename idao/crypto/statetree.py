@@ -28,11 +28,13 @@ from idao.model import Hash, Range, Size
 EMPTY = bytes(32)
 DEPTH_MAX = 64
 
-Child = tuple[bytes, bytes, bytes]
-"""(hash, path, value hash); a branch child has empty path and value hash."""
-_NONE: Child = (b"", b"", b"")
-Branches = MutableMapping[str, list[Child]]
-"""Prefix in hex digits -> its 16 children, for every branch of the tree."""
+Branches = MutableMapping[str, bytes]
+"""Prefix in hex digits -> its row, for every branch of the tree. A row is the canonical list of [index, hash,
+path, value hash] of each child there is; a child that is a branch has empty path and value hash."""
+
+Child = bytes
+"""A child inside a row, without its index: 102 bytes of a leaf, 36 of a branch, none where nothing is."""
+_LEAF_BYTES = 102
 
 
 def record_path(table: str, key: bytes) -> bytes:
@@ -66,14 +68,55 @@ def branch_hash(hashes: Sequence[bytes]) -> bytes:
     return digest(Kind.STATE_BRANCH, bitmap.to_bytes(2, "big") + b"".join(hashes))
 
 
+def children_of(row: bytes) -> list[Child]:
+    """The 16 children in a row, which `update` wrote or `check_row` accepts."""
+    children = [b""] * 16
+    at, end = 1, len(row)
+    while at < end:
+        after = at + (38 if row[at + 36 : at + 38] == b"\x40\x40" else 104)
+        children[row[at + 1]] = row[at + 2 : after]
+        at = after
+    return children
+
+
+def check_row(row: object) -> bytes:
+    """The row, as it was stored. `Malformed` for anything that `update` would not write."""
+    try:
+        children = children_of(row)  # type: ignore[arg-type]
+    except (TypeError, IndexError) as e:
+        raise Malformed("not a branch row") from e
+    if _row(children) != row or not all(map(_is_child, filter(None, children))):
+        raise Malformed("not a branch row")
+    return row
+
+
+_INDEX = tuple(b"\x84%c" % i for i in range(16))
+"""CBOR: a list of four, of which the first is the index."""
+
+
+def _row(children: Sequence[Child]) -> bytes:
+    parts = [index + child for index, child in zip(_INDEX, children, strict=True) if child]
+    return b"%c%b" % (0x80 + len(parts), b"".join(parts))
+
+
+def _is_child(child: Child) -> bool:
+    if len(child) == _LEAF_BYTES:
+        return child[:2] == child[34:36] == child[68:70] == b"\x58\x20"
+    return len(child) == 36 and child[:2] == b"\x58\x20" and child[34:] == b"\x40\x40"
+
+
+def _leaf_child(path: bytes, value: bytes) -> Child:
+    return b"\x58\x20%b\x58\x20%b\x58\x20%b" % (_leaf(path, value), path, value)
+
+
 def _hash(children: Sequence[Child]) -> bytes:
-    return branch_hash([c[0] for c in children])
+    return branch_hash([child[2:34] for child in children])
 
 
-def root(branches: Mapping[str, list[Child]]) -> bytes:
+def root(branches: Mapping[str, bytes]) -> bytes:
     """The root. The tree of one record has a root branch with one leaf; of none, no branch at all."""
     top = branches.get("")
-    return _hash(top) if top else EMPTY
+    return _hash(children_of(top)) if top else EMPTY
 
 
 def update(branches: Branches, changes: Mapping[bytes, bytes | None]) -> bytes:
@@ -81,10 +124,11 @@ def update(branches: Branches, changes: Mapping[bytes, bytes | None]) -> bytes:
     if not changes:
         return root(branches)
     items = sorted([(path.hex(), path, value) for path, value in changes.items()])
-    child = _update(branches, "", _NONE if "" not in branches else (b"?", b"", b""), items)
-    if child[1]:
-        branches[""] = [child if i == int(child[1].hex()[0], 16) else _NONE for i in range(16)]
-    elif not child[0]:
+    child = _update(branches, "", b"?" if "" in branches else b"", items)
+    if len(child) == _LEAF_BYTES:
+        only = child[36:68].hex()[0]
+        branches[""] = _row([child if i == int(only, 16) else b"" for i in range(16)])
+    elif not child:
         branches.pop("", None)
     return root(branches)
 
@@ -95,45 +139,39 @@ _Items = Sequence[tuple[str, bytes, bytes | None]]
 def _update(branches: Branches, prefix: str, old: Child, items: _Items) -> Child:
     """The child at `prefix` after `items`, all of which lie below it."""
     depth = len(prefix)
-    if old[0] and not old[1]:
-        children = list(branches[prefix])
+    if len(old) == _LEAF_BYTES:  # It goes down with the others unless it is replaced.
+        there = old[36:68]
+        if all(path != there for _, path, _ in items):
+            items = sorted([*items, (there.hex(), there, old[70:])])
+    if old and len(old) != _LEAF_BYTES:
+        children = children_of(branches[prefix])
+    elif len(items) == 1 and depth:
+        return _as_leaf(items[0])
     else:
-        if old[1]:  # A leaf stands here: it goes down with the others unless it is replaced.
-            if len(items) == 1 and items[0][1] == old[1]:
-                return _as_leaf(items[0])
-            if all(path != old[1] for _, path, _ in items):
-                items = sorted([*items, (old[1].hex(), old[1], old[2])])
-        if len(items) == 1 and depth:
-            return _as_leaf(items[0])
-        children = [_NONE] * 16
+        children = [b""] * 16
     start, count = 0, len(items)
     while start < count:
-        item = items[start]
-        nibble = item[0][depth]
+        nibble = items[start][0][depth]
         end = start + 1
         while end < count and items[end][0][depth] == nibble:
             end += 1
         i = int(nibble, 16)
-        below = children[i]
-        if end == start + 1 and below[1] in (b"", item[1]) and (below[1] or not below[0]):
-            children[i] = _as_leaf(item)  # alone in its place
+        if end == start + 1 and not children[i]:
+            children[i] = _as_leaf(items[start])
         else:
-            children[i] = _update(branches, prefix + nibble, below, items[start:end])
+            children[i] = _update(branches, prefix + nibble, children[i], items[start:end])
         start = end
-    alive = [c for c in children if c[0]]
-    if not alive or (len(alive) == 1 and alive[0][1] and depth):
+    alive = [child for child in children if child]
+    if not alive or (len(alive) == 1 and len(alive[0]) == _LEAF_BYTES):
         branches.pop(prefix, None)
-        return alive[0] if alive else _NONE
-    if len(alive) == 1 and alive[0][1]:
-        branches.pop(prefix, None)
-        return alive[0]
-    branches[prefix] = children
-    return _hash(children), b"", b""
+        return alive[0] if alive else b""
+    branches[prefix] = _row(children)
+    return b"\x58\x20%b\x40\x40" % _hash(children)
 
 
 def _as_leaf(item: tuple[str, bytes, bytes | None]) -> Child:
     _, path, value = item
-    return _NONE if value is None else (_leaf(path, value), path, value)
+    return b"" if value is None else _leaf_child(path, value)
 
 
 # --- proofs ---------------------------------------------------------------------------------------
@@ -158,18 +196,19 @@ class StateProof:
     other: tuple[Hash, Hash] | None
 
 
-def prove(branches: Mapping[str, list[Child]], path: bytes) -> StateProof:
+def prove(branches: Mapping[str, bytes], path: bytes) -> StateProof:
     """The proof of membership or absence of `path`."""
     steps: list[Step] = []
     prefix, digits = "", path.hex()
-    while children := branches.get(prefix):
+    while row := branches.get(prefix):
+        children = children_of(row)
         i = int(digits[len(prefix)], 16)
-        bitmap = sum(1 << n for n, c in enumerate(children) if c[0])
-        steps.append(Step(bitmap, tuple(c[0] for n, c in enumerate(children) if c[0] and n != i)))
+        bitmap = sum(1 << n for n, c in enumerate(children) if c)
+        steps.append(Step(bitmap, tuple(c[2:34] for n, c in enumerate(children) if c and n != i)))
         child = children[i]
-        if child[1] and child[1] != path:
-            return StateProof(tuple(steps), (child[1], child[2]))
-        if child[1] or not child[0]:
+        if len(child) == _LEAF_BYTES and child[36:68] != path:
+            return StateProof(tuple(steps), (child[36:68], child[70:]))
+        if not child or len(child) == _LEAF_BYTES:
             break
         prefix += digits[len(prefix)]
     return StateProof(tuple(steps), None)
@@ -201,39 +240,8 @@ def check(root_hash: bytes, path: bytes, value: bytes | None, proof: StateProof)
     return current == root_hash
 
 
-# --- rows -----------------------------------------------------------------------------------------
-
-
-def branch_to_bytes(children: Sequence[Child]) -> bytes:
-    """One stored row: the canonical list of [index, hash, path, value hash] of each child that exists."""
-    parts = []
-    for i, (h, p, v) in enumerate(children):
-        if p:
-            parts.append(b"\x84%c\x58\x20%b\x58\x20%b\x58\x20%b" % (i, h, p, v))
-        elif h:
-            parts.append(b"\x84%c\x58\x20%b\x40\x40" % (i, h))
-    return b"%c%b" % (0x80 + len(parts), b"".join(parts))
-
-
-def branch_from_bytes(data: bytes) -> list[Child]:
-    """The children of a stored row. `Malformed` for any other bytes than `branch_to_bytes` writes."""
-    children = [_NONE] * 16
-    at, end = 1, len(data)
-    while at + 38 <= end:
-        h = data[at + 4 : at + 36]
-        if data[at + 36 : at + 38] == b"\x40\x40":
-            children[data[at + 1] & 15] = (h, b"", b"")
-            at += 38
-        else:
-            children[data[at + 1] & 15] = (h, data[at + 38 : at + 70], data[at + 72 : at + 104])
-            at += 104
-    if branch_to_bytes(children) != data:  # whatever else these bytes are, they are not its writing
-        raise Malformed("not a branch row")
-    return children
-
-
-def build(records: Iterable[tuple[bytes, bytes]]) -> dict[str, list[Child]]:
+def build(records: Iterable[tuple[bytes, bytes]]) -> dict[str, bytes]:
     """The branches over all (path, value hash) pairs: what `update` must agree with."""
-    branches: dict[str, list[Child]] = {}
+    branches: dict[str, bytes] = {}
     update(branches, dict(records))
     return branches

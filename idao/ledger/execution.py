@@ -14,16 +14,16 @@ from idao.model import Certificate
 NO_HASH = bytes(32)
 
 
-class Layer(MutableMapping[str, list[statetree.Child]]):
+class Layer(MutableMapping[str, bytes]):
     """Branches of the state tree written over others, so that an execution can be dropped."""
 
     __slots__ = ("_below", "writes")
 
-    def __init__(self, below: Mapping[str, list[statetree.Child]]) -> None:
+    def __init__(self, below: Mapping[str, bytes]) -> None:
         self._below = below
-        self.writes: dict[str, list[statetree.Child] | None] = {}
+        self.writes: dict[str, bytes | None] = {}
 
-    def __getitem__(self, prefix: str) -> list[statetree.Child]:
+    def __getitem__(self, prefix: str) -> bytes:
         if prefix in self.writes:
             found = self.writes[prefix]
             if found is None:
@@ -31,8 +31,8 @@ class Layer(MutableMapping[str, list[statetree.Child]]):
             return found
         return self._below[prefix]
 
-    def __setitem__(self, prefix: str, children: list[statetree.Child]) -> None:
-        self.writes[prefix] = children
+    def __setitem__(self, prefix: str, row: bytes) -> None:
+        self.writes[prefix] = row
 
     def __delitem__(self, prefix: str) -> None:
         self.writes[prefix] = None
@@ -62,7 +62,7 @@ class Tip:
     frontier: merkle.Frontier
     """The log including the block leaf of this height."""
     base: Base
-    branches: Mapping[str, list[statetree.Child]]
+    branches: Mapping[str, bytes]
     certificate: Certificate | None
     """The finalization of this height; none at genesis."""
     header_at: Callable[[int], bytes | None] = unknown_header
