@@ -67,6 +67,10 @@ class Kind(enum.Enum):
     BEACON = "idao 1 beacon"
     NODE_RECORD = "idao 1 node record"
     TLS_CERTIFICATE = "idao 1 tls certificate"
+    INVITE = "idao 1 invite check"
+    PAIRING = "idao 1 pairing commitment"
+    PAIRING_WORDS = "idao 1 pairing words"
+    DISCOVERY = "idao 1 discovery tag"
     FAULT = "idao 1 fault"
     META = "idao 1 fact of a ledger file"
     MACHINE = "idao 1 machine"
@@ -106,6 +110,11 @@ def validators_hash(validators: ValidatorSet) -> bytes:
 def derive_secret(context: str, material: bytes) -> bytes:
     """A 32-byte secret from key material, for one purpose named by `context`."""
     return blake3(material, derive_key_context=context).digest()
+
+
+def keyed(key: bytes, data: bytes) -> bytes:
+    """BLAKE3's message code of `data` under a 32-byte key that serves this purpose alone: 32 bytes."""
+    return blake3(data, key=key).digest()
 
 
 def commitment(salt: bytes, value: bytes) -> bytes:

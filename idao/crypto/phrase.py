@@ -67,6 +67,13 @@ def read_phrase(typed: str) -> str:
     return phrase
 
 
+def spoken(data: bytes, count: int) -> str:
+    """`count` words of the list for the first 11 · `count` bits of `data`: to be compared by people."""
+    number = int.from_bytes(data, "big") >> (8 * len(data) - 11 * count)
+    words = _list().wordlist
+    return " ".join(words[number >> 11 * i & 2047] for i in reversed(range(count)))
+
+
 def _word(position: int, typed: str) -> str:
     words = _list().wordlist
     if typed in words:
