@@ -20,6 +20,7 @@ ADDRESSES = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=16, max_size=16), st.integers(0, 2**32 - 1), ADDRESSES)
 def test_every_invite_reads_back(secret: bytes, expires: int, addresses: list[tuple[object, int]]) -> None:
     texts = tuple(f"[{a}]:{p}" if ":" in str(a) else f"{a}:{p}" for a, p in addresses)
@@ -40,7 +41,7 @@ def test_pasted_with_breaks_and_capitals() -> None:
 
 
 @given(st.data())
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_one_wrong_letter_is_noticed(data: st.DataObject) -> None:
     line = invite.encode(ONE)
     at = data.draw(st.integers(len(invite.PREFIX), len(line) - 1))
