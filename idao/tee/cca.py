@@ -17,9 +17,12 @@ from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
 
-TAG, PLATFORM, REALM = 399, 44234, 44241
+TAG, CMW_TAG, PLATFORM, REALM = 399, 907, 44234, 44241
+"""The older collection holds the two tokens bare, the newer each as [content format, token]."""
+EAT_CWT = 263
+"""Content format of a token in the newer collection (CoAP registry)."""
 # Claims
-CHALLENGE, LIFECYCLE = 10, 2395
+CHALLENGE, INSTANCE, LIFECYCLE = 10, 256, 2395
 REALM_INITIAL, REALM_REMS, REALM_HASH, REALM_KEY, REALM_KEY_HASH, PERSONAL = (
     44238,
     44239,
@@ -28,8 +31,14 @@ REALM_INITIAL, REALM_REMS, REALM_HASH, REALM_KEY, REALM_KEY_HASH, PERSONAL = (
     44240,
     44235,
 )
-ES384 = -35
-HASHES = {"sha-256": "sha256", "sha-512": "sha512"}
+ALGORITHMS = {-7: ("sha256", "p256", 256), -35: ("sha384", "p384", 384), -36: ("sha512", "p521", 521)}
+"""COSE algorithm -> its hash, and the curve that goes with it, by name and bits."""
+CURVES = {1: "p256", 2: "p384", 3: "p521"}
+"""COSE curve -> name."""
+JWK_CURVES = {"P-256": "p256", "P-384": "p384", "P-521": "p521"}
+HEADERS = {1, 3, 16}
+"""Algorithm, content type and type: what the signed header of a token may hold."""
+HASHES = {"sha-256": "sha256", "sha-384": "sha384", "sha-512": "sha512"}
 SECURED = range(0x3000, 0x3100)
 """Lifecycle 'secured'; every other one, debugging among them, is refused."""
 
@@ -52,10 +61,10 @@ def judge(
     found.check(
         "realm key", hashlib.new(name, key_bytes).digest() == claims.get(CHALLENGE), "", "rak-binding"
     )
-    found.check("realm signature", realm.verifies(_realm_key(key_bytes), "sha384"), "", "signature")
-    keys = [k for k in map(_jwk, given.files) if k is not None]
-    if found.check("platform key", bool(keys), "" if keys else "none given", "collateral-missing"):
-        signed = any(platform.verifies(k, "sha384") for k in keys)
+    found.check("realm signature", _verifies(realm, _realm_key(key_bytes)), "", "signature")
+    keys = [k for file in given.files for k in _anchors(file, claims.get(INSTANCE))]
+    if found.check("platform key", bool(keys), "" if keys else "none of it given", "collateral-missing"):
+        signed = any(_verifies(platform, k) for k in keys)
         found.check("platform signature", signed, "", "signature")
     lifecycle = claims.get(LIFECYCLE)
     found.check("lifecycle", lifecycle in SECURED, str(lifecycle), "debug")
@@ -71,14 +80,26 @@ def judge(
 
 def _parts(raw: bytes) -> tuple[cose.Sign1, cose.Sign1]:
     top = cose.read(raw)
-    if not isinstance(top, cose.Tag) or top.number != TAG or not isinstance(top.value, dict):
+    if not isinstance(top, cose.Tag) or not isinstance(top.value, dict):
         raise Malformed("not a CCA token")
-    if set(top.value) != {PLATFORM, REALM} or not all(isinstance(v, bytes) for v in top.value.values()):
+    if top.number not in (TAG, CMW_TAG) or set(top.value) != {PLATFORM, REALM}:
         raise Malformed("not a CCA token")
-    parts = [cose.sign1(cose.read(top.value[k])) for k in (PLATFORM, REALM)]
-    if any(p.headers.get(1) != ES384 or len(p.headers) != 1 for p in parts):
-        raise Malformed("CCA token not signed with ES384")
+    tokens = [top.value[k] for k in (PLATFORM, REALM)]
+    if top.number == CMW_TAG:
+        if not all(isinstance(t, list) and len(t) == 2 and t[0] == EAT_CWT for t in tokens):
+            raise Malformed("CCA token in a collection of another form")
+        tokens = [t[1] for t in tokens]
+    if not all(isinstance(t, bytes) for t in tokens):
+        raise Malformed("not a CCA token")
+    parts = [cose.sign1(cose.read(t), unprotected=True) for t in tokens]
+    if any(p.headers.get(1) not in ALGORITHMS or not set(p.headers) <= HEADERS for p in parts):
+        raise Malformed("CCA token with another signature than ES256, ES384 or ES512")
     return parts[0], parts[1]
+
+
+def _verifies(part: cose.Sign1, key: Any) -> bool:
+    hash_name, _, bits = ALGORITHMS[part.headers[1]]
+    return bool(key.key_size == bits) and part.verifies(key, hash_name)
 
 
 def _claims(part: cose.Sign1) -> dict[int | str, Any]:
@@ -89,25 +110,40 @@ def _claims(part: cose.Sign1) -> dict[int | str, Any]:
 
 
 def _realm_key(raw: bytes) -> Any:
-    """A raw point, or a COSE_Key in the newer profile."""
+    """A raw P-384 point, or a COSE_Key in the newer profile."""
     if raw[:1] == b"\4" and len(raw) == 97:
-        return certs.p384(raw[1:])
+        return certs.point("p384", raw[1:])
     key = cose.read(raw)
-    if not isinstance(key, dict) or (key.get(1), key.get(-1)) != (2, 2):
-        raise Malformed("the realm key is not a P-384 key")
+    if not isinstance(key, dict) or key.get(1) != 2 or key.get(-1) not in CURVES:
+        raise Malformed("the realm key is no key of a known curve")
     x, y = key.get(-2), key.get(-3)
-    if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y) == 48):
-        raise Malformed("the realm key is not a P-384 key")
-    return certs.p384(x + y)
+    if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y)):
+        raise Malformed("the realm key is no key of a known curve")
+    return certs.point(CURVES[key[-1]], x + y)
 
 
-def _jwk(data: bytes) -> Any:
-    """The P-384 key of a JWK file; None for anything else."""
+def _anchors(data: bytes, instance: Any) -> list[Any]:
+    """The keys of a file: one JWK, or a list of trust anchors, of which those of this `instance` count."""
     try:
         value = json.loads(data)
-        if value["kty"] != "EC" or value["crv"] != "P-384":
+    except (ValueError, RecursionError):
+        return []
+    out = []
+    for entry in value if isinstance(value, list) else [value]:
+        if not isinstance(entry, dict):
+            continue
+        named = entry.get("instance-id")
+        if named is None or (isinstance(instance, bytes) and named == instance.hex()):
+            out.append(_jwk(entry.get("pkey", entry)))
+    return [k for k in out if k is not None]
+
+
+def _jwk(value: Any) -> Any:
+    """The key of a JWK; None for anything else."""
+    try:
+        if value["kty"] != "EC" or value["crv"] not in JWK_CURVES:
             return None
         xy = b"".join(base64.urlsafe_b64decode(value[c] + "==") for c in "xy")
-        return certs.p384(xy)
-    except (ValueError, TypeError, KeyError, RecursionError, Malformed):
+        return certs.point(JWK_CURVES[value["crv"]], xy)
+    except (ValueError, TypeError, KeyError, Malformed):
         return None

@@ -236,20 +236,21 @@ def ecdsa_raw(cert_or_key: Any, raw: bytes, data: bytes, hash_name: str) -> bool
 
 def p256(xy: bytes) -> Any:
     """The P-256 key of x ‖ y; `Malformed` when that is no point."""
-    return _point(xy, "p256")
+    return point("p256", xy)
 
 
 def p384(xy: bytes) -> Any:
     """The P-384 key of x ‖ y; `Malformed` when that is no point."""
-    return _point(xy, "p384")
+    return point("p384", xy)
 
 
-def _point(xy: bytes, curve: str) -> Any:
+def point(curve: str, xy: bytes) -> Any:
+    """The key of x ‖ y on `p256`, `p384` or `p521`; `Malformed` when that is no point."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
+    kinds = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1()}
     try:
-        kind = ec.SECP256R1() if curve == "p256" else ec.SECP384R1()
-        return ec.EllipticCurvePublicKey.from_encoded_point(kind, b"\4" + xy)
+        return ec.EllipticCurvePublicKey.from_encoded_point(kinds[curve], b"\4" + xy)
     except ValueError as e:
         raise Malformed("not a point of the curve") from e
 

@@ -79,8 +79,8 @@ def statements(files: Given) -> list[tuple[str, int, int]]:
     for der in files.crls:
         crl = certs.load_crl(der)
         out.append((f"crl of {certs.common_name(crl.issuer)}", *certs.crl_window(crl)))
-    if files.intel:
-        collateral = intel.read_collateral(files.intel)
+    for data in files.intel:
+        collateral = intel.read_collateral(data)
         for name in ("root_ca_crl", "pck_crl"):
             crl = certs.load_crl(unhex(collateral.parts[name], name))
             out.append((name, *certs.crl_window(crl)))

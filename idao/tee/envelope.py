@@ -134,7 +134,7 @@ def _binary(data: bytes) -> str:
         return "sev-snp"
     if data[:2] in (b"\xd2\x84", b"\x84\x44") or nitro.unwrap(data) != data:
         return "nitro"
-    if data[:3] == b"\xd9\x01\x8f":
+    if data[:3] in (b"\xd9\x01\x8f", b"\xd9\x03\x8b"):
         return "cca"
     if data[:4] == tpm.MAGIC:
         return "tpm"
@@ -214,7 +214,7 @@ def _json(value: Any, depth: int) -> Parsed:
         return parse(bytes(value), depth + 1)
     if isinstance(value, list):
         value = value[0]
-    if "hcl_report" in value:
+    if "hcl_report" in value or ("report" in value and isinstance(value.get("quote"), dict)):
         return _azure_json(value)
     if "tpm_quote" in value:
         return _tpm_json(value)
@@ -248,9 +248,8 @@ def _azure_json(value: dict[str, Any]) -> Parsed:
     quoted = value["tpm_quote"] if "tpm_quote" in value else value["quote"]
     beside = given.sort_files([_bytes(value["vcek"])]) if "vcek" in value else Given()
     td_quote = _bytes(value["td_quote"]) if "td_quote" in value else b""
-    hcl, attest, signature = (
-        _bytes(x) for x in (value["hcl_report"], quoted["message"], quoted["signature"])
-    )
+    report = value["hcl_report"] if "hcl_report" in value else value["report"]
+    hcl, attest, signature = (_bytes(x) for x in (report, quoted["message"], quoted["signature"]))
     pcrs = tuple(_bytes(p) for p in quoted["pcrs"])
     parts = azure.Parts(hcl, attest, signature, pcrs, td_quote, beside.certificates)
     return Parsed("azure-tdx" if td_quote else "azure-snp", hcl, azure=parts)

@@ -24,7 +24,7 @@ class Given:
 
     certificates: tuple[bytes, ...] = ()
     crls: tuple[bytes, ...] = ()
-    intel: bytes = b""
+    intel: tuple[bytes, ...] = ()
     keys: tuple[bytes, ...] = ()
     files: tuple[bytes, ...] = ()
 
@@ -47,13 +47,13 @@ def sort_files(files: Iterable[bytes]) -> Given:
     crls: list[bytes] = []
     keys: list[bytes] = []
     rest: list[bytes] = []
-    intel = b""
+    intel: list[bytes] = []
     for i, data in enumerate(files):
         if len(data) > FILE_BYTES_MAX or i >= FILES_MAX:
             raise Malformed("too much collateral")
         if data.lstrip()[:1] == b"{":
             if b'"tcb_info"' in data and b'"qe_identity"' in data:
-                intel = intel or data
+                intel.append(data)
             else:
                 rest.append(data)
         elif b"-----BEGIN " in data:
@@ -64,7 +64,7 @@ def sort_files(files: Iterable[bytes]) -> Given:
             {"certificate": certificates, "crl": crls, "key": keys}[kind].append(data)
         else:
             rest.append(data)
-    return Given(tuple(certificates), tuple(crls), intel, tuple(keys), tuple(rest))
+    return Given(tuple(certificates), tuple(crls), tuple(intel), tuple(keys), tuple(rest))
 
 
 def _der_kind(data: bytes) -> str:

@@ -190,11 +190,11 @@ def check_statements(
     """All that needs no signature check: who signed, for whom, which level. None without collateral."""
     if not found.check("collateral given", bool(given.intel), "", "collateral-missing"):
         return None
-    collateral = read_collateral(given.intel)
     chain = certs.load_all(certs.pem_blocks(q.chain, "CERTIFICATE"))
     if len(chain) != 3:
         raise Malformed("the chain of the quote has not three certificates", code="chain")
     pck = quote.pck(chain[0])
+    collateral = _fitting(given.intel, q, pck, now_ms)
     found.platform = pck.ppid.hex()
     try:
         _identity(found, q, collateral, chain, pck, trust)
@@ -204,6 +204,24 @@ def check_statements(
         why = f"the collateral has a part of a strange form: {type(e).__name__}"
         raise Malformed(why, code="collateral") from e
     return collateral
+
+
+def _fitting(files: tuple[bytes, ...], q: quote.Quote, pck: quote.Pck, now_ms: int) -> Collateral:
+    """Of several pieces of collateral the first that is of this platform and of this time, or the first."""
+    if len(files) == 1:
+        return read_collateral(files[0])
+
+    def rank(data: bytes) -> int:
+        try:
+            tcb = read_collateral(data).tcb
+            mine = tcb["id"] == ("TDX" if q.tee == quote.TDX else "SGX")
+            mine = mine and unhex(tcb["fmspc"], "fmspc") == pck.fmspc
+            low, high = (certs.rfc3339_ms(tcb[k]) for k in ("issueDate", "nextUpdate"))
+        except (Malformed, KeyError, TypeError):
+            return 0
+        return 1 + mine + (mine and low <= now_ms < high)
+
+    return read_collateral(max(files, key=rank))
 
 
 def _identity(

@@ -161,7 +161,7 @@ def _product(extensions: dict[str, bytes]) -> str:
 
 def _chain(given: Given, trust: roots.Trust, claimed: str) -> list[Certificate]:
     """Leaf (of the `claimed` kind if there are several), intermediate and root: the authorities given, or if
-    none are given those shipped with idao."""
+    none are given those shipped with idao. A root that was left out is supplied."""
     loaded = certs.load_all(given.certificates)
     leaves = [c for c in loaded if OID + "1" in {e.oid.dotted_string for e in c.extensions}]
     if not leaves:
@@ -174,7 +174,9 @@ def _chain(given: Given, trust: roots.Trust, claimed: str) -> list[Certificate]:
     if issuer is None:
         # None fits: shown as the broken link that it is.
         return [leaf, *authorities[:2]]
-    root = next((c for c in authorities if c.subject == issuer.issuer and c is not issuer), None)
+    shipped = [certs.load(d) for d in roots.certificates("amd")] if trust is roots.VENDORS else []
+    above = [*authorities, *shipped]
+    root = next((c for c in above if c.subject == issuer.issuer and c is not issuer), None)
     return [leaf, issuer, *([root] if root else [])]
 
 
