@@ -10,10 +10,10 @@ from group_world import BOND, STAKE, GroupWorld, four, group_of, hashed, person,
 from idao.crypto import canonical
 from idao.crypto.hashing import validators_hash
 from idao.errors import VerificationFailed
-from idao.ledger import accounts, block, bonds, epochs, genesis, membership
+from idao.ledger import accounts, block, bonds, epochs, faults, genesis, membership
 from idao.ledger.idao import AddMember, Member, RemoveMember
 from idao.ledger.membership import ACTIVE, ASKING, PENDING, Join, SeatKey
-from idao.model import Block, Validator, ValidatorSet
+from idao.model import Block, Fault, Validator, ValidatorSet
 
 # --- genesis --------------------------------------------------------------------------------------
 
@@ -239,3 +239,5 @@ def test_a_quorum_of_one_has_no_seats() -> None:
     assert world.do("bob", "quorum.join", world.join_body("bob")) == "not-a-group"
     assert membership.seats(world.state) == []
     assert not membership.founder_mode(world.state)
+    lie = faults.Report(Fault("propose", p.validator().public, b"a", b"b"))
+    assert world.do("bob", "fault.report", lie) == "not-a-group"

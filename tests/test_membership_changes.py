@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from group_world import BOND, NAMES, GroupWorld, four, hashed, person
 
 from idao.ledger import accounts, bonds, epochs, membership
@@ -260,3 +261,20 @@ def test_no_weights_below_four_nor_in_founder_mode() -> None:
     assert world.decide("ann", two, yes=REST) == "too-strong"
     gone = ("validator.power", SetPower(person("dan").idao, 2))
     assert world.decide("ann", gone, yes=REST) == "not-active"
+
+
+def test_who_is_out_has_nothing_to_rotate_remove_or_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = GroupWorld()
+    world.admit("bob")
+    world.activate("bob")
+    raised = ("validator.power", SetPower(person("bob").idao, 2))
+    assert world.decide("ann", raised) == "too-strong", "an observer has no power to raise"
+    assert world.do("bob", "quorum.leave", Leave()) == ""
+    assert world.do("bob", "quorum.rotate", rotate_body(world, "bob", 5)) == "no-seat"
+    assert world.decide("ann", ("validator.remove", Remove(person("bob").idao))) == "no-seat"
+    assert epochs.newest(world.state).epoch == 0
+    world.register("cyd")
+    world.do("cyd", "quorum.join", world.join_body("cyd"))
+    monkeypatch.setattr(membership, "VALIDATORS_MAX", 1)
+    assert world.decide("ann", world.admit_body("cyd")) == "full"
+    assert not bonds.is_free(world.state.need(bonds.Bond, person("ann").idao, 0), 10**9, 10**15)
