@@ -1,10 +1,11 @@
 """The proof file: shows a stranger that a record is in an anchored log, offline, with all that it takes.
 
 One canonical CBOR value behind a magic line. It holds the signed genesis, the links to the validator set
-of its epoch, a C2SP tlog-proof (checkpoint, cosignatures, inclusion path), the block header, the signed
-transaction with its receipt, the records as of that height with their paths in the state tree, and the
-disclosed files with their salts. Whoever holds it can confirm a guess at a disclosed file's contents:
-disclose what may be known. `judge` needs nothing else: no home, no network, no key, no clock.
+of its epoch (each change as the set before decided it), a C2SP tlog-proof (checkpoint, cosignatures,
+inclusion path), the block header, the signed transaction with its receipt, the records as of that height
+with their paths in the state tree, and the disclosed files with their salts. Whoever holds it can confirm a
+guess at a disclosed file's contents: disclose what may be known. `judge` needs nothing else: no home, no
+network, no key, no clock.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Annotated, Any, TypeVar
 
 from idao import anchor, manifest
 from idao.crypto import canonical, merkle, note, statetree
-from idao.crypto.hashing import Kind, hash_of
+from idao.crypto.certificates import verify_certificate
+from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.errors import IdaoError, Malformed, VerificationFailed
 from idao.frozen import frozen
 from idao.ledger import backing
@@ -26,7 +28,7 @@ from idao.ledger.genesis import Bundle
 from idao.ledger.reviews import ReviewRecord
 from idao.ledger.state import key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
-from idao.model import Hash, Header, Id, Salt, Size, ValidatorSet, Word, show_id
+from idao.model import FINALIZE, Certificate, Hash, Header, Id, Salt, Size, ValidatorSet, Word, show_id
 
 MAGIC = b"idao-proof/1\n"
 PROOF_BYTES_MAX = 512 * 1024 * 1024
@@ -90,10 +92,11 @@ class Disclosure:
 
 @frozen
 class Link:
-    """A change of epoch: the checkpoint and receipt that name the next set, cosigned by the old one."""
+    """A change of epoch: the last header that the old set decided, its finalization by that set, and the
+    set that the header names for the height after it. Every node holds these for ever, anchored or not."""
 
-    tlog: Annotated[str, Size(1, 131072)]
-    leaf: Annotated[bytes, Size(1, 1_048_576)]
+    header: Header
+    certificate: Certificate
     members: Annotated[bytes, Size(1, 16384)]
 
 
@@ -150,6 +153,8 @@ class Verdict:
     anchor: anchor.Anchor | None = None
     quorum: bytes = b""
     kind: str = ""
+    sets: list[ValidatorSet] = field(default_factory=list)
+    """The set of each epoch from genesis to that of the anchor: each one's word for the next was checked."""
     independent: int = 0
     """Validators other than the owner of what is proven."""
     reviews: int = 0
@@ -203,7 +208,8 @@ class _Judge:
     def __init__(self, proof: Proof, verdict: Verdict, appraise: backing.Appraiser | None) -> None:
         self.proof, self.verdict, self.appraise = proof, verdict, appraise
         self.validators: ValidatorSet | None = None
-        self.epoch = 0
+        self.since = 0
+        """Last height that an earlier set decided."""
         self.tlog: note.TlogProof | None = None
         self.checkpoint: note.Checkpoint | None = None
         self.receipt: Receipt | None = None
@@ -239,10 +245,31 @@ class _Judge:
     def _lineage(self) -> str:
         if not self.verdict.quorum:
             raise _Unknown("genesis")
-        if self.proof.lineage:
-            _fail("changes of the validator set are not known to this version")
-        self.validators = self.proof.bundle.genesis.validators
-        return "the validator set is that of the genesis"
+        now, before = self.proof.bundle.genesis.validators, 0
+        sets = [now]
+        for link in self.proof.lineage:
+            if link.header.height <= before:
+                _fail("changes of the validator set are out of order")
+            now, before = self._next_set(link, now), link.header.height
+            sets.append(now)
+        self.validators, self.since, self.verdict.sets = now, before, sets
+        if len(sets) == 1:
+            return "the validator set is that of the genesis"
+        return f"{len(sets) - 1} change(s) of the validator set, each decided by the one before"
+
+    def _next_set(self, link: Link, now: ValidatorSet) -> ValidatorSet:
+        """The set that follows `now`, by the word of `now` alone."""
+        header, vote = link.header, link.certificate.vote
+        decided = (FINALIZE, self.verdict.quorum, header.height, hash_of(Kind.HEADER, header))
+        if (vote.kind, vote.quorum, vote.height, vote.digest) != decided:
+            _fail("a change of the validator set has no finalization of its block")
+        following = canonical.unpack(ValidatorSet, link.members)
+        named = (validators_hash(now), validators_hash(following))
+        if (header.validators, header.next_validators) != named or now == following:
+            _fail("a change of the validator set is not the one that its block names")
+        if not verify_certificate(link.certificate, now):
+            _fail("a change of the validator set was not decided by the set before it")
+        return following
 
     def _anchor(self) -> str:
         if self.validators is None:
@@ -251,7 +278,7 @@ class _Judge:
         judged = anchor.check_anchor(tlog.note, self.validators)
         if judged.checkpoint.quorum != self.verdict.quorum:
             _fail("the checkpoint is of another quorum")
-        if judged.checkpoint.epoch != self.epoch:
+        if judged.checkpoint.epoch != len(self.proof.lineage) or judged.checkpoint.height <= self.since:
             _fail("the checkpoint is of another epoch")
         self.tlog, self.checkpoint = tlog, judged.checkpoint
         self.verdict.anchor = judged

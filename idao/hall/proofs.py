@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from idao import manifest, proof
 from idao.crypto import canonical, note, statetree
-from idao.errors import Malformed, NotFound, UsageError, VerificationFailed
+from idao.errors import NotFound, Refused, UsageError, VerificationFailed
 from idao.frozen import frozen
-from idao.ledger import assets, attest, backing, dats, genesis, reviews
+from idao.hall import trust
+from idao.ledger import assets, attest, backing, dats, epochs, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
@@ -26,12 +29,11 @@ if TYPE_CHECKING:
 
 BLOCK = 1024 * 1024
 """Bytes read of a file at once."""
+ANCHOR_POLL_S = 0.02
+"""Cosignatures come within milliseconds of a block."""
 REQUIREMENTS = ("trusted", "independent:N", "reviews:N", "tee:N", "tee-measured:N", "tee-VENDOR:N")
 LEVELS = ("simulated", "tpm-unrooted", "tpm-rooted", "tee", "tee-measured")
 """As `tee.result.LEVELS`, which is loaded with evidence only."""
-DAY_MS = 24 * 3600 * 1000
-UNBONDING_DAYS = 14
-"""Beyond this age of the oldest set relied on, its members may have nothing left to lose."""
 
 
 class Proofs:
@@ -43,14 +45,43 @@ class Proofs:
 
         All files of the asset are disclosed by name and salt, or those of `files` alone, or none.
         """
+        with self._anchored() as (signed, checkpoint):
+            return self._make(signed, checkpoint, text, files, no_files)
+
+    @contextmanager
+    def _anchored(self) -> Iterator[tuple[note.Note, note.Checkpoint]]:
+        """A moment at which the newest block is anchored: records are proven as they are then."""
+        store, until = self._dao.store, monotonic() + self._dao.wait_s
+        while True:
+            with store.snapshot():
+                head = store.checkpoint()
+                if head is None and not store.height:
+                    raise NotFound(
+                        "nothing is anchored yet", hint="the first contribution makes the first block"
+                    )
+                if head is not None and head[0] == store.height:
+                    signed = note.parse_note(head[1])
+                    yield signed, note.parse_checkpoint(signed.text)
+                    return
+            if monotonic() >= until:
+                raise Refused(
+                    f"block {store.height} is decided and not anchored yet: too few cosignatures are here",
+                    hint="idao quorum status",
+                    code="not-anchored",
+                )
+            sleep(ANCHOR_POLL_S)
+
+    def _make(
+        self,
+        signed: note.Note,
+        checkpoint: note.Checkpoint,
+        text: str,
+        files: Sequence[str],
+        no_files: bool,
+    ) -> tuple[str, bytes, int]:
         dao = self._dao
-        head = dao.store.checkpoint()
-        if head is None:
-            raise NotFound("nothing is anchored yet", hint="the first contribution makes the first block")
         kind, subject, version, records = self._subject(text)
         position, receipt = self._made(kind, subject, records)
-        signed = note.parse_note(head[1])
-        checkpoint = note.parse_checkpoint(signed.text)
         path = tuple(dao.store.log_path(position, checkpoint.size))
         raw = dao.store.tx(receipt.tx)
         if raw is None:
@@ -62,7 +93,7 @@ class Proofs:
         made = proof.Proof(
             v=1,
             bundle=dao.store.bundle,
-            lineage=(),
+            lineage=self._lineage(checkpoint.epoch),
             tlog=str(note.TlogProof(position, path, signed)),
             header=dao.store.header(checkpoint.height),
             leaf=canonical.pack(receipt),
@@ -76,6 +107,15 @@ class Proofs:
             timestamps=(),
         )
         return show_id(kind, subject), proof.dump(made), checkpoint.size
+
+    def _lineage(self, epoch: int) -> tuple[proof.Link, ...]:
+        """How each set up to that of `epoch` was decided on by the one before."""
+        store, links = self._dao.store, []
+        for number in range(1, epoch + 1):
+            new = store.state().need(epochs.Epoch, number)
+            header, certificate = store.decided(new.start - 1)
+            links.append(proof.Link(header, certificate, new.members))
+        return tuple(links)
 
     def _subject(self, text: str) -> tuple[str, bytes, assets.AssetVersion | None, list[Any]]:
         """(kind, id, asset version, records to show) of what is to be proven."""
@@ -177,7 +217,7 @@ class Demands:
 def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
     """Judges a proof, the given files, and the demands. `UsageError` for a demand that cannot be read."""
     _check_demands(demands.require)
-    named = [(name, _read_trust(name)) for name in demands.trust]
+    named = trust.read(demands.trust)
     for given in files:
         if not os.path.lexists(given):
             raise NotFound(f"no such file: '{given}'")
@@ -187,7 +227,8 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
     known = judge.look_later(data, verdict, demands, now_ms)
     for given in files:
         _check_given(verdict, given)
-    trusted = _judge_trust(verdict, named)
+    trusted = trust.judge(verdict, named)
+    oldest = trust.oldest_set(verdict, named)
     _judge_requirements(verdict, demands.require, trusted)
     judged = verdict.anchor
     anchored = None
@@ -211,7 +252,12 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
         "anchor": anchored,
         "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks],
         "attestations": judge.shown(verdict, known),
-        "warnings": [*_warnings(verdict, now_ms), *judge.said(verdict, known)],
+        "oldest_set": trust.shown(oldest, now_ms),
+        "warnings": [
+            *_warnings(verdict, now_ms),
+            *trust.warnings(verdict, oldest, now_ms),
+            *judge.said(verdict, known),
+        ],
         "independent_reviews": verdict.reviews,
         "time_ms": verdict.time_ms,
     }
@@ -316,55 +362,6 @@ def _backed(verdict: proof.Verdict, name: str) -> int:
     return sum(1 for a in hardware if wanted in (a.result.kind, vendor_of(a.result.kind)))
 
 
-def _read_trust(named: str) -> bytes | note.Checkpoint:
-    """A full quorum or iDAO id, or a checkpoint file; `UsageError` for anything else."""
-    for kind in ("quorum", "idao"):
-        if named.startswith(f"{kind}:"):
-            return parse_id(kind, named)
-    path = Path(named)
-    if not path.is_file() or path.stat().st_size > note.NOTE_BYTES_MAX:
-        raise UsageError(
-            f"'{named}' is no quorum id, iDAO id or checkpoint file",
-            hint="names on a ledger are not trusted: give the full id",
-        )
-    try:
-        return note.parse_checkpoint(note.parse_note(path.read_text("utf-8")).text)
-    except (Malformed, UnicodeDecodeError) as e:
-        raise UsageError(f"'{named}' is not a checkpoint: {e}") from e
-
-
-def _judge_trust(verdict: proof.Verdict, trust: Sequence[tuple[str, bytes | note.Checkpoint]]) -> bool:
-    """Whether somebody who was named vouches for the quorum of the proof."""
-    if not trust:
-        return False
-    matches: list[str] = []
-
-    def rule() -> str:
-        for named, known in trust:
-            if (why := _vouches(verdict, named, known)) is not None:
-                matches.append(why)
-        if not matches:
-            raise VerificationFailed("nobody you named vouches for it")
-        return "; ".join(matches)
-
-    verdict.check("trust", rule)
-    return bool(matches)
-
-
-def _vouches(verdict: proof.Verdict, named: str, known: bytes | note.Checkpoint) -> str | None:
-    if isinstance(known, bytes):
-        if named.startswith("quorum:"):
-            return "the quorum you named" if known == verdict.quorum else None
-        alone = verdict.kind == genesis.PERSON and verdict.founders == (known,)
-        return "the iDAO you named, in its own quorum of one" if alone else None
-    if known.quorum != verdict.quorum:
-        return None
-    mine = verdict.anchor.checkpoint if verdict.anchor else None
-    if mine is not None and mine.size == known.size and mine != known:
-        raise VerificationFailed("the checkpoint you named shows another history: the log was forked")
-    return "the checkpoint you named" + ("" if mine == known else ", of the same quorum at another height")
-
-
 def _judge_requirements(verdict: proof.Verdict, require: Sequence[str], trusted: bool) -> None:
     for demand in require:
         name, _, number = demand.partition(":")
@@ -377,9 +374,6 @@ def _warnings(verdict: proof.Verdict, now_ms: int) -> list[str]:
     out = []
     if verdict.kind == genesis.PERSON:
         out.append("by its owner alone: may be rewritten or backdated")
-    elif verdict.genesis_ms and now_ms - verdict.genesis_ms > UNBONDING_DAYS * DAY_MS:
-        days = (now_ms - verdict.genesis_ms) // DAY_MS
-        out.append(f"relies on the validators of genesis, {days} days old: name a later checkpoint")
     if verdict.time_ms > now_ms:
         out.append("its block is later than this machine's clock")
     for one in verdict.attested:

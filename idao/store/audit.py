@@ -26,6 +26,7 @@ from idao.ledger.registry import RECORDS
 from idao.ledger.state import DictBase, State, key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
+from idao.store import cosigns
 from idao.store import ledger as files
 from idao.store.opening import APPLICATION_ID
 from idao.store.tables import from_row, sql_of
@@ -141,6 +142,8 @@ class _Audit:
         self.branches: dict[str, bytes] = {}
         self.nodes: dict[tuple[int, int], bytes] = {}
         self.headers: dict[int, bytes] = {}
+        self.texts: dict[int, str] = {}
+        """What the checkpoints of the newest heights say."""
 
     def run(self) -> None:
         self._check_file()
@@ -318,15 +321,17 @@ class _Audit:
         self, header: Header, frontier: merkle.Frontier, epoch: int, validators: ValidatorSet
     ) -> None:
         where = f"block {header.height}, checkpoint"
+        expected = anchor.checkpoint_of(header, frontier, epoch)
+        self.texts[header.height] = expected.text()
+        self.texts.pop(header.height - cosigns.KEPT, None)
         row = self.db.execute(
             "select size, note from checkpoint where height = ?", (header.height,)
         ).fetchone()
         if row is None:
             # Alone, a head is signed with its block. Of many, who was away has only a later anchor over it.
-            if len(validators.validators) == 1:
+            if self.store.bundle.genesis.kind == genesis_rules.PERSON:
                 self.report.note(where, "missing")
             return
-        expected = anchor.checkpoint_of(header, frontier, epoch)
         try:
             signed = note.parse_note(row[1])
             if signed.text != expected.text() or row[0] != expected.size:
@@ -401,17 +406,17 @@ class _Audit:
 
     def _check_journal(self, last: int) -> None:
         """Own signatures of the last heights verify, fit their slot, and agree with what was decided."""
-        _, validators = genesis_rules.epoch_at(State(self.base), last + 1)
+        quorum = self.store.chain.quorum
         rows = self.db.execute("select height, view, slot, kind, digest, signature from sign")
         for height, view, slot, kind, digest, signature in rows:
             where = f"journal {height}/{view}/{slot}"
             try:
-                vote = Vote(kind, self.store.chain.quorum, height, view, digest)
+                vote = Vote(kind, quorum, height, view, digest)
                 canonical.pack(vote)
             except Malformed as e:
                 self.report.note(where, e.message)
                 continue
-            signed = any(verify_vote(v.key, signature, vote) for v in validators.validators)
+            signed = any(verify_vote(v.key, signature, vote) for v in self._set_of(height).validators)
             if SLOT_OF[kind] != slot or not signed:
                 self.report.note(where, "is not a vote of this validator")
         rows = self.db.execute("select height, kind, view, digest, certificate from cert")
@@ -423,9 +428,27 @@ class _Audit:
                 self.report.note(where, e.message)
                 continue
             vote = certificate.vote
-            agrees = (vote.height, vote.kind, vote.view, vote.digest) == (height, kind, view, digest)
-            if not agrees or not verify_certificate(certificate, validators):
+            named = (vote.quorum, vote.height, vote.kind, vote.view, vote.digest)
+            agrees = named == (quorum, height, kind, view, digest)
+            if not agrees or not verify_certificate(certificate, self._set_of(height)):
                 self.report.note(where, "does not verify")
+        for height, text in self.texts.items():
+            for c in cosigns.held(self.db, height):
+                if not _cosigned(quorum, self._set_of(height), c, text):
+                    self.report.note(f"cosignature {height}", "is not one of this validator set")
+
+    def _set_of(self, height: int) -> ValidatorSet:
+        return genesis_rules.epoch_at(State(self.base), height)[1]
+
+
+def _cosigned(quorum: bytes, validators: ValidatorSet, c: cosigns.Cosigned, text: str) -> bool:
+    """Whether a kept row is a cosignature on this text by a member of the set."""
+    return (
+        validators.index_of_key(c.key) is not None
+        and 0 <= c.time_s < 2**63
+        and keys.verify(c.key, c.log, text.encode())
+        and keys.verify(c.key, c.witness, keys.cosigned_message(text.encode(), c.time_s))
+    )
 
 
 def _schema_of(db: sqlite3.Connection) -> dict[str, tuple[str, str, str]]:

@@ -109,6 +109,15 @@ class LedgerStore:
             self._forget()  # what it wrote is in the memory too
             raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything read inside is of one moment, although a node may be writing."""
+        self.db.execute("begin")
+        try:
+            yield
+        finally:
+            self.db.execute("rollback")
+
     # --- where it may go on
 
     @property
@@ -252,6 +261,13 @@ class LedgerStore:
         if row is None:
             raise NotFound(f"no block at height {height}")
         return canonical.unpack(Header, row[0])
+
+    def decided(self, height: int) -> tuple[Header, Certificate]:
+        """The header of a block, and its finalization."""
+        row = self.db.execute("select header, certificate from block where height = ?", (height,)).fetchone()
+        if row is None:
+            raise NotFound(f"no block at height {height}")
+        return canonical.unpack(Header, row[0]), canonical.unpack(Certificate, row[1])
 
     def block(self, height: int) -> tuple[Block, Certificate]:
         """The block as it was agreed on, and its finalization."""
