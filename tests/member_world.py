@@ -111,7 +111,10 @@ class Net:
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             store = LedgerStore.create(path, self.bundle)
-        member = Member(Engine(store, person.validator, clock), self.loop)
+        return self.join(person, Member(Engine(store, person.validator, clock), self.loop))
+
+    def join(self, person: Any, member: Member) -> Member:
+        """Starts a member and links it with those that are there."""
         member.links = Wire(self, person.idao)
         member.on_fault = self.faults.append
         member.on_trouble = lambda what, why: self.troubles.append((what, why))

@@ -88,7 +88,7 @@ def test_one_that_was_away_catches_up(tmp_path: Path) -> None:
             net.boot(p)
         await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(0))).id)
         net.kill(people[3])
-        for i in range(150):
+        for i in range(80):
             tx = net.member(people[0]).submit(people[0].tx(net.quorum, trust(i + 1)))
             await net.until(lambda tx=tx: net.member(people[0]).engine.store.receipt_of(tx.id) is not None)
         net.boot(people[3])

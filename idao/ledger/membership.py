@@ -299,6 +299,12 @@ class Activate:
     header: Hash
 
 
+def _give_say(ctx: Context, idao: bytes) -> None:
+    """Who validates also governs. In founder mode the founder does both alone: one invite after the other."""
+    if ctx.state.get(Member, ctx.quorum, idao) is None:
+        ctx.state.put(Member(ctx.quorum, idao, "owner", 1, ctx.height))
+
+
 def _apply_activate(ctx: Context, body: Activate) -> None:
     group = _group(ctx)
     seat = _seat(ctx, ctx.actor)
@@ -308,8 +314,8 @@ def _apply_activate(ctx: Context, body: Activate) -> None:
         refuse("not-recent", f"an activation names one of the last {RECENT} blocks")
     if ctx.header_at(body.height) != body.header:
         refuse("other-chain", "the block named is not the one of this ledger")
-    ctx.state.put(Member(ctx.quorum, ctx.actor, "owner", 1, ctx.height))
     if not group.founding:
+        _give_say(ctx, ctx.actor)
         ctx.state.put(_now(ctx, seat, ACTIVE, seat.power))
         _write_set(ctx, [*_members(ctx.state), Validator(ctx.actor, seat.key, seat.power)])
         return
@@ -317,6 +323,8 @@ def _apply_activate(ctx: Context, body: Activate) -> None:
     active = [s for s in ctx.state.scan(Seat) if s.state == ACTIVE]
     if len(active) >= FOUR:
         ctx.state.put(replace(group, founding=False, since=ctx.height))
+        for s in active:
+            _give_say(ctx, s.idao)
         _write_set(ctx, [Validator(s.idao, s.key, 1) for s in active])
 
 

@@ -71,11 +71,15 @@ Outward = ev.Effect | Cosigned
 class Engine:
     """Drives one ledger for this home's validator key. The caller holds the ledger's lock."""
 
-    def __init__(self, store: LedgerStore, signer: Signer, clock: Callable[[], int]) -> None:
-        """`clock`: ms UTC. `Refused` where a quorum of one may not go on (`ended`, `quarantine`)."""
-        self.store, self._signer, self._clock = store, signer, clock
+    def __init__(self, store: LedgerStore, signer: Signer, clock: Callable[[], int], *older: Signer) -> None:
+        """`signer`: the validator key; `older`: those it replaces, which sign until their epoch has ended.
+
+        `clock`: ms UTC. `Refused` where a quorum of one may not go on (`ended`, `quarantine`).
+        """
+        self.store, self._clock = store, clock
+        self._signers = (signer, *older)
         self.pool = Pool()
-        self.heads = Heads(store, signer)
+        self.heads = Heads(store)
         self.receipts: list[tuple[int, Receipt]] = []
         """(log position, receipt) of what was committed since the list was last cleared."""
         self._executed: dict[bytes, tuple[Block, Executed]] = {}
@@ -86,11 +90,13 @@ class Engine:
         self.heads.restore(self.tip)
         if self.alone or store.continued_by is not None:
             store.require_live()
-        self.machine = Machine(store.chain.quorum, signer.public, verify_vote)
+        self.machine = Machine(store.chain.quorum, self._signer.public, verify_vote)
 
     def _load_tip(self) -> None:
         self.tip = self.store.tip()
         self.epoch, self.validators = self.store.validators(self.tip.height + 1)
+        seated = [s for s in self._signers if self.validators.index_of_key(s.public) is not None]
+        self._signer = (seated or self._signers)[0]
         self._index = self.validators.index_of_key(self._signer.public)
 
     @property
@@ -158,6 +164,7 @@ class Engine:
     def start(self) -> list[Outward]:
         """Enters the height after the tip (R0), from the rows alone."""
         height = self.tip.height + 1
+        self.machine.key = self._signer.public
         return self.turn(
             ev.Start(
                 height=height,
@@ -321,8 +328,8 @@ class Engine:
         cosigns.prune(self.store.db, height)
         frontier = executed.frontier.copy()
         frontier.append(rules.block_leaf(built.header))
-        sign = sign and self.signing(height)
-        mine = self.heads.add(built.header, frontier, self.epoch.epoch, self.validators, sign=sign)
+        signer = self._signer if sign and self.signing(height) else None
+        mine = self.heads.add(built.header, frontier, self.epoch.epoch, self.validators, signer)
         start = built.header.log_size - len(executed.receipts)
         self.receipts += [(start + i, r) for i, r in enumerate(executed.receipts)]
         self._executed.clear()

@@ -84,8 +84,8 @@ class Head:
 class Heads:
     """The heads that still gather cosignatures."""
 
-    def __init__(self, store: LedgerStore, signer: Signer) -> None:
-        self._store, self._signer = store, signer
+    def __init__(self, store: LedgerStore) -> None:
+        self._store = store
         self._heads: OrderedDict[int, Head] = OrderedDict()
         self._early: dict[bytes, list[Cosigned]] = {}
         self.grown: set[int] = set()
@@ -102,13 +102,18 @@ class Heads:
             self._heads[tip.height] = head
 
     def add(
-        self, header: Header, frontier: merkle.Frontier, epoch: int, validators: ValidatorSet, *, sign: bool
+        self,
+        header: Header,
+        frontier: merkle.Frontier,
+        epoch: int,
+        validators: ValidatorSet,
+        signer: Signer | None,
     ) -> Cosigned | None:
-        """A height was committed: signs its head if we are to, and takes in what came before it."""
+        """A height was committed: signs its head by `signer`, and takes in what came before it."""
         head = self._heads[header.height] = Head(header, frontier, epoch, validators)
         while len(self._heads) > HEADS_MAX:
             self.grown.discard(self._heads.popitem(last=False)[0])
-        mine = self._sign(head, header.time_ms // 1000) if sign else None
+        mine = self._sign(head, signer, header.time_ms // 1000) if signer else None
         for waiting in self._early.values():
             for c in [c for c in waiting if c.height <= header.height]:
                 waiting.remove(c)
@@ -117,12 +122,12 @@ class Heads:
                         self._put(head, c)
         return mine
 
-    def _sign(self, head: Head, time_s: int) -> Cosigned | None:
-        if head.validators.index_of_key(self._signer.public) is None:
+    def _sign(self, head: Head, signer: Signer, time_s: int) -> Cosigned | None:
+        if head.validators.index_of_key(signer.public) is None:
             return None
-        log = note.log_signature(self._signer, head.quorum, head.text).signature
-        witness = note.cosignature(self._signer, head.quorum, head.text, time_s).signature[8:]
-        mine = Cosigned(head.height, self._signer.public, log, time_s, witness)
+        log = note.log_signature(signer, head.quorum, head.text).signature
+        witness = note.cosignature(signer, head.quorum, head.text, time_s).signature[8:]
+        mine = Cosigned(head.height, signer.public, log, time_s, witness)
         cosigns.put(self._store.db, mine)
         if head.add(mine):
             self.grown.add(head.height)
