@@ -502,6 +502,35 @@ def test_requirements_count_levels_and_vendors() -> None:
     assert {name: _backed(verdict, name) for name in wanted} == wanted
 
 
+def test_a_verdict_is_reached_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    from idao.tee import verifier
+
+    calls: list[int] = []
+    real = verifier.appraise
+
+    def counted(*asked: Any) -> AttestationResult:
+        calls.append(1)
+        return real(*asked)
+
+    monkeypatch.setattr(verifier, "appraise", counted)
+    world, other = Anchored(0), relaxed(SIMULATED, max_age_ms=DAY + 1)
+    packed = world.backing(0)
+    first = world.judge(packed)[0].result
+    assert len(calls) <= 1
+    calls.clear()
+    assert world.judge(packed)[0].result == first and not calls
+    assert world.judge(packed, policy=other)[0].accepted and len(calls) == 1
+    # Neither other bytes of the same evidence, another key, nor a time past its end meet an old verdict.
+    raw = world.raws[0]
+    judge = appraiser(SIMULATED)
+    expected = binding.Expected(keys=(SIGNERS[1].public,))
+    assert judge(raw, (), expected, BORN + 130_000).reason == "binding"
+    at = raw.index(simulator.SIMULATED) + 900  # in the signature, which the identity does not cover
+    bent = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+    assert not judge(bent, (), binding.Expected(), BORN + 130_000).accepted
+    assert not world.judge(packed, times={0: BORN + DAY + 1})[0].accepted
+
+
 def test_policies_are_read_by_name_or_file(tmp_path: Path) -> None:
     assert read_policy("strict") == STRICT
     for name, text in {"none": None, "bad": "{}", "list": "[]"}.items():
