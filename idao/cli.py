@@ -53,6 +53,7 @@ FAMILIES: dict[str, Family] = {
     "node": _family("node", "node", "The process that takes part in quorums of many"),
     "config": _family("keeping", "config", "Settings and where they come from"),
     "doctor": _family("keeping", "doctor", "Check disk, clock, keys, locks and versions"),
+    "migrate": _family("keeping", "migrate", "Bring files that an older idao wrote up to date"),
     "schema": _family("keeping", "schema", "The JSON Schema of a command's output"),
     "completion": _family("keeping", "completion", "Shell completion for bash, zsh and fish"),
     "demo": _family("demo", "demo", "The whole story in a temporary home"),
@@ -304,6 +305,10 @@ def _of_this_machine(e: Exception) -> IdaoError | None:
 
         outside = isinstance(e, sqlite3.OperationalError) or type(e) is sqlite3.DatabaseError
         return refusal("a database of this home", e) if isinstance(e, sqlite3.Error) and outside else None
+    if isinstance(e, UnicodeDecodeError) and _innermost(e).startswith("idao.store."):
+        from idao.store.opening import refusal  # bytes of a damaged database where text should be
+
+        return refusal("a database of this home", e)
     if isinstance(e, OSError) and e.strerror:
         if e.filename is None:
             _close_stdout()
@@ -312,6 +317,14 @@ def _of_this_machine(e: Exception) -> IdaoError | None:
     if isinstance(e, MemoryError):
         return IdaoError("this machine has not enough memory for that", code="memory")
     return None
+
+
+def _innermost(e: Exception) -> str:
+    """The module in which it was raised."""
+    at = e.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    return str(at.tb_frame.f_globals.get("__name__", "")) if at else ""
 
 
 def _bug(e: Exception) -> int:

@@ -10,12 +10,13 @@
     keys/backup.pub      what backups are sealed to, so that the phrase opens them
     keys/history         inception record and key events: public, so reading needs no key
     keys/members/NAME.*  identities of other people kept in this home
-    home.db              outbox, key ring, chunk index, drafts
+    home.db              outbox, key ring, chunk index, petnames
     ledgers/QUORUM.db    one file a ledger
     packs/               sealed contents
     ledgers/QUORUM.lock  pid of the process that orders its blocks
     lock                 pid of the process that changes this home
     node.lock, node.sock pid of the node, and where commands reach it
+    before-migration/    files as an older idao wrote them, if there were any
 
 Every file is written aside, flushed, and renamed.
 """
@@ -33,14 +34,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from idao.crypto import canonical, seal
+from idao.crypto.hashing import Kind, digest
 from idao.crypto.keys import Signer
-from idao.errors import Busy, Locked, Malformed, NoHome, NotFound, UsageError
+from idao.errors import Busy, IdaoError, Locked, Malformed, NoHome, NotFound, UsageError
 from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
 from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
 
 CONFIG_BYTES_MAX = 64 * 1024
+CONFIG_FORMAT = 1
 PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
 LOCK_POLL_S = 0.05
@@ -196,14 +199,15 @@ class Home:
         return value.get(key, default) if isinstance(value, dict) else default
 
     def save_config(self) -> None:
-        lines = ["# idao configuration; see 'idao config show --origin'"]
+        lines = ["# idao configuration; see 'idao config show --origin'", f"format = {CONFIG_FORMAT}"]
         lines += [f"{key} = {_toml(self.config[key])}" for key in DEFAULTS if key in self.config]
         for section, values in self.config.items():
             if section in DEFAULTS:
                 continue
             lines.append(f"\n[{section}]")
             lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
-        write_file(self.path / "config.toml", ("\n".join(lines) + "\n").encode())
+        body = ("\n".join(lines) + "\n").encode()
+        write_file(self.path / "config.toml", body + _config_sum(body))
 
     # --- who
 
@@ -216,6 +220,9 @@ class Home:
             if name is not None:
                 raise NotFound(f"no member '{name}' in this home") from None
             raise Malformed("the home has no key history", hint="restore a backup") from None
+        except Malformed as e:
+            what = f"'{path.relative_to(self.path)}' is damaged: {e.message}"
+            raise Malformed(what, hint="restore it from a backup") from e
 
     def _member(self, name: str, suffix: str) -> Path:
         if not name.replace("-", "").replace("_", "").isalnum() or len(name) > 64:
@@ -361,7 +368,10 @@ def file_lock(path: Path, wait_s: float, what: str = "another process drives thi
                 time.sleep(LOCK_POLL_S)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(fd, 0)  # nothing is left to be read, or damaged
     finally:
         os.close(fd)
 
@@ -423,12 +433,38 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise UsageError(f"config.toml cannot be read: {e}", hint=f"mend '{file}'", code="config") from e
     except OSError as e:
         raise UsageError(f"config.toml cannot be read: {e.strerror}", code="config") from e
+    _check_format(config.pop("format", CONFIG_FORMAT))
     for section, values in config.items():
         if section in DEFAULTS:
             check_setting(section, values)
         elif not isinstance(values, dict):
             raise UsageError(f"config.toml: '{section}' stands outside a section", code="config")
     return config
+
+
+def _check_format(found: Any) -> None:
+    if type(found) is not int or found < 1:
+        raise UsageError(f"config.toml: format is a number, not '{found}'", code="config")
+    if found > CONFIG_FORMAT:
+        raise IdaoError(
+            f"config.toml was written by a newer idao (format {found}, this one reads {CONFIG_FORMAT})",
+            hint="update idao",
+            code="newer",
+        )
+
+
+def _config_sum(body: bytes) -> bytes:
+    """The last line that idao writes: a comment to TOML, and what shows damage that is still TOML."""
+    return b"# sum %s\n" % digest(Kind.HOME_FILE, body).hex().encode()
+
+
+def config_as_written(path: Path) -> bool:
+    """Whether config.toml is as idao wrote it, or says nothing about that: a hand removed its last line."""
+    data = (path / "config.toml").read_bytes()
+    start = data.rstrip(b"\n").rfind(b"\n") + 1
+    body, last = data[:start], data[start:]
+    said = last.startswith(b"#") and len(last) in range(len(_config_sum(b"")) - 1, len(_config_sum(b"")) + 2)
+    return not said or last == _config_sum(body)
 
 
 def check_setting(key: str, value: Any) -> None:

@@ -180,6 +180,7 @@ STORY: list[tuple[str, str, str]] = [
     ("config set", "wait 20", ""),
     ("config path", "", ""),
     ("doctor", "--bundle {in}/bundle.json", ""),
+    ("migrate", "", ""),
     ("schema", "", ""),
     ("schema", "asset show", ""),
     ("completion", "bash", ""),

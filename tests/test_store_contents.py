@@ -15,7 +15,7 @@ from idao.crypto import canonical
 from idao.errors import Busy, IdaoError, Malformed, NotFound, Refused, VerificationFailed
 from idao.store import chunks, packs, seal
 from idao.store.contents import Contents, Intake
-from idao.store.home_db import SCHEMA, open_home_db
+from idao.store.home_db import SCHEMA, open_home_db, summed
 from idao.store.restore import restore
 from idao.store.version import StoredFile, Version
 
@@ -337,7 +337,7 @@ def test_the_schema_is_documented_and_safe(tmp_path: Path) -> None:
     assert db.execute("pragma synchronous").fetchone()[0] == 2
     for (name,) in db.execute("select name from sqlite_master where type='table'").fetchall():
         assert f"create table {name}(" in SCHEMA
-    open_home_db(tmp_path / "home.db").execute("insert into petname values('bob', 'idao', x'00')")
+    open_home_db(tmp_path / "home.db").execute(summed("petname"), ("bob", "idao", b"0"))
     assert db.execute("select name from petname").fetchall() == [("bob",)]
 
 

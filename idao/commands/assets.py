@@ -194,6 +194,8 @@ def _check(
 ) -> None:
     """Read what is stored again and verify every byte. Exit code 6 if anything is damaged.
 
+    Without an asset: contents, home.db, keys and settings. Ledgers are what 'idao audit' checks.
+
     Example: idao asset check
     """
     dao = open_dao()
@@ -201,7 +203,8 @@ def _check(
     with ui.progress("check") as bar:
         findings = dao.assets.check(asset, bar)
     data = {"ok": not findings, "findings": [{"where": where, "what": what} for where, what in findings]}
-    lines = [f"{where}: {what}" for where, what in findings] or ["all contents verify"]
+    sound = "all contents verify" + ("" if asset else ", and so do keys and settings")
+    lines = [f"{where}: {what}" for where, what in findings] or [sound]
     ui.result(data, lines)
     if findings:
         raise typer.Exit(VerificationFailed.exit_code)

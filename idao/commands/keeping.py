@@ -1,4 +1,4 @@
-"""`idao config …`, `idao doctor`, `idao schema`, `idao completion`."""
+"""`idao config …`, `idao doctor`, `idao migrate`, `idao schema`, `idao completion`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from idao.errors import IdaoError, VerificationFailed
 
 config = typer.Typer(**PLAIN, no_args_is_help=True, help="Settings, and where each comes from.")
 doctor = typer.Typer(**PLAIN)
+migrate = typer.Typer(**PLAIN)
 schema = typer.Typer(**PLAIN)
 completion = typer.Typer(**PLAIN)
 
@@ -114,6 +115,32 @@ def _doctor(
     ui.result(data, lines, quiet=failed)
     if failed:
         raise typer.Exit(VerificationFailed.exit_code)
+
+
+# --- migrate ----------------------------------------------------------------------------------------
+
+
+@migrate.command()
+def _migrate() -> None:
+    """Bring files that an older idao wrote up to date. Each is copied first, into before-migration/.
+
+    With --dry-run: says what would change, and writes nothing. No key is needed. A home that a newer idao
+    wrote is refused.
+
+    Example: idao migrate --dry-run
+    """
+    from idao.hall import migration
+
+    path = homes.locate(ui.options.home)
+    if ui.options.dry_run:
+        steps = migration.plan(path)
+        data: dict[str, Any] = {"steps": steps, "dry_run": True}
+        lines = [f"would change {s['file']} from format {s['from']} to {s['to']}: {s['what']}" for s in steps]
+    else:
+        steps = migration.run(path, ui.options.wait_s)
+        data = {"steps": steps}
+        lines = [f"{s['file']}  format {s['from']} to {s['to']}; the old file: {s['copy']}" for s in steps]
+    ui.result(data, lines or ["every file has the newest format"], quiet=[s["file"] for s in steps])
 
 
 # --- schema, completion -----------------------------------------------------------------------------

@@ -395,6 +395,16 @@ def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX) -> T:
     return cast(T, _codec(cls).read(data))
 
 
+def version_of(data: bytes, *, limit: int = BYTES_MAX) -> int:
+    """The `v` of canonical bytes that hold a map with one, else 0: whether bytes are of a newer idao."""
+    try:
+        value = decode(data, limit=limit)
+    except Malformed:
+        return 0
+    found = value.get("v") if type(value) is dict else None
+    return found if type(found) is int else 0
+
+
 def to_plain(obj: Any) -> dict[str, Plain]:
     """A dataclass as the plain map that `pack` writes."""
     return _codec(type(obj)).to_plain(obj)

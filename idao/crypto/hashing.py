@@ -75,6 +75,8 @@ class Kind(enum.Enum):
     META = "idao 1 fact of a ledger file"
     MACHINE = "idao 1 machine"
     BACKUP = "idao 1 backup file"
+    HOME_ROW = "idao 1 row of a home"
+    HOME_FILE = "idao 1 file of a home"
 
 
 class _Hashers(dict[str, blake3]):

@@ -12,7 +12,7 @@ Nothing here reads entropy: callers pass random bytes.
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from nacl.bindings import (
     crypto_aead_xchacha20poly1305_ietf_decrypt,
@@ -28,6 +28,9 @@ from idao.errors import Locked, Malformed, UsageError
 from idao.frozen import frozen
 from idao.model import Range, Size, Word
 
+T = TypeVar("T")
+
+VERSION = 1
 KEK_BYTES = 32
 SALT_BYTES = 16
 NONCE_BYTES = 24
@@ -67,7 +70,7 @@ INTERACTIVE (2 passes), and half of what idao allows itself in memory."""
 class Lock:
     """The lock file. Without a passphrase `cost` is None."""
 
-    v: Annotated[int, Range(1, 1)]
+    v: Annotated[int, Range(VERSION, VERSION)]
     kind: Word
     cost: Cost | None
     salt: Annotated[bytes, Size(SALT_BYTES)]
@@ -85,7 +88,7 @@ class Lock:
 class Sealed:
     """A key file: one secret, bound to its purpose."""
 
-    v: Annotated[int, Range(1, 1)]
+    v: Annotated[int, Range(VERSION, VERSION)]
     purpose: Word
     nonce: Annotated[bytes, Size(NONCE_BYTES)]
     box: Annotated[bytes, Size(TAG_BYTES, SECRET_BYTES_MAX + TAG_BYTES)]
@@ -131,8 +134,26 @@ def needs_passphrase(data: bytes) -> bool:
     return _read_lock(data).kind == PASSPHRASE
 
 
+def read_sealed(data: bytes, purpose: str) -> Sealed:
+    """A key file, unopened."""
+    return _unpack(Sealed, data, f"key file for '{purpose}'")
+
+
+def _unpack(cls: type[T], data: bytes, what: str) -> T:
+    try:
+        return canonical.unpack(cls, data, limit=FILE_BYTES_MAX)
+    except Malformed as e:
+        if (found := canonical.version_of(data, limit=FILE_BYTES_MAX)) > VERSION:
+            raise Malformed(
+                f"the {what} was written by a newer idao (format {found}, this one reads {VERSION})",
+                hint="update idao",
+                code="newer",
+            ) from e
+        raise Malformed(f"the {what} is damaged: {e.message}", hint="restore it from a backup") from e
+
+
 def _read_lock(data: bytes) -> Lock:
-    return canonical.unpack(Lock, data, limit=FILE_BYTES_MAX)
+    return _unpack(Lock, data, "lock file")
 
 
 def _wrapping_key(cost: Cost | None, salt: bytes, passphrase: str | None) -> bytes:
@@ -180,7 +201,7 @@ def seal(kek: bytes, purpose: str, secret: bytes, nonce: bytes) -> bytes:
 
 def unseal(kek: bytes, purpose: str, data: bytes) -> bytes:
     """The secret of a key file. `Malformed` when it is damaged, of another home, or for another purpose."""
-    sealed = canonical.unpack(Sealed, data, limit=FILE_BYTES_MAX)
+    sealed = read_sealed(data, purpose)
     if sealed.purpose != purpose:
         raise Malformed(f"a key file for '{sealed.purpose}' where one for '{purpose}' belongs")
     try:

@@ -282,13 +282,16 @@ class Assets:
         return {"asset": show_id("asset", asset), "version": version, "files": count, "path": str(target)}
 
     def check(self, text: str = "", progress: Progress | None = None) -> list[tuple[str, str]]:
-        """(where, what) of everything wrong in one asset version, or in all contents of this home."""
+        """(where, what) of everything wrong in one asset version, or in all of this home but its ledgers."""
         with self.opened() as (contents, docs):
             if not text:
-                return [(str(f.where), str(f.what)) for f in contents.check(progress)]
-            found = self.dao.state().need(rules.AssetVersion, *self.find(text))
-            ref = self._ref(docs, found.asset, found.version)
-            return list(_damage(contents, ref, found))
+                from idao.hall import soundness
+
+                found = [(str(f.where), str(f.what)) for f in contents.check(progress)]
+                return [*soundness.files(self.dao), *found]
+            record = self.dao.state().need(rules.AssetVersion, *self.find(text))
+            ref = self._ref(docs, record.asset, record.version)
+            return list(_damage(contents, ref, record))
 
     def forget(self, text: str) -> dict[str, Any]:
         """Destroys the keys of all versions of an asset and frees what no other uses."""

@@ -23,7 +23,7 @@ from idao.hall.recovery import Continued, Succession, alone, going_on
 from idao.home import Home, file_lock, now_ms, sync_folder
 from idao.model import show_id
 from idao.store import backup as files
-from idao.store import home_db, ledger, moments
+from idao.store import home_db, ledger, migrate, moments
 from idao.store.packs import disk_error
 
 STAGE = ".idao-restore"
@@ -62,6 +62,8 @@ def unpack(path: Path, opener: Opener, target: Path, progress: Progress | None) 
             file_key = files.open_with_kek(header, kek)
         reader = files.Reader(file, header, file_key, meter)
         _extract(reader, target)
+    for step in migrate.steps(target):  # an older idao may have made it
+        migrate.run(target, step)
     return kek or files.open_kek(read_key_file(target / "keys" / PUBLIC), opener.secret)
 
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from idao import __version__
-from idao.crypto import canonical, seal
+from idao.crypto import seal
 from idao.errors import IdaoError, NoHome
 from idao.hall import keeping
-from idao.home import DEFAULTS, Home, now_ms, show_time
+from idao.hall.soundness import CHANGED_CONFIG, CHANGED_CONFIG_HINT
+from idao.home import DEFAULTS, Home, config_as_written, now_ms, show_time
 from idao.model import show_id
 from idao.store import home_db, moments
 from idao.store.ledger import QUARANTINED, LedgerStore
@@ -178,6 +179,8 @@ def _config(path: Path) -> Iterator[Check]:
     strange = sorted(set(keys) - known)
     if strange:
         yield Check("config", WARN, f"unknown settings: {', '.join(strange)}", "see 'idao config show'")
+    elif not config_as_written(path):
+        yield Check("config", WARN, CHANGED_CONFIG, CHANGED_CONFIG_HINT)
     else:
         yield Check("config", OK, f"{len(keys)} settings")
 
@@ -199,7 +202,7 @@ def _keys(path: Path) -> Iterator[Check]:
     facts = {"passphrase": locked, "rotations": len(history.events)}
     if locked:
         for name in KEY_FILES:
-            sealed = canonical.unpack(seal.Sealed, (folder / f"{name}.key").read_bytes())
+            sealed = seal.read_sealed((folder / f"{name}.key").read_bytes(), name)
             if sealed.purpose != name:
                 raise IdaoError(f"keys/{name}.key holds the key for '{sealed.purpose}'", code="key-file")
         yield Check("keys", OK, "present, locked by a passphrase", None, facts)

@@ -251,9 +251,14 @@ def _key_files(home: Home) -> list[tuple[str, bytes]]:
 
 
 def note(home: Home, what: str, at_ms: int) -> bool:
-    """Has the home remember a moment. False where it cannot be written."""
+    """Has the home remember a moment. False where it cannot: read-only, or of an older format."""
     if not os.access(home.database, os.W_OK):
         return False
-    with closing(home_db.open_home_db(home.database)) as db:
-        moments.remember(db, what, at_ms)
+    try:
+        with closing(home_db.open_home_db(home.database)) as db:
+            moments.remember(db, what, at_ms)
+    except IdaoError as e:
+        if e.code != "older":  # a backup may be wanted before it is migrated
+            raise
+        return False
     return True

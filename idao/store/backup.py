@@ -28,11 +28,11 @@ from nacl import bindings as sodium
 from nacl.exceptions import CryptoError
 
 from idao.crypto import canonical
-from idao.crypto.hashing import Kind
-from idao.errors import Locked, Malformed, VerificationFailed
+from idao.crypto.hashing import Kind, digest
+from idao.errors import IdaoError, Locked, Malformed, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Range, Size
-from idao.store.home_db import BUSY_SECONDS, USER_VERSION
+from idao.store.home_db import BUSY_SECONDS, USER_VERSION, resum
 from idao.store.opening import check_owner, connect_reading, refusal
 from idao.store.packs import disk_error
 from idao.store.seal import unwrap, wrap
@@ -42,6 +42,8 @@ BLOCK_BYTES = 1 << 20
 """Content of a block: memory stays small, and the 21 bytes around each cost nothing."""
 HEADER_BYTES_MAX = 4096
 """Two boxes and a lock take 500."""
+KEY_VERSION = 2
+"""Of `keys/backup.pub`. Format 1 had no sum."""
 STREAM_HEAD = sodium.crypto_secretstream_xchacha20poly1305_HEADERBYTES
 SEALED_MORE = sodium.crypto_secretstream_xchacha20poly1305_ABYTES
 FINAL = sodium.crypto_secretstream_xchacha20poly1305_TAG_FINAL
@@ -75,21 +77,49 @@ class Header:
 class BackupKey:
     """`keys/backup.pub`: what a home keeps so that its backups open with the phrase."""
 
-    v: Annotated[int, Range(1, 1)]
+    v: Annotated[int, Range(KEY_VERSION, KEY_VERSION)]
     public: Annotated[bytes, Size(32)]
     kek: Annotated[bytes, Size(BOX_BYTES)]
     """The home's KEK sealed to it: the phrase opens the key files of a backup without the passphrase."""
+    sum: Annotated[bytes, Size(32)]
+    """Hash of both: without the phrase nothing else would show damage, and with it, it is too late."""
 
 
 def make_key(secret: bytes, kek: bytes) -> bytes:
     """`keys/backup.pub` for a home; `secret` is the X25519 secret of the phrase."""
     public = sodium.crypto_scalarmult_base(secret)
-    return canonical.pack(BackupKey(1, public, sodium.crypto_box_seal(kek, public)))
+    return _key_of(public, sodium.crypto_box_seal(kek, public))
+
+
+def _key_of(public: bytes, kek: bytes) -> bytes:
+    return canonical.pack(BackupKey(KEY_VERSION, public, kek, digest(Kind.HOME_FILE, public + kek)))
+
+
+def with_sum(old: bytes) -> bytes:
+    """The file of format 1, which had no sum, in format 2. `Malformed`."""
+    v, public, kek = (canonical.decode(old).get(name) for name in ("v", "public", "kek"))
+    made = _key_of(public, kek) if (v, type(public), type(kek)) == (1, bytes, bytes) else b""
+    read_key(made)
+    return made
+
+
+def check_key_version(data: bytes) -> int:
+    """The format of `keys/backup.pub`, 0 if it cannot be told. `IdaoError` (`newer`)."""
+    found = canonical.version_of(data, limit=HEADER_BYTES_MAX)
+    if found > KEY_VERSION:
+        text = f"keys/backup.pub was written by a newer idao (format {found}, this one reads {KEY_VERSION})"
+        raise IdaoError(text, hint="update idao", code="newer")
+    return found
 
 
 def read_key(data: bytes) -> BackupKey:
     try:
-        return canonical.unpack(BackupKey, data, limit=HEADER_BYTES_MAX)
+        if check_key_version(data) == 1:
+            data = with_sum(data)
+        key = canonical.unpack(BackupKey, data, limit=HEADER_BYTES_MAX)
+        if key.sum != digest(Kind.HOME_FILE, key.public + key.kek):
+            raise Malformed("its bytes do not lead to its sum")
+        return key
     except Malformed as e:
         raise Malformed(
             f"the key file 'keys/backup.pub' is damaged: {e.message}", hint="restore it from a backup"
@@ -291,7 +321,7 @@ def snapshot(source: Path, target: Path, version: int) -> None:
     """A consistent copy of a database that others may be writing. Refusals as when it is opened."""
     try:
         with closing(connect_reading(source, BUSY_SECONDS)) as live:
-            check_owner(live, str(source), version)
+            check_owner(live, str(source), version, least=1)
             target.touch(0o600)
             with closing(sqlite3.connect(target)) as copy:
                 copy.execute("pragma synchronous = off")  # read once and thrown away
@@ -304,7 +334,7 @@ def packs_of(path: Path) -> dict[str, int]:
     """(name, size) of the packs that a home.db knows."""
     try:
         with closing(connect_reading(path, BUSY_SECONDS)) as db:
-            check_owner(db, str(path), USER_VERSION)
+            check_owner(db, str(path), USER_VERSION, least=1)
             return dict(db.execute("select name, size from pack order by id"))
     except sqlite3.Error as e:
         raise refusal(str(path), e) from e
@@ -312,7 +342,10 @@ def packs_of(path: Path) -> dict[str, int]:
 
 def expire_outbox(db: sqlite3.Connection, quorum: bytes) -> int:
     """Marks what waits for a ledger that has ended: it can be in no block. How many."""
-    changed = db.execute(
-        "update outbox set state = 'expired' where quorum = ? and state in ('queued', 'sent')", (quorum,)
-    )
-    return changed.rowcount
+    where = "where quorum = ? and state in ('queued', 'sent')"
+    count = int(db.execute(f"select count(*) from outbox {where}", (quorum,)).fetchone()[0])
+    db.execute("begin immediate")
+    db.execute(f"update outbox set state = 'expired' {where}", (quorum,))
+    db.execute(f"{resum('outbox')} where quorum = ?", (quorum,))
+    db.execute("commit")
+    return count

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from idao.errors import IdaoError
@@ -24,13 +25,15 @@ from idao.manifest import (
     link_root,
     show_path,
 )
-from idao.store.home_db import damaged
+from idao.store.home_db import SUMMED, damaged, open_home_db
 from idao.store.packs import SUFFIX
 from idao.store.version import Leaves
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents, Finding
     from idao.store.intake import Meter, Progress
+
+_SCHEMA = "select name, sql from sqlite_master where name not like 'sqlite_%'"
 
 
 def check(contents: Contents, progress: Progress | None) -> list[Finding]:
@@ -39,8 +42,7 @@ def check(contents: Contents, progress: Progress | None) -> list[Finding]:
     from idao.store.intake import Meter
 
     try:
-        found = [Finding("index", row[0]) for row in contents.db.execute("pragma integrity_check(10)")]
-        out = [] if [f.what for f in found] == ["ok"] else found
+        out = [Finding("home.db", what) for what in _database(contents.db)]
         count, size = contents.db.execute("select count(*), coalesce(sum(stored), 0) from chunk").fetchone()
         meter = Meter(progress, count, size)
         # Part hashes of the chunks that are sound: the content roots are recomputed from these.
@@ -52,11 +54,29 @@ def check(contents: Contents, progress: Progress | None) -> list[Finding]:
                 out += [Finding(where, what) for where, what in _version(contents, ref)]
         finally:
             contents.db.execute("drop table part")
-    except sqlite3.Error as e:
-        out = [Finding("index", damaged(contents.home / "home.db", e).message)]
+    except (sqlite3.Error, UnicodeDecodeError) as e:  # the latter: damage inside SQLite's own messages
+        out = [Finding("home.db", damaged(contents.home / "home.db", e).message)]
     else:
         meter.end()
     return out
+
+
+def _database(db: sqlite3.Connection) -> Iterator[str]:
+    """What is wrong with home.db itself: pages, schema, rows that are not as they were written."""
+    for (line,) in db.execute("pragma integrity_check(10)"):
+        if line != "ok":
+            yield str(line)
+    for table, _, parent, _ in db.execute("pragma foreign_key_check"):
+        yield f"a row of table {table} has none in {parent}"
+    with closing(open_home_db(":memory:")) as fresh:
+        expected, found = (set(one.execute(_SCHEMA)) for one in (fresh, db))
+    for name in sorted({str(name) for name, _ in expected ^ found}):
+        yield f"the schema of {name} differs from what this version makes"
+    for table, columns in SUMMED.items():
+        where = f"sum is not row_sum('{table}', {', '.join(columns)})"
+        for (key,) in db.execute(f"select {columns[0]} from {table} where {where}"):
+            shown = key.hex()[:12] if isinstance(key, bytes) else key
+            yield f"a row of table {table} ({shown}) is not as it was written"
 
 
 def _packs(contents: Contents) -> Iterator[tuple[str, str]]:

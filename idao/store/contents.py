@@ -21,7 +21,7 @@ from idao.errors import Busy, NotFound, VerificationFailed
 from idao.frozen import frozen
 from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
 from idao.store.forget import forget, reclaim
-from idao.store.home_db import damaged, open_home_db
+from idao.store.home_db import damaged, open_home_db, summed
 from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
 from idao.store.packs import SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
@@ -150,7 +150,7 @@ class Contents:
         prefix = os.urandom(8).hex()
         with self.transaction():
             self.db.execute("delete from intake")
-            self.db.execute("insert into intake values(?, ?)", (prefix, _now_ms()))
+            self.db.execute(summed("intake"), (prefix, _now_ms()))
         return prefix
 
     def index(self, packs: Iterable[Pack]) -> None:
@@ -179,7 +179,7 @@ class Contents:
         wrapped = wrap(self.keys.wrapping, asset_key, WRAP_ASSET + ref)
         with self.transaction():
             row = (ref, sealed, self._source(paths), _now_ms())
-            self.db.execute("insert into version values(?, ?, ?, ?)", row)
+            self.db.execute(summed("version"), row)
             self.db.execute("insert into asset_key values(?, ?)", (ref, wrapped))
             self._put_scan(prefix, ref, scan)
         return ref, sealed
@@ -187,7 +187,7 @@ class Contents:
     def _put_scan(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
         self.db.execute("delete from scan where ref=?", (ref,))
         self.db.executemany(
-            "insert into scan values(?, ?, ?)",
+            summed("scan"),
             [(ref, i, wrap(self.keys.scan, page, WRAP_SCAN + ref)) for i, page in enumerate(scan)],
         )
         self.db.execute("delete from intake where prefix=?", (prefix,))
@@ -329,7 +329,7 @@ class Contents:
     def _sqlite(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:
             raise damaged(self.home / "home.db", e) from e
 
     @contextlib.contextmanager
@@ -354,7 +354,10 @@ class Contents:
                     time.sleep(LOCK_POLL_S)
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-            yield
+            try:
+                yield
+            finally:
+                os.ftruncate(fd, 0)
         finally:
             os.close(fd)
 

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from idao.crypto.hashing import derive_secret
+from idao.store.home_db import summed
 from idao.store.seal import unwrap, wrap
 
 NONCE, MANIFEST, CARD, POLICY, REPORT, FINGERPRINT = (
@@ -22,7 +23,7 @@ class Documents:
     def put(self, asset: bytes, version: int, kind: str, salt: bytes, body: bytes) -> None:
         purpose = _purpose(asset, version, kind)
         self._db.execute(
-            "insert or replace into document values (?, ?, ?, ?, ?)",
+            summed("document", "insert or replace"),
             (asset, version, kind, salt, wrap(self._key, body, purpose)),
         )
 

@@ -30,7 +30,10 @@ def forget(contents: Contents, ref: bytes) -> int:
     with contents.transaction():
         dead = "chunk where id not in (select id from live)"
         freed = db.execute(f"select coalesce(sum(stored), 0) from {dead}").fetchone()[0]
-        db.execute(f"insert or ignore into freed select pack, offset, stored from {dead}")
+        db.execute(
+            "insert or ignore into freed"
+            f" select pack, offset, stored, row_sum('freed', pack, offset, stored) from {dead}"
+        )
         db.execute(f"delete from {dead}")
         for table in ("asset_key", "version", "scan"):
             db.execute(f"delete from {table} where ref=?", (ref,))
@@ -61,11 +64,13 @@ def reclaim(contents: Contents) -> None:
         with contents.transaction():
             db.execute("delete from freed where pack=?", (pack,))
             db.execute("delete from pack where id=?", (pack,))
-    query = "select name, offset, freed.size from freed join pack on freed.pack = pack.id"
+    # A row that is not as it was written must free nothing: what it names may be in use.
+    sound = "freed.sum = row_sum('freed', freed.pack, offset, freed.size)"
+    query = f"select name, offset, freed.size from freed join pack on freed.pack = pack.id where {sound}"
     for name, offset, size in db.execute(query).fetchall():
         path = contents.folder / (name + SUFFIX)
         if os.path.exists(path):
             punch(path, offset, size)
     sync_folder(contents.folder)
     with contents.transaction():
-        db.execute("delete from freed")
+        db.execute(f"delete from freed where {sound}")

@@ -2,6 +2,10 @@
 
 SQLite in WAL mode with synchronous FULL: a commit that returned survives a power cut. Times are
 milliseconds UTC. What is secret in it is wrapped under the home's data key (`store.seal`).
+
+A row that nothing else would check carries `sum`, the hash of its other columns (`row_sum`, a function of
+every connection made here): SQLite itself does not notice a flipped bit in a value. Rows of `pack`, `chunk`
+and `asset_key` need none: reading the packs shows whether they are true.
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ import os
 import sqlite3
 from pathlib import Path
 
+from idao.crypto import canonical
+from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError
 from idao.store.opening import APPLICATION_ID, check_owner, connect_reading, refusal
 
-USER_VERSION = 1
+USER_VERSION = 2
+"""Format 1 had no sums. `store.migrate` leads from each to the next."""
 BUSY_SECONDS = 30
 """How long a statement waits for another process's short transaction."""
 
@@ -42,6 +49,7 @@ create table freed(
   pack integer not null references pack(id),
   offset integer not null,
   size integer not null,            -- bytes
+  sum blob not null,                -- row_sum of the above
   primary key(pack, offset)
 ) without rowid, strict;
 
@@ -50,7 +58,8 @@ create table version(
   ref blob primary key,             -- manifest commitment, 32 bytes
   manifest blob not null,           -- the head, sealed under the asset key
   source blob,                      -- keyed hash of the paths it was taken from
-  taken_ms integer not null
+  taken_ms integer not null,
+  sum blob not null                 -- row_sum of the above
 ) without rowid, strict;
 create index version_source on version(source, taken_ms);
 
@@ -66,13 +75,15 @@ create table scan(
   ref blob not null,
   page integer not null,
   entries blob not null,
+  sum blob not null,                -- row_sum of the above
   primary key(ref, page)
 ) strict;
 
 -- Intakes begun and not ended: their packs without a row are leftovers of a crash.
 create table intake(
   prefix text primary key,          -- packs of this intake are named prefix-worker-number
-  begun_ms integer not null
+  begun_ms integer not null,
+  sum blob not null                 -- row_sum of the above
 ) without rowid, strict;
 
 -- Signed transactions on their way into a ledger.
@@ -83,7 +94,8 @@ create table outbox(
   signatures blob not null,         -- canonical list of signatures
   valid_until integer not null,     -- block time in ms after which it may not be ordered
   state text not null,              -- queued, sent, final, refused, expired
-  added_ms integer not null
+  added_ms integer not null,
+  sum blob not null                 -- row_sum of the above
 ) without rowid, strict;
 create index outbox_state on outbox(state, added_ms);
 
@@ -95,6 +107,7 @@ create table document(
   kind text not null,               -- nonce, manifest, card, policy, report, fingerprint
   salt blob not null,               -- of its commitment, 32 bytes; the manifest's own hash
   body blob not null,               -- wrapped
+  sum blob not null,                -- row_sum of the above
   primary key(asset, version, kind)
 ) without rowid, strict;
 create index document_salt on document(salt);
@@ -103,23 +116,49 @@ create index document_salt on document(salt);
 create table petname(
   name text primary key,
   kind text not null,               -- idao, quorum, asset, ...
-  id blob not null                  -- 32 bytes
+  id blob not null,                 -- 32 bytes
+  sum blob not null                 -- row_sum of the above
 ) without rowid, strict;
 
 -- When something last happened here: backup-made, backup-verified.
 create table moment(
   what text primary key,
-  at_ms integer not null
-) without rowid, strict;
-
--- Work begun and not yet signed.
-create table draft(
-  name text primary key,
-  kind text not null,
-  body blob not null,
-  changed_ms integer not null
+  at_ms integer not null,
+  sum blob not null                 -- row_sum of the above
 ) without rowid, strict;
 """
+SUMMED = {
+    "freed": ("pack", "offset", "size"),
+    "version": ("ref", "manifest", "source", "taken_ms"),
+    "scan": ("ref", "page", "entries"),
+    "intake": ("prefix", "begun_ms"),
+    "outbox": ("tx_id", "quorum", "envelope", "signatures", "valid_until", "state", "added_ms"),
+    "document": ("asset", "version", "kind", "salt", "body"),
+    "petname": ("name", "kind", "id"),
+    "moment": ("what", "at_ms"),
+}
+"""Tables whose rows carry a sum, with the columns under it."""
+
+
+def row_sum(*values: bytes | str | int | None) -> bytes:
+    """The `sum` of a row: hash of its table's name and its other columns, in their order."""
+    return digest(Kind.HOME_ROW, canonical.encode(values))
+
+
+def summed(table: str, verb: str = "insert") -> str:
+    """The statement that writes a row of `table`: one parameter for each column under the sum."""
+    places = ", ".join(f"?{n}" for n in range(1, len(SUMMED[table]) + 1))
+    return f"{verb} into {table} values ({places}, row_sum('{table}', {places}))"
+
+
+def resum(table: str) -> str:
+    """What sets the sums of a table anew, to be followed by its `where`."""
+    return f"update {table} set sum = row_sum('{table}', {', '.join(SUMMED[table])})"
+
+
+def _with_sums(db: sqlite3.Connection) -> sqlite3.Connection:
+    db.create_function("row_sum", -1, row_sum, deterministic=True)
+    return db
 
 
 def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connection:
@@ -132,8 +171,8 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         if not os.path.exists(path):
             return open_home_db(":memory:")
         try:
-            db = connect_reading(Path(path), BUSY_SECONDS)
-        except sqlite3.Error as e:
+            db = _with_sums(connect_reading(Path(path), BUSY_SECONDS))
+        except (sqlite3.Error, UnicodeDecodeError) as e:
             raise refusal(str(path), e) from e
         check_owner(db, str(path), USER_VERSION)
         return db
@@ -147,13 +186,13 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
     except OSError as e:
         raise IdaoError(f"cannot open {path}: {e.strerror}", code="disk") from e
     try:
-        db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+        db = _with_sums(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
         if db.execute("pragma user_version").fetchone()[0] == 0:
             _create(db, path)
         check_owner(db, str(path), USER_VERSION)
         db.execute("pragma synchronous=full")
         db.execute("pragma secure_delete=on")  # a destroyed key must not linger in a free page
-    except sqlite3.DatabaseError as e:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
         raise refusal(str(path), e) from e
     return db
 
@@ -175,6 +214,6 @@ def _create(db: sqlite3.Connection, path: Path | str) -> None:
     db.execute("commit")
 
 
-def damaged(path: Path | str, error: sqlite3.Error) -> IdaoError:
+def damaged(path: Path | str, error: Exception) -> IdaoError:
     """The refusal for what SQLite raised about this file."""
     return refusal(str(path), error)

@@ -6,13 +6,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from idao.store.home_db import open_home_db
+from idao.store.home_db import open_home_db, summed
 
 BACKUP_MADE, BACKUP_VERIFIED = "backup-made", "backup-verified"
 
 
 def remember(db: sqlite3.Connection, what: str, at_ms: int) -> None:
-    db.execute("insert or replace into moment values (?, ?)", (what, at_ms))
+    db.execute(summed("moment", "insert or replace"), (what, at_ms))
 
 
 def remembered(path: Path) -> dict[str, int]:

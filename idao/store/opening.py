@@ -38,8 +38,11 @@ def connect_reading(path: Path, busy_s: float) -> sqlite3.Connection:
     return db
 
 
-def check_owner(db: sqlite3.Connection, what: str, version: int) -> None:
-    """Refuses, by name, a file of another program (`foreign`), of a newer idao (`newer`), or a broken one."""
+def check_owner(db: sqlite3.Connection, what: str, version: int, *, least: int | None = None) -> None:
+    """Refuses, by name, a file of another program (`foreign`), of a newer or older idao, or a broken one.
+
+    `least`: the oldest format that will do, if it is not `version`.
+    """
     try:
         owner = db.execute("pragma application_id").fetchone()[0]
         found = db.execute("pragma user_version").fetchone()[0]
@@ -53,6 +56,12 @@ def check_owner(db: sqlite3.Connection, what: str, version: int) -> None:
             hint="update idao",
             code="newer",
         )
+    if found < (version if least is None else least):
+        raise IdaoError(
+            f"{what} was written by an older idao (format {found}, this one reads {version})",
+            hint="see what would change, then do it: idao migrate --dry-run, idao migrate",
+            code="older",
+        )
 
 
 def refusal(what: str, error: Exception) -> IdaoError:
@@ -60,7 +69,7 @@ def refusal(what: str, error: Exception) -> IdaoError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{what} is in use by another process", hint="wait for it, or give '--wait SECONDS'")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
         return VerificationFailed(
             f"{what} is damaged: {error}", hint="restore it from a backup", code="damaged"
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from idao.crypto import canonical
 from idao.ledger.tx import SignedTx, Tx, parse_tx
+from idao.store.home_db import resum, summed
 
 
 class Outbox:
@@ -21,10 +22,9 @@ class Outbox:
         for raw in raws:
             tx = parse_tx(raw)
             signatures = canonical.encode([list(s) for s in tx.signed.signatures])
-            self._db.execute(
-                "insert or ignore into outbox values (?, ?, ?, ?, ?, 'queued', ?)",
-                (tx.id, self._quorum, tx.signed.envelope, signatures, tx.envelope.valid_until, now_ms),
-            )
+            until = tx.envelope.valid_until
+            row = (tx.id, self._quorum, tx.signed.envelope, signatures, until, "queued", now_ms)
+            self._db.execute(summed("outbox", "insert or ignore"), row)
         self._db.execute("commit")
 
     def waiting(self) -> list[Tx]:
@@ -43,7 +43,8 @@ class Outbox:
         """Takes out what is in the ledger, and marks what can never be."""
         self._db.execute("begin immediate")
         self._db.executemany("delete from outbox where tx_id = ?", [(tx,) for tx in final])
-        self._db.executemany("update outbox set state = 'expired' where tx_id = ?", [(tx,) for tx in refused])
+        for change in ("update outbox set state = 'expired'", resum("outbox")):
+            self._db.executemany(f"{change} where tx_id = ?", [(tx,) for tx in refused])
         self._db.execute("commit")
 
     def oldest_ms(self) -> int | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sqlite3
 from typing import NamedTuple
 
-from idao.errors import UsageError
+from idao.errors import UsageError, VerificationFailed
+from idao.store.home_db import row_sum, summed
+
+_SELECT = "select name, kind, id, sum from petname"
 
 
 class Petname(NamedTuple):
@@ -17,13 +20,21 @@ class Petname(NamedTuple):
 
 
 def listed(db: sqlite3.Connection) -> list[Petname]:
-    """All, by name."""
-    return [Petname(*row) for row in db.execute("select name, kind, id from petname order by name")]
+    """All, by name. One that is not as it was given is left out: it may stand for somebody else now."""
+    where = "where sum = row_sum('petname', name, kind, id) order by name"
+    return [Petname(*row[:3]) for row in db.execute(f"{_SELECT} {where}")]
 
 
 def find(db: sqlite3.Connection, name: str) -> Petname | None:
-    row = db.execute("select name, kind, id from petname where name = ?", (name,)).fetchone()
-    return None if row is None else Petname(*row)
+    """`VerificationFailed` (code `damaged`) when it is not as it was given."""
+    row = db.execute(f"{_SELECT} where name = ?", (name,)).fetchone()
+    if row is not None and row[3] != row_sum("petname", *row[:3]):
+        raise VerificationFailed(
+            f"the petname '{name}' is damaged: it may stand for another id now",
+            hint="restore a backup",
+            code="damaged",
+        )
+    return None if row is None else Petname(*row[:3])
 
 
 def check(db: sqlite3.Connection, new: Petname) -> None:
@@ -38,7 +49,7 @@ def check(db: sqlite3.Connection, new: Petname) -> None:
 
 def put(db: sqlite3.Connection, new: Petname) -> None:
     """Gives the name. `UsageError` as `check`."""
-    db.execute("insert or ignore into petname values (?, ?, ?)", new)
+    db.execute(summed("petname", "insert or ignore"), new)
     check(db, new)
 
 

@@ -1,0 +1,161 @@
+"""Formats on disk: what an older idao wrote, brought up to date.
+
+Every file of a home says its format: `user_version` of home.db and of each ledger, `format` of config.toml,
+`v` of key files. A newer one is refused, and an older one until `idao migrate` has run. Packs have none: a
+chunk's form stands in its row of home.db.
+
+A step copies the file into `before-migration/`, writes the new one aside, flushes it and renames it over the
+old one. So a crash leaves the old file or the new one, and the copy is there before either changes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+from idao.errors import Busy
+from idao.frozen import frozen
+from idao.store import backup, home_db, ledger
+from idao.store.opening import check_owner, connect, connect_reading, refusal
+from idao.store.packs import disk_error, sync_folder
+
+COPIES = "before-migration"
+"""The folder of a home that keeps what was there before."""
+
+
+@frozen
+class Step:
+    """One file that is of an older format."""
+
+    file: str
+    """Path within the home."""
+    found: int
+    target: int
+    what: str
+    """What changes, in words."""
+
+
+def steps(home: Path) -> list[Step]:
+    """What `migrate` would do here, in order; nothing is written. Refuses foreign and newer files."""
+    found = []
+    for file, read, current, what in _KINDS:
+        path = home / file
+        if path.exists() and (version := read(path)) < current:
+            found.append(Step(file, version, current, what))
+    for path in sorted((home / "ledgers").glob("*.db")):  # there is one format so far: only newer ones differ
+        _format_of(path, ledger.VERSION)
+    return found
+
+
+def run(home: Path, step: Step) -> Path:
+    """Does one step; returns where the copy of the old file is. The caller holds the home's locks."""
+    path, copy = home / step.file, home / COPIES / f"{Path(step.file).name}.format{step.found}"
+    aside = path.with_name(f".{path.name}.migrating")
+    try:
+        copy.parent.mkdir(mode=0o700, exist_ok=True)
+        for stale in (aside, Path(f"{aside}-wal"), Path(f"{aside}-shm")):
+            stale.unlink(missing_ok=True)
+        _STEPS[step.file, step.found](path, copy, aside, partial(_replace, path, copy, aside))
+    except sqlite3.Error as e:
+        raise refusal(str(path), e) from e
+    except OSError as e:
+        raise disk_error(e, f"migrating {path}") from e
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+    return copy
+
+
+def _replace(path: Path, copy: Path, aside: Path) -> None:
+    _flush(copy)
+    _flush(aside)
+    os.replace(aside, path)
+    sync_folder(path.parent)
+
+
+def _flush(path: Path) -> None:
+    fd = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
+
+
+# --- which format a file has ---------------------------------------------------------------------------
+
+
+def _format_of(path: Path, current: int) -> int:
+    with closing(connect_reading(path, home_db.BUSY_SECONDS)) as db:
+        check_owner(db, str(path), current, least=1)
+        return int(db.execute("pragma user_version").fetchone()[0])
+
+
+def _format_of_home_db(path: Path) -> int:
+    return _format_of(path, home_db.USER_VERSION)
+
+
+def _format_of_backup_key(path: Path) -> int:
+    """Its `v`; a damaged file counts as current: nothing here can mend it."""
+    return backup.check_key_version(path.read_bytes()) or backup.KEY_VERSION
+
+
+_KINDS: tuple[tuple[str, Callable[[Path], int], int, str], ...] = (
+    (
+        "keys/backup.pub",
+        _format_of_backup_key,
+        backup.KEY_VERSION,
+        "gets a hash of itself, so that damage is found before a backup is needed",
+    ),
+    (
+        "home.db",
+        _format_of_home_db,
+        home_db.USER_VERSION,
+        "each row gets a hash, so that a flipped bit is found",
+    ),
+)
+
+
+# --- steps --------------------------------------------------------------------------------------------
+
+
+def _sums_for_rows(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+    """home.db 1 to 2: every table with its rows, each with its sum; drafts, which nothing wrote, go."""
+    with closing(connect(path, "rw", home_db.BUSY_SECONDS)) as old:
+        # Its log is folded in and removed, or it would be taken for the new file's.
+        if old.execute("pragma journal_mode = delete").fetchone()[0] != "delete":
+            raise Busy(f"{path} is in use by another process", hint="stop the node, then run it again")
+        old.execute("begin exclusive")  # until the new file is there, nobody writes into this one
+        shutil.copyfile(path, copy)
+        os.chmod(copy, 0o600)
+        home_db.open_home_db(aside).close()
+        with closing(home_db.open_home_db(aside)) as db:
+            db.execute("attach ? as old", (str(copy),))
+            db.execute("begin immediate")
+            for (table,) in db.execute("select name from main.sqlite_master where type = 'table'").fetchall():
+                columns = ", ".join(home_db.SUMMED.get(table, ()))
+                row = f"{columns}, row_sum('{table}', {columns})" if columns else "*"
+                db.execute(f"insert into main.{table} select {row} from old.{table}")
+            db.execute("commit")
+            db.execute("detach old")
+        replace()
+
+
+def _sum_for_backup_key(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+    """keys/backup.pub 1 to 2."""
+    old = path.read_bytes()
+    for target, data in ((copy, old), (aside, backup.with_sum(old))):
+        target.touch(0o600)
+        target.write_bytes(data)
+    replace()
+
+
+_STEPS: dict[tuple[str, int], Callable[[Path, Path, Path, Callable[[], None]], None]] = {
+    ("home.db", 1): _sums_for_rows,
+    ("keys/backup.pub", 1): _sum_for_backup_key,
+}

@@ -1,0 +1,165 @@
+"""A flipped bit in any file of a home is found by `asset check` or `audit`, and the file is named."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from cli_world import must, run
+from conftest import Lived
+
+from idao.store import home_db
+
+RANDOM = 5
+
+
+@pytest.fixture
+def rich(lived: Lived) -> Lived:
+    """With members, petnames, collateral, something waiting and something freed."""
+    home = lived.path
+    must("member", "add", "cleo", home=home)
+    must("name", "add", "bob", "idao:" + "b" * 51 + "a", home=home)
+    must("backup", "create", "-o", home.with_name("b.idao-backup"), home=home)
+    vendor = Path(__file__).parent / "vectors/tee/intel-collateral/tdx-00806F050000-2025-10.json"
+    must("tee", "collateral", "import", vendor, home=home)
+    with closing(home_db.open_home_db(home / "home.db")) as db:
+        db.execute(home_db.summed("outbox"), (b"t" * 32, b"q" * 32, b"e", b"s", 1, "expired", 1))
+        db.execute("pragma wal_checkpoint(truncate)")
+    for path in [home / "home.db", *(home / "ledgers").glob("*.db")]:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("pragma wal_checkpoint(truncate)")
+    return lived
+
+
+def content(path: Path) -> object:
+    """What a file says: of a database its rows and schema, of any other its bytes."""
+    if path.suffix != ".db":
+        return path.read_bytes()
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as db:
+            schema = db.execute("select type, name, sql from sqlite_master order by name").fetchall()
+            tables = [name for kind, name, _ in schema if kind == "table"]
+            rows = [db.execute(f'select * from "{name}"').fetchall() for name in tables]
+            pragmas = [db.execute(f"pragma {p}").fetchone() for p in ("user_version", "integrity_check")]
+            return schema, rows, pragmas
+    except (sqlite3.Error, UnicodeDecodeError):
+        return None
+
+
+def files(home: Path) -> Iterator[Path]:
+    for path in sorted(home.rglob("*")):
+        if path.is_file() and path.stat().st_size and not path.name.endswith(("-shm", "-wal")):
+            yield path
+
+
+def found(home: Path, path: Path) -> str:
+    """All that the two commands say, if one of them says that something is wrong."""
+    words = ["audit"] if path.parent.name == "ledgers" else ["asset", "check"]
+    ran = run(*words, home=home)
+    assert "Traceback" not in ran.err and ran.code in (0, 1, 2, 4, 6, 9), (path, ran)
+    return "" if ran.code == 0 else ran.out + ran.err
+
+
+def named(path: Path, home: Path) -> list[str]:
+    """Words one of which says which file it is."""
+    if path.suffix == ".pack":
+        return [path.stem]
+    if path.suffix == ".key":
+        return [path.stem.removesuffix(".key"), path.name]
+    if path.parent.name == "ledgers":
+        return ["file", "block", "schema", "genesis", "meta", "journal", path.stem, "account", "member", ""]
+    return {"home.db": ["home.db", "version", "index", "packs/"]}.get(path.name, [path.name])
+
+
+def flip(home: Path, path: Path, bits: list[int]) -> int:
+    """How many of these flips changed what the file says. Each such is found, and the file named."""
+    raw, sound, changed = path.read_bytes(), content(path), 0
+    for bit in bits:
+        bad = bytearray(raw)
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(bad)
+        if content(path) != sound:
+            changed += 1
+            said = found(home, path)
+            assert said, f"{path.relative_to(home)}: bit {bit % 8} of byte {bit // 8} was not found"
+            assert any(word in said for word in named(path, home)), f"{path.relative_to(home)}: {said}"
+        for extra in ("-wal", "-shm"):
+            with suppress(FileNotFoundError):
+                Path(f"{path}{extra}").unlink()
+    path.write_bytes(raw)
+    return changed
+
+
+def test_some_bits_of_every_file(rich: Lived) -> None:
+    chance = random.Random(RANDOM)
+    seen = set()
+    for path in files(rich.path):
+        bits = path.stat().st_size * 8
+        changed = flip(rich.path, path, [chance.randrange(bits) for _ in range(6 if bits < 40_000 else 12)])
+        assert changed or path.suffix == ".db", path
+        seen.add(path.name if path.parent == rich.path else path.parent.name)
+    assert seen >= {"config.toml", "home.db", "keys", "members", "ledgers", "packs", "tee"}
+    assert run("asset", "check", home=rich.path).code == 0
+
+
+@pytest.mark.slow
+def test_many_bits_of_every_file(rich: Lived) -> None:
+    chance = random.Random(RANDOM + 1)
+    for path in files(rich.path):
+        bits, small = path.stat().st_size * 8, path.stat().st_size < 1000
+        flip(rich.path, path, [chance.randrange(bits) for _ in range(50 if small else 30)])
+
+
+@pytest.mark.slow
+def test_many_bits_of_the_home_database(rich: Lived) -> None:
+    """Bits of the rows: most of the file is free space."""
+    chance, path = random.Random(RANDOM + 2), rich.path / "home.db"
+    raw = path.read_bytes()
+    used = [i for i in range(len(raw)) if raw[i]]
+    changed = flip(rich.path, path, [chance.choice(used) * 8 + chance.randrange(8) for _ in range(200)])
+    assert changed > 100
+
+
+@pytest.mark.parametrize("table", sorted(home_db.SUMMED))
+def test_every_column_under_a_sum(rich: Lived, table: str) -> None:
+    """A row changed behind idao's back is named with its table."""
+    path = rich.path / "home.db"
+    columns = home_db.SUMMED[table]
+    with closing(home_db.open_home_db(path)) as db:
+        if not db.execute(f"select 1 from {table}").fetchone():
+            kinds = {"prefix": "made-up", "pack": 1, "offset": 0, "size": 1, "begun_ms": 1}
+            db.execute(home_db.summed(table), [kinds[c] for c in columns])
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        rows = db.execute(f"select * from {table}").fetchall()
+        for column in columns:
+            kind = db.execute(f"select typeof({column}) from {table}").fetchone()[0]
+            other = {"text": "'other'", "integer": "77"}.get(kind, "x'00'")
+            assert db.execute(f"update or ignore {table} set {column} = {other}").rowcount
+            ran = run("asset", "check", home=rich.path)
+            assert ran.code == 6 and f"table {table} " in ran.out, (column, ran)
+            db.execute(f"delete from {table}")
+            db.executemany(f"insert into {table} values ({', '.join('?' * len(rows[0]))})", rows)
+
+
+def test_a_damaged_petname_stands_for_nobody(rich: Lived) -> None:
+    with closing(sqlite3.connect(rich.path / "home.db", isolation_level=None)) as db:
+        db.execute("update petname set id = zeroblob(32) where name = 'bob'")
+    ran = run("account", "transfer", "bob", "1", "--unit", "me", "--json", home=rich.path)
+    assert (ran.code, ran.error["code"]) == (6, "damaged")
+
+
+def test_settings_edited_by_hand(lived: Lived) -> None:
+    """Found, because damage looks the same; without the last line idao asks no more."""
+    path = lived.path / "config.toml"
+    edited = path.read_text().replace("[idao]", "wait = 7\n\n[idao]", 1)
+    path.write_text(edited)
+    ran = run("asset", "check", home=lived.path)
+    assert ran.code == 6 and "config.toml: is not as idao wrote it" in ran.out
+    path.write_text("".join(edited.splitlines(keepends=True)[:-1]))
+    assert run("asset", "check", home=lived.path).code == 0
+    must("config", "set", "wait", "20", home=lived.path)
+    assert path.read_text().splitlines()[-1].startswith("# sum ")
