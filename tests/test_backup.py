@@ -40,7 +40,7 @@ def made(lived: Any, tmp_path: Path) -> tuple[Dao, Path, str]:
 
 def test_a_restored_home_has_everything(made: Any, lived: Any, tmp_path: Path) -> None:
     dao, out, words = made
-    done = backup.restore(out, tmp_path / "new", words)
+    done = backup.restore(out, tmp_path / "new", backup.Opener(words))
     assert done.idao == dao.me and not done.findings and not done.waiting
     new = Dao.open(tmp_path / "new")
     (one,) = done.quorums
@@ -61,7 +61,7 @@ def test_a_restored_home_has_everything(made: Any, lived: Any, tmp_path: Path) -
 
 def test_the_restored_home_works(made: Any, lived: Any, tmp_path: Path) -> None:
     dao, out, words = made
-    backup.restore(out, tmp_path / "new", words)
+    backup.restore(out, tmp_path / "new", backup.Opener(words))
     new = Dao.open(tmp_path / "new")
     assert new.tokens.mint(lived.asset, value=5)["dat"] != lived.dat
     (lived.data / "more.txt").write_text("more\n")
@@ -81,7 +81,7 @@ def test_a_proof_of_the_restored_home_shows_the_break(made: Any, lived: Any, tmp
     from idao import proof
 
     dao, out, words = made
-    backup.restore(out, tmp_path / "new", words)
+    backup.restore(out, tmp_path / "new", backup.Opener(words))
     new = Dao.open(tmp_path / "new")
     _, data, _ = new.proofs.make(lived.asset)
     assert proof.judge(data).ok
@@ -113,7 +113,7 @@ def test_another_phrase_does_not_open_it(made: Any, fresh: Any, tmp_path: Path) 
     _, out, _ = made
     other = words_of(fresh())
     with pytest.raises(Locked, match="not the recovery phrase"):
-        backup.restore(out, tmp_path / "new", other)
+        backup.restore(out, tmp_path / "new", backup.Opener(other))
     assert not (tmp_path / "new").exists()
     with pytest.raises(Locked):
         backup.drill(out, Opener(passphrase=PASSPHRASE))
@@ -133,8 +133,8 @@ def test_cron_needs_no_secret_and_the_phrase_no_passphrase(locked: Any, tmp_path
     make(Dao.open(dao.home.path), out)
     own, checks = backup.drill(out, Opener(words))
     assert own == dao.me and all(c.ok for c in checks)
-    backup.restore(out, tmp_path / "same", words)
-    backup.restore(out, tmp_path / "changed", words, relock=True, passphrase="another one")
+    backup.restore(out, tmp_path / "same", backup.Opener(words))
+    backup.restore(out, tmp_path / "changed", backup.Opener(words), relock=True, passphrase="another one")
     (tmp_path / "new-pass").write_text("another one")
     for home, opens, fails in (("same", "pass", "new-pass"), ("changed", "new-pass", "pass")):
         Dao.open(tmp_path / home, passphrase_file=str(tmp_path / opens)).tokens.issue(1)
@@ -159,7 +159,7 @@ def test_a_rotated_home_is_restored_with_its_newest_key(lived: Any, tmp_path: Pa
     words = words_of(dao)
     dao.keyring.rotate()
     make(dao, tmp_path / "b")
-    backup.restore(tmp_path / "b", tmp_path / "new", words)
+    backup.restore(tmp_path / "b", tmp_path / "new", backup.Opener(words))
     new = Dao.open(tmp_path / "new")
     assert new.keyring.show()["key_seq"] == 1
     new.keyring.rotate()
@@ -217,7 +217,7 @@ def test_blocks_cannot_be_changed_by_who_mends_the_hash(made: Any, tmp_path: Pat
     own, checks = backup.drill(bad, Opener(words))
     assert own is None and not checks[-1].ok and "does not open" in checks[-1].detail
     with pytest.raises(VerificationFailed):
-        backup.restore(bad, tmp_path / "new", words)
+        backup.restore(bad, tmp_path / "new", backup.Opener(words))
     assert not (tmp_path / "new" / "config.toml").exists()
 
 
@@ -238,7 +238,7 @@ def test_the_drill_names_what_was_wrong_with_the_home(lived: Any, tmp_path: Path
     _, checks = backup.drill(tmp_path / "b", Opener(words))
     (bad,) = [c for c in checks if not c.ok]
     assert bad.name == "contents" and pack.name in bad.detail
-    done = backup.restore(tmp_path / "b", tmp_path / "new", words)
+    done = backup.restore(tmp_path / "b", tmp_path / "new", backup.Opener(words))
     assert [f.name for f in done.findings] == ["contents"], "restored all the same, and said"
 
 
@@ -254,7 +254,7 @@ def test_a_damaged_ledger_is_named_and_not_gone_on_with(lived: Any, tmp_path: Pa
     (bad,) = [c for c in checks if not c.ok]
     assert bad.name.startswith("ledger ") and "asset_version" in bad.detail
     with pytest.raises(VerificationFailed, match="asset_version"):
-        backup.restore(tmp_path / "b", tmp_path / "new", words)
+        backup.restore(tmp_path / "b", tmp_path / "new", backup.Opener(words))
     make(lived_again := Dao.open(lived.path), tmp_path / "b2")
     assert lived_again.me == dao.me
 
@@ -283,7 +283,7 @@ def test_an_archive_by_a_stranger_writes_nothing_elsewhere(made: Any, tmp_path: 
             tar.addfile(info, io.BytesIO(b"evil"))
         writer.finish()
     with pytest.raises(VerificationFailed, match="no home has"):
-        backup.restore(tmp_path / "evil", tmp_path / "in" / "new", words)
+        backup.restore(tmp_path / "evil", tmp_path / "in" / "new", backup.Opener(words))
     assert not list(tmp_path.rglob("evil/*")) and not (tmp_path / "in" / "evil").exists()
 
 
@@ -304,7 +304,7 @@ def test_an_archive_of_links_is_refused(made: Any, tmp_path: Path, kind: str) ->
             tar.addfile(info)
         writer.finish()
     with pytest.raises(VerificationFailed):
-        backup.restore(tmp_path / "evil", tmp_path / "new", words)
+        backup.restore(tmp_path / "evil", tmp_path / "new", backup.Opener(words))
 
 
 # --- no fork ------------------------------------------------------------------------------------------
@@ -314,7 +314,7 @@ def test_two_restored_copies_are_two_quorums(made: Any, tmp_path: Path) -> None:
     dao, out, words = made
     ids = set()
     for name in ("one", "two"):
-        backup.restore(out, tmp_path / name, words)
+        backup.restore(out, tmp_path / name, backup.Opener(words))
         new = Dao.open(tmp_path / name)
         new.tokens.issue(1)
         genesis = new.store.bundle.genesis
@@ -372,9 +372,9 @@ def test_names_go_on_counting(made: Any, tmp_path: Path) -> None:
         "a-r10",
         "x-ray-r1",
     ]
-    backup.restore(out, tmp_path / "one", words)
+    backup.restore(out, tmp_path / "one", backup.Opener(words))
     make(Dao.open(tmp_path / "one"), tmp_path / "b1")
-    done = backup.restore(tmp_path / "b1", tmp_path / "two", words, name="lab")
+    done = backup.restore(tmp_path / "b1", tmp_path / "two", backup.Opener(words), name="lab")
     assert [q.name for q in done.quorums] == ["lab-r1"] and done.name == "lab"
     again = Dao.open(tmp_path / "two")
     assert len(again.ledgers.status()["quorums"]) == 3
@@ -425,14 +425,14 @@ def test_a_home_in_use_can_be_backed_up(lived: Any, tmp_path: Path) -> None:
 def test_restoring_needs_an_empty_folder(made: Any, lived: Any, tmp_path: Path) -> None:
     _, out, words = made
     with pytest.raises(UsageError, match="an iDAO here already"):
-        backup.restore(out, lived.path, words)
+        backup.restore(out, lived.path, backup.Opener(words))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
-        backup.restore(out, tmp_path / "full", words)
+        backup.restore(out, tmp_path / "full", backup.Opener(words))
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
     with pytest.raises(NotFound):
-        backup.restore(tmp_path / "none", tmp_path / "new", words)
+        backup.restore(tmp_path / "none", tmp_path / "new", backup.Opener(words))
 
 
 def test_not_a_backup(tmp_path: Path) -> None:

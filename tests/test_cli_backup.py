@@ -401,7 +401,7 @@ def test_a_kill_at_any_step_of_restore(world: World) -> None:
         (Engine, "_commit"), (recovery.Succession, "_end"), (backup, "_move_in"),
     ]  # fmt: skip
     step = complete = 0
-    while die_at(step, where, lambda: backup.restore(world.folder / "b", new, words)):
+    while die_at(step, where, lambda: backup.restore(world.folder / "b", new, backup.Opener(words))):
         step += 1
         if (new / "config.toml").exists():
             complete += 1
@@ -477,3 +477,25 @@ def test_lineage_and_charter_go_on(world: World) -> None:
         kept = new.state().need(assets.AssetVersion, version.asset, version.version)
         for same in ("root", "manifest", "card", "policy", "parents", "score", "verified"):
             assert getattr(kept, same) == getattr(version, same), same
+
+
+def test_the_passphrase_alone_restores_what_can_be_read(tmp_path: Path) -> None:
+    """The paper is lost: the data come back, and no ledger goes on until the phrase turns up."""
+    world = make(tmp_path)
+    given = {"IDAO_PASSPHRASE_FILE": str(world.folder / "new")}
+    must("init", "--name", "ana", home=world.home, **given)
+    must("contribute", world.folder / "visits", "--name", "visits", home=world.home, **given)
+    must("key", "phrase", "--out", world.folder / "words", home=world.home, **given)
+    must("backup", "create", "-o", world.folder / "b", home=world.home, **given)
+    home = world.folder / "again"
+    told = must("backup", "restore", world.folder / "b", "--json", home=home, **given)
+    assert told.json["ok"] and told.json["quorums"] == [] and "quorum recover" in told.err
+    must("asset", "get", "visits", "-o", world.folder / "out", home=home, **given)
+    assert (world.folder / "out/visits.csv").read_bytes() == (world.folder / "visits/visits.csv").read_bytes()
+    refused = run("account", "issue", "1", "--json", home=home, **given)
+    assert (refused.code, refused.error["code"]) == (5, "quarantine")
+    must("quorum", "recover", "--phrase-file", world.folder / "words", home=home, **given)
+    must("account", "issue", "1", home=home, **given)
+    for wrong in ({}, {"IDAO_PASSPHRASE_FILE": str(world.folder / "visits/README.txt")}):
+        ran = run("backup", "restore", world.folder / "b", home=world.folder / "none", **wrong)
+        assert ran.code in (2, 9) and not (world.folder / "none" / "config.toml").exists()

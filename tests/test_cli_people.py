@@ -231,3 +231,10 @@ def test_a_member_without_a_key_here_is_shown_as_elsewhere(three: Person, tmp_pa
         kept.rename(tmp_path / kept.name)
     assert [m["key_here"] for m in members(three).values()].count(True) == 1
     assert sum(1 for _ in three.dao().state().scan(Member)) == 5
+
+
+def test_every_name_that_is_listed_is_understood(three: Person) -> None:
+    """What `member list` shows can be typed into `member remove`."""
+    for member in three.reads("member", "list")["members"]:
+        said = three.types("--json", "member", "remove", member["name"], "--yes", "--dry-run")
+        assert said.code == 0 or "last-owner" in said.err, said

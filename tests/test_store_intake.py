@@ -428,6 +428,23 @@ def test_the_home_is_never_taken_in(contents: Contents, tmp_path: Path) -> None:
     assert intake.skipped == ((b"home/", "the home of idao itself"),)
 
 
+def test_another_home_is_never_taken_in(contents: Contents, tmp_path: Path) -> None:
+    """Its sealed keys are no data."""
+    other = tmp_path / "data" / "ana"
+    (other / "keys").mkdir(parents=True)
+    (other / "keys" / "lock").write_bytes(b"sealed")
+    (other / "config.toml").write_text("")
+    (tmp_path / "data" / "note").write_bytes(b"n")
+    intake = take(contents, tmp_path / "data")
+    assert list(listed(contents, intake)) == [b"note"]
+    assert intake.skipped == ((b"ana/", "the home of another iDAO: back it up instead"),)
+    for home in (other, contents.home):
+        (home / "keys").mkdir(exist_ok=True)
+        (home / "keys" / "lock").write_bytes(b"sealed")
+        with pytest.raises(UsageError, match="the home of an iDAO"):
+            take(contents, home)
+
+
 def test_a_path_beyond_the_systems_limit_is_named(contents: Contents, src: Path) -> None:
     # Made from inside, as no path reaches it from outside.
     where = os.getcwd()

@@ -147,11 +147,14 @@ def _restore(
         bool, typer.Option("--no-passphrase", help="Keep the keys without a passphrase from now on.")
     ] = False,
 ) -> None:
-    """Restore a backup into an empty home (--home DIR). Needs the recovery phrase.
+    """Restore a backup into an empty home (--home DIR). Needs the recovery phrase, or the passphrase.
 
     Your ledgers end where the backup left them and go on as NAME-r1, whose genesis names the old one: so two
     restored copies never sign two histories of one chain. Assets keep their ids; tokens, balances and members
     stay behind in the old ledger, which is kept for reading. The passphrase stays unless you give a new one.
+
+    With the passphrase alone, if it opens this backup: all can be read, nothing signed until you have run
+    'idao quorum recover' with the phrase.
 
     Example: idao backup restore clinic.idao-backup --home /srv/clinic --phrase-file words.txt
     """
@@ -166,7 +169,10 @@ def _restore(
         founding.check_name(name)
     backups.require_empty(path)
     header = backups.inspect(file)
-    words = phrase.read_phrase(typed_phrase(phrase_file))
+    if not phrase_file and header.lock and _passphrase_given():
+        opener = backups.Opener(passphrase=homes.read_passphrase(ui.options.passphrase_file, ""))
+    else:
+        opener = backups.Opener(words=phrase.read_phrase(typed_phrase(phrase_file)))
     if ui.options.dry_run:
         data = {"home": str(path), "made": homes.show_time(header.made_ms), "dry_run": True}
         ui.result(data, [f"would restore the backup of {data['made']} to {path}"], ids=str(path))
@@ -176,13 +182,15 @@ def _restore(
         restored = backups.restore(
             file,
             path,
-            words,
+            opener,
             name=name or None,
             relock=no_passphrase or new is not None,
             passphrase=new,
             wait_s=ui.options.wait_s,
             progress=bar,
         )
+    if opener.words is None:
+        ui.say("the ledgers can be read; to go on, with the phrase: idao quorum recover --phrase-file FILE")
     _tell(restored)
 
 

@@ -231,7 +231,7 @@ class Restored:
 def restore(
     path: Path,
     target: Path,
-    words: str,
+    opener: Opener,
     *,
     name: str | None = None,
     relock: bool = False,
@@ -241,10 +241,13 @@ def restore(
 ) -> Restored:
     """Into an empty home. It exists once its config.toml does, which is moved in last.
 
+    With a passphrase alone everything can be read, and nothing signed in a ledger: only the phrase may say
+    which quorum continues it (`idao quorum recover`).
     With `relock` the keys get a new lock: `passphrase`, or none.
     """
     header = inspect(path)
-    files.open_with_phrase(header, phrase.backup_key(phrase.seed_from(words)))
+    if opener.words is not None:
+        files.open_with_phrase(header, opener.secret)
     require_empty(target)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -252,8 +255,8 @@ def restore(
             _clear(target)
             stage = target / STAGE
             stage.mkdir(mode=0o700)
-            kek = unpack(path, Opener(words), stage, progress)
-            restored = _revive(stage, target, words, kek, name, header.made_ms, wait_s)
+            kek = unpack(path, opener, stage, progress)
+            restored = _revive(stage, target, opener, kek, name, header.made_ms, wait_s)
             if relock:
                 Home(stage).relock(kek, passphrase)
             _move_in(stage, target)
@@ -286,10 +289,9 @@ def _clear(target: Path) -> None:
 
 
 def _revive(
-    stage: Path, target: Path, words: str, kek: bytes, name: str | None, made_ms: int, wait_s: float
+    stage: Path, target: Path, opener: Opener, kek: bytes, name: str | None, made_ms: int, wait_s: float
 ) -> Restored:
     home = Home(stage)
-    opener = Opener(words)
     _check_keys(stage, kek, opener)
     paths = sorted(home.ledgers_folder.glob("*.db"))
     for one in paths:
@@ -301,8 +303,9 @@ def _revive(
         home.save_config()
     keys, me = home.open_keys(kek), Dao(home).me
     continued = []
-    for one in going_on(home, me):
-        continued.append(Succession(home, keys, phrase.seed_from(words), one, wait_s).run(name))
+    words = opener.words
+    for one in going_on(home, me) if words else ():
+        continued.append(Succession(home, keys, phrase.seed_from(words or ""), one, wait_s).run(name))
         home = Home(stage)
     findings = [_looked("contents", partial(_check_contents, stage, kek))]
     return Restored(

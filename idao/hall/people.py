@@ -112,9 +112,13 @@ class People:
         return {"member": show_id("idao", idao), "name": name, "key_here": here or idao == self._dao.me}
 
     def find_member(self, text: str) -> bytes:
-        """A member of this iDAO by petname, the name of a key here, or full id."""
+        """A member of this iDAO by any name that `members` shows, the name of a key here, or full id."""
         home = self._dao.home
-        found = self._own_id(text) if text in home.members() else self._dao.resolve_person(text)
+        if text in home.members():
+            found = self._own_id(text)
+        else:
+            mine = text == self._dao.petname(self._dao.me)  # one's own name is no petname, and is shown
+            found = self._dao.me if mine else self._dao.resolve_person(text)
         if self._dao.state().get(rules.Member, self._dao.me, found) is None:
             raise NotFound(f"'{text}' is no member of this iDAO", hint="see 'idao member list'")
         return found

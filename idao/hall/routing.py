@@ -136,7 +136,7 @@ class Routing:
         with dao.home_db(readonly=True) as db:
             outbox = Outbox(db, quorum)
             waiting, oldest = outbox.count(), outbox.oldest_ms()
-        standing = "" if store.standing == LIVE else store.standing
+        standing = {LIVE: "", QUARANTINED: "quarantine"}.get(store.standing, store.standing)
         if not standing and state.get(Identity, dao.me) is None:
             standing = "not-registered"
         if not standing and None in parents:

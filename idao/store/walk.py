@@ -109,6 +109,9 @@ class Walk:
         if (st.st_dev, st.st_ino) == self._home:
             self.skipped.append((prefix, "the home of idao itself"))
             return iter(())
+        if is_home(full):
+            self.skipped.append((prefix, "the home of another iDAO: back it up instead"))
+            return iter(())
         found = []
         try:
             with os.scandir(full) as entries:
@@ -134,6 +137,13 @@ class Walk:
         return iter(found)
 
 
+def is_home(folder: bytes) -> bool:
+    """Whether a folder is the home of an iDAO, also one that lost a file: its keys are in it."""
+    if not os.path.isfile(folder + b"/keys/lock"):
+        return False
+    return any(os.path.exists(folder + b"/" + name) for name in (b"config.toml", b"home.db"))
+
+
 def _roots(paths: Sequence[bytes]) -> list[tuple[bytes, bytes, os.stat_result | None]]:
     """(stored name, path, stat) of each PATH, in order. A folder named alone gives no name to its entries."""
     roots: list[tuple[bytes, bytes, os.stat_result | None]] = []
@@ -151,6 +161,11 @@ def _roots(paths: Sequence[bytes]) -> list[tuple[bytes, bytes, os.stat_result | 
         if special := SPECIAL.get(stat.S_IFMT(st.st_mode)):
             raise UsageError(
                 f"{show_path(path)} is {special}: only files, folders and - (standard input) can be taken in"
+            )
+        if stat.S_ISDIR(st.st_mode) and is_home(path):
+            raise UsageError(
+                f"{show_path(path)} is the home of an iDAO: its keys are no data",
+                hint="to keep a copy of it: idao backup create",
             )
         alone = len(paths) == 1 and stat.S_ISDIR(st.st_mode)
         name = b"" if alone else os.path.basename(os.path.abspath(path)) or b"root"
