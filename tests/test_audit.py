@@ -9,6 +9,11 @@ from pathlib import Path
 import pytest
 from conftest import Lived
 
+from idao.crypto import canonical
+from idao.frozen import replace
+from idao.ledger.tx import SignedTx, tx_id
+from idao.model import show_id
+from idao.store import audit as audits
 from idao.store.audit import audit
 
 
@@ -44,6 +49,28 @@ def test_a_sound_ledger(lived: Lived) -> None:
     assert report.findings == []
     assert report.blocks == lived.dao().store.height
     assert report.receipts == sum(1 for _ in lived.dao().store.receipts())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 512])
+def test_bad_signatures_are_named_in_whatever_process_they_are_verified(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(audits, "BATCH", batch)
+    path = ledger(lived)
+    assert audit(path).ok
+    db = sqlite3.connect(path)
+    height, place, raw = db.execute(
+        "select height, place, raw from tx order by height desc limit 1"
+    ).fetchone()
+    signed = canonical.unpack(SignedTx, raw)
+    bad = replace(signed, signatures=((signed.signatures[0][0], bytes(64)),))
+    db.execute("update tx set raw = ? where height = ? and place = ?", (canonical.pack(bad), height, place))
+    db.commit()
+    db.close()
+    found = audit(path).findings
+    signatures = [where for where, what in found if what == "its signature does not hold"]
+    assert signatures == [f"block {height}, transaction {show_id('tx', tx_id(signed.envelope))}"]
+    assert (f"block {height}", "the header's tx_root is not what the block leads to") in found
 
 
 def flips(lived: Lived, seed: int, count: int) -> tuple[int, int]:

@@ -61,10 +61,9 @@ _BITS = tuple(1 << i for i in range(16))
 
 def branch_hash(hashes: Sequence[bytes]) -> bytes:
     """`hashes` has 16 entries, empty bytes where there is no child."""
-    bitmap = 0
-    for bit, h in zip(_BITS, hashes, strict=True):
-        if h:
-            bitmap |= bit
+    bitmap = 0xFFFF
+    if b"" in hashes:
+        bitmap = sum([bit for bit, h in zip(_BITS, hashes, strict=True) if h])
     return digest(Kind.STATE_BRANCH, bitmap.to_bytes(2, "big") + b"".join(hashes))
 
 
@@ -130,6 +129,8 @@ def update(branches: Branches, changes: Mapping[bytes, bytes | None]) -> bytes:
         branches[""] = _row([child if i == int(only, 16) else b"" for i in range(16)])
     elif not child:
         branches.pop("", None)
+    else:
+        return child[2:34]
     return root(branches)
 
 

@@ -6,13 +6,15 @@ index or the schema is found, and named by block and record where it has one.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sqlite3
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idao import anchor
 from idao.crypto import canonical, keys, merkle, note
@@ -31,14 +33,20 @@ from idao.store import ledger as files
 from idao.store.opening import APPLICATION_ID
 from idao.store.tables import from_row, sql_of
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
+
 FINDINGS_MAX = 1000
 """A file with more is past naming one by one."""
 Progress = Callable[[int, int], None]
 """(blocks done, blocks in all)."""
-Job = tuple[str, str, bytes, bytes, bytes]
-"""(where, what is wrong if it does not hold, key, signature, message)."""
+Where = tuple[Callable[[], str], str]
+"""(where, what is wrong if it does not hold); a place is put in words only when it is shown."""
 BATCH = 512
 """Signatures sent to the other process at once; a ledger with fewer is done without one."""
+RARELY = 100_000
+"""Objects between two looks for cycles: an audit makes millions and no cycle, and keeps every record."""
 BATCHES_MAX = 8
 """Batches under way: some 2 MB, however long the ledger."""
 
@@ -70,7 +78,9 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
             raise
         report.note("file", e.message)
         return report
+    often = gc.get_threshold()
     try:
+        gc.set_threshold(RARELY, *often[1:])
         store.db.execute("begin")  # one snapshot, although a node may be writing
         _Audit(store, report, progress).run()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
@@ -81,6 +91,7 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
     except IdaoError as e:
         report.note("file", e.message)
     finally:
+        gc.set_threshold(*often)
         store.close()
     return report
 
@@ -89,47 +100,79 @@ class _Signatures:
     """Signatures of blocks, verified in a process beside this one while the blocks are derived.
 
     Each is taken for good at first (`at(where)` gives the function to check with) and named in the report
-    at the end if it is not.
+    at the end if it is not. Batches go over a pipe as plain bytes: packing objects would cost this process as
+    much as a signature costs the other one.
     """
 
     def __init__(self) -> None:
-        self._batch: list[Job] = []
-        self._pool: Any = None
-        self._answers: deque[Any] = deque()
+        self._names: list[Where] = []
+        self._parts: list[bytes] = []
+        self._sent: deque[list[Where]] = deque()
+        self._beside: tuple[Connection, BaseProcess] | None = None
         self.bad: list[tuple[str, str]] = []
 
-    def at(self, where: str, what: str) -> keys.Verify:
+    def at(self, where: Callable[[], str], what: str) -> keys.Verify:
         def later(key: bytes, signature: bytes, message: bytes) -> bool:
-            self._batch.append((where, what, key, signature, message))
-            if len(self._batch) >= BATCH:
+            if len(key) != 32 or len(signature) != 64:
+                return False
+            self._names.append((where, what))
+            self._parts += key, signature, len(message).to_bytes(4, "big"), message
+            if len(self._names) >= BATCH:
                 self._send()
             return True
 
         return later
 
     def _send(self) -> None:
-        if self._pool is None:
-            from concurrent.futures import ProcessPoolExecutor
+        if self._beside is None:
             from multiprocessing import get_context
 
-            self._pool = ProcessPoolExecutor(1, get_context("fork"))
-        self._answers.append(self._pool.submit(_bad_ones, self._batch))
-        self._batch = []
-        while len(self._answers) > BATCHES_MAX:
-            self.bad += self._answers.popleft().result()
+            context = get_context("fork")
+            mine, other = context.Pipe()
+            process = context.Process(target=_verify_batches, args=(mine, other), daemon=True)
+            process.start()
+            other.close()
+            self._beside = mine, process
+        pipe, _ = self._beside
+        pipe.send_bytes(b"".join(self._parts))
+        self._sent.append(self._names)
+        self._names, self._parts = [], []
+        while len(self._sent) > BATCHES_MAX:
+            self._note(self._sent.popleft(), pipe.recv_bytes())
+
+    def _note(self, names: list[Where], wrong: bytes) -> None:
+        self.bad += [(where(), what) for (where, what), one in zip(names, wrong, strict=True) if one]
 
     def finish(self) -> list[tuple[str, str]]:
         """(where, what) of every signature that does not hold."""
-        self.bad += _bad_ones(self._batch)
-        for answer in self._answers:
-            self.bad += answer.result()
-        if self._pool is not None:
-            self._pool.shutdown()
+        rest = self._names, _wrong_in(b"".join(self._parts))
+        if self._beside is not None:
+            pipe, process = self._beside
+            for names in self._sent:
+                self._note(names, pipe.recv_bytes())
+            pipe.close()
+            process.join()
+        self._note(*rest)
         return self.bad
 
 
-def _bad_ones(jobs: list[Job]) -> list[tuple[str, str]]:
-    return [(where, what) for where, what, *signed in jobs if not keys.verify(*signed)]
+def _verify_batches(unused: Connection, pipe: Connection) -> None:
+    """The other process: answers each batch until the pipe ends."""
+    unused.close()  # else this process itself would keep it open
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            pipe.send_bytes(_wrong_in(pipe.recv_bytes()))
+
+
+def _wrong_in(batch: bytes) -> bytes:
+    """A byte for each (key, signature, length of the message, message): 1 if the signature does not hold."""
+    out, at = bytearray(), 0
+    while at < len(batch):
+        end = at + 100 + int.from_bytes(batch[at + 96 : at + 100], "big")
+        held = keys.verify(batch[at : at + 32], batch[at + 32 : at + 96], batch[at + 100 : end])
+        out.append(not held)
+        at = end
+    return bytes(out)
 
 
 class _Audit:
@@ -266,7 +309,9 @@ class _Audit:
 
     def _authentic(self, height: int) -> Callable[[Tx], bool]:
         def later(tx: Tx) -> bool:
-            where = f"block {height}, transaction {show_id('tx', tx.id)}"
+            def where() -> str:
+                return f"block {height}, transaction {show_id('tx', tx.id)}"
+
             return tx.authentic(self.signatures.at(where, "its signature does not hold"))
 
         return later
@@ -275,12 +320,12 @@ class _Audit:
         txs = []
         rows = self.db.execute("select place, id, raw from tx where height = ? order by place", (height,))
         for place, stored_id, raw in rows:
-            where = f"block {height}, transaction {place}"
             try:
                 tx = parse_tx(raw)
             except Malformed as e:
                 raise Malformed(f"transaction {place} ({show_id('tx', stored_id)}): {e.message}") from e
             if tx.id != stored_id:
+                where = f"block {height}, transaction {place}"
                 self.report.note(where, "the stored id is not that of its envelope")
             txs.append(tx)
         return txs
@@ -294,7 +339,7 @@ class _Audit:
         ):  # fmt: skip
             self.report.note(f"block {height}", "its finalization is of another block")
             return
-        check = self.signatures.at(f"block {height}", "its finalization does not verify")
+        check = self.signatures.at(lambda: f"block {height}", "its finalization does not verify")
         if not verify_certificate(certificate, validators, check):
             self.report.note(f"block {height}", "its finalization is not of this validator set")
 
@@ -337,7 +382,7 @@ class _Audit:
             if signed.text != expected.text() or row[0] != expected.size:
                 self.report.note(where, "is not the one the header implies")
                 expected = note.parse_checkpoint(signed.text)
-            check = self.signatures.at(where, "a signature on it does not verify")
+            check = self.signatures.at(lambda: where, "a signature on it does not verify")
             anchor.check_anchor(signed, validators, check, expected)
         except IdaoError as e:
             self.report.note(where, e.message)
