@@ -13,7 +13,7 @@ from idao.crypto import canonical
 from idao.frozen import replace
 from idao.ledger.tx import SignedTx, tx_id
 from idao.model import show_id
-from idao.store import audit as audits
+from idao.store import signatures
 from idao.store.audit import audit
 
 
@@ -55,7 +55,7 @@ def test_a_sound_ledger(lived: Lived) -> None:
 def test_bad_signatures_are_named_in_whatever_process_they_are_verified(
     lived: Lived, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    monkeypatch.setattr(audits, "BATCH", batch)
+    monkeypatch.setattr(signatures, "BATCH", batch)
     path = ledger(lived)
     assert audit(path).ok
     db = sqlite3.connect(path)
@@ -68,8 +68,8 @@ def test_bad_signatures_are_named_in_whatever_process_they_are_verified(
     db.commit()
     db.close()
     found = audit(path).findings
-    signatures = [where for where, what in found if what == "its signature does not hold"]
-    assert signatures == [f"block {height}, transaction {show_id('tx', tx_id(signed.envelope))}"]
+    named = [where for where, what in found if what == "its signature does not hold"]
+    assert named == [f"block {height}, transaction {show_id('tx', tx_id(signed.envelope))}"]
     assert (f"block {height}", "the header's tx_root is not what the block leads to") in found
 
 
