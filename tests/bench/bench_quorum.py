@@ -30,11 +30,13 @@ from idao.crypto import canonical
 from idao.home import now_ms
 from idao.ledger import genesis
 from idao.ledger.genesis import Bundle
+from idao.ledger.tx import parse_tx
 from idao.node import tls
 from idao.node.engine import Engine
 from idao.node.listener import Listener
 from idao.node.member import Member
 from idao.node.mesh import Allowed, Mesh
+from idao.node.messages import COMMITS_BYTES_MAX, COMMITS_MAX
 from idao.store.ledger import LedgerStore
 
 AHEAD = 2000
@@ -208,9 +210,35 @@ def measure_ours(n: int, txs: int, singles: int, idle_s: float) -> float:
                 f"{after[0]['height'] - before[0]['height']} blocks; {after[0]['rss_mib']:.0f} MiB; "
                 f"{(after[0]['disk'] - before[0]['disk']) / done:.0f} bytes on disk a tx"
             )
-            return median
         finally:
             quorum.end()
+        measure_sync(Path(place))
+        return median
+
+
+def measure_sync(folder: Path) -> None:
+    """A node that starts empty takes in what node 0 decided: each block judged alone."""
+    source = LedgerStore.open(folder / "0" / "ledger.db", readonly=True)
+    giver = Engine(LedgerStore.open(folder / "0" / "ledger.db"), Person("nobody").validator, now_ms)
+    (folder / "late").mkdir()
+    store = LedgerStore.create(folder / "late" / "ledger.db", source.bundle)
+    taker = Engine(store, Person("late").validator, now_ms)
+    begin, txs = time.perf_counter(), 0
+    while taker.tip.height < giver.tip.height:
+        part = giver.decided(taker.tip.height + 1, COMMITS_MAX, COMMITS_BYTES_MAX)
+        taker.adopt(part)
+    txs = int(source.db.execute("select count(*) from tx").fetchone()[0])
+    took = time.perf_counter() - begin
+    raws = [bytes(r[0]) for r in source.db.execute("select raw from tx limit 2000")]
+    checked = [parse_tx(raw) for raw in raws]
+    begin = time.perf_counter()
+    for tx in checked:
+        tx.authentic()
+    floor = (time.perf_counter() - begin) / len(checked) * txs
+    print(
+        f"sync: {txs} txs in {taker.tip.height} blocks in {took:.2f} s: {txs / took:.0f} a second, "
+        f"{took / floor:.2f} x the bare signature checks of its txs"
+    )
 
 
 # --- the peer -------------------------------------------------------------------------------------------
