@@ -44,6 +44,8 @@ class Links(Protocol):
 
     def broadcast(self, kind: int, payload: bytes) -> None: ...
 
+    def queue(self, peer: bytes) -> int: ...
+
 
 class Member:
     """Drives one ledger together with its peers. The caller holds the ledger's lock."""
@@ -167,8 +169,8 @@ class Member:
             case msg.TipIs(certificate):
                 self._on_tip(peer, certificate)
             case msg.GetReceipts(height):
-                leaves = tuple(self.engine.store.leaves_of(height))
-                self._send(peer, msg.Receipts(height, leaves))
+                if not self._is_full(peer):
+                    self._send(peer, msg.Receipts(height, tuple(self.engine.store.leaves_of(height))))
             case msg.Receipts() as theirs:
                 self._on_receipts(peer, theirs)
 
@@ -267,9 +269,15 @@ class Member:
 
     def _serve(self, peer: bytes, first: int, count: int) -> None:
         """Decided blocks, or nothing at all: an empty answer says that there are none here."""
+        if self._is_full(peer):
+            return
         blocks = self.engine.decided(max(first, 1), count, msg.COMMITS_BYTES_MAX)
         decided = tuple(msg.DecidedBlock(d.block, d.certificate, d.note) for d in blocks)
         self._send(peer, msg.Commits(max(first, 1), decided))
+
+    def _is_full(self, peer: bytes) -> bool:
+        """Whoever asks faster than it takes in waits: what it does not read costs only itself."""
+        return self.links is None or self.links.queue(peer) > msg.COMMITS_BYTES_MAX
 
     def adopt(self, peer: bytes, commits: msg.Commits) -> None:
         """Applies blocks that follow the tip, and goes on from there. `Malformed` when one does not hold."""
