@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from group_world import GroupWorld, four, group_of
+from group_world import BOND, GroupWorld, four, group_of
 from member_world import Net, Person, trust
 from sim.bench import Bench, X, Y
 from sim.cases import CASES
 from sim.network import Weather
 from sim.scenario import KINDS
 from sim.world import Plan, World
+from test_faults import vote_fault
+from test_membership_changes import bond_of
 
 from idao import anchor
 from idao.crypto import canonical, note
@@ -30,7 +32,8 @@ from idao.crypto.certificates import make_certificate, verify_certificate
 from idao.crypto.hashing import validators_hash
 from idao.errors import IdaoError, Malformed, VerificationFailed
 from idao.frozen import replace
-from idao.ledger import block, charter, epochs, genesis
+from idao.ledger import block, charter, epochs, faults, genesis
+from idao.ledger.faults import Report
 from idao.ledger.idao import SetRule
 from idao.ledger.tx import parse_tx
 from idao.model import (
@@ -63,6 +66,7 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
     29: ("test_quorum_sim.test_peer_29_rolled_back_home_stays_silent_long_enough",),
     30: ("test_quorum_sim.test_peer_30_resumes_after_hours_without_a_quorum",),
     36: ("test_frame_fuzz.test_every_cut_and_every_flip", "test_quorum_fuzz.test_any_frames_in_any_order"),
+    40: ("test_faults.test_votes_are_judged_within_the_window", "test_faults.test_leaving_does_not_escape"),
     43: (
         "test_quorum_sim.test_peer_43_a_copied_home_stops_itself",
         "test_mesh.test_a_copied_home_is_refused_and_told",
@@ -74,15 +78,11 @@ ELSEWHERE: dict[int, tuple[str, ...]] = {
 def test_each_of_the_56_is_tested() -> None:
     here = " ".join([*(n for n in globals() if n.startswith("test_peer_")), *CASES])
     numbers = {int(n) for n in re.findall(r"(?<=_)\d\d(?=_)", here)} | set(ELSEWHERE)
-    assert set(range(1, 57)) - numbers == set(WAITING)
+    assert set(range(1, 57)) - numbers == set()
     for places in ELSEWHERE.values():
         for place in places:
             module, _, name = place.rpartition(".")
             assert hasattr(importlib.import_module(module), name), place
-
-
-WAITING: dict[int, str] = {40: "faults", 47: "faults", 54: "faults"}
-"""What cannot be tested yet, and for what it waits."""
 
 
 def play(story: Callable[[], Awaitable[None]]) -> None:
@@ -238,6 +238,43 @@ def test_peer_44_ledger_and_engine_have_one_set(tmp_path: Path) -> None:
         net.stop()
 
     play(story)
+
+
+def test_peer_47_a_hundred_faults_in_one_block() -> None:
+    """Of one liar: all are recorded or refused, each by the rules, and a height costs once."""
+    world = four()
+    height = world.tip.height
+    told = [world.send("bob", "fault.report", Report(vote_fault(world, "dan", height, view=v))) for v in range(99)]
+    told.append(world.send("cyd", "fault.report", Report(vote_fault(world, "dan", height, view=5))))
+    codes = {r.tx: r.code for r in world.step()}
+    assert [codes[tx.id] for tx in told] == [""] * 99 + ["already-recorded"]
+    assert len(faults.recorded(world.state)) == 99
+    assert bond_of(world, "dan").slashed == BOND // 10
+    world.step()
+
+
+def seven() -> GroupWorld:
+    world = four()
+    for name in ("eve", "fay", "gus"):
+        world.admit(name, yes=("bob", "cyd", "dan"))
+        world.activate(name)
+        world.step()
+        world.step()
+    assert len(world.powers()) == 7
+    return world
+
+
+def test_peer_54_no_jail_takes_more_than_the_quorum_can_spare() -> None:
+    """All but two are reported: those who stay can still decide, and four are left."""
+    world = seven()
+    for name in ("gus", "fay", "eve", "dan", "cyd"):
+        fault = vote_fault(world, name, world.tip.height)
+        assert world.do("bob", "fault.report", Report(fault)) == ""
+        world.step()
+        world.step()
+        left = world.validators()
+        assert len(left.validators) >= 4 and left.quorum_size <= left.total_power
+    assert set(world.powers()) == {"ann", "bob", "cyd", "dan"}, "the last liars stay until they are replaced"
 
 
 # --- sync and transfer ------------------------------------------------------------------------------
