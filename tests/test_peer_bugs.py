@@ -244,7 +244,8 @@ def test_peer_47_a_hundred_faults_in_one_block() -> None:
     """Of one liar: all are recorded or refused, each by the rules, and a height costs once."""
     world = four()
     height = world.tip.height
-    told = [world.send("bob", "fault.report", Report(vote_fault(world, "dan", height, view=v))) for v in range(99)]
+    lies = [vote_fault(world, "dan", height, view=v) for v in range(99)]
+    told = [world.send("bob", "fault.report", Report(lie)) for lie in lies]
     told.append(world.send("cyd", "fault.report", Report(vote_fault(world, "dan", height, view=5))))
     codes = {r.tx: r.code for r in world.step()}
     assert [codes[tx.id] for tx in told] == [""] * 99 + ["already-recorded"]

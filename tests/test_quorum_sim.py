@@ -11,8 +11,12 @@ import pytest
 from sim import mutants
 from sim.model import Unsafe, explore
 from sim.network import Weather
+from sim.plotters import ALL_LIARS
 from sim.scenario import KINDS
 from sim.world import Plan, Report, World
+
+from idao.ledger.epochs import newest
+from idao.ledger.faults import recorded
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,10 +28,39 @@ def run(kind: str, seed: int) -> Report:
         pytest.fail(f"{e}\nreplay: python -m tests.sim --kind {kind} --seed {seed}")
 
 
-@pytest.mark.parametrize("kind, first, count", [("any", 0, 100), ("scheme", 0, 15), ("healthy", 0, 10)])
+@pytest.mark.parametrize(
+    "kind, first, count", [("any", 0, 100), ("scheme", 0, 15), ("healthy", 0, 10), ("ledger", 0, 12)]
+)
 def test_a_few_seeds(kind: str, first: int, count: int) -> None:
     for seed in range(first, first + count):
         run(kind, seed)
+
+
+@pytest.mark.parametrize("sin", sorted(ALL_LIARS))
+def test_each_liar_by_name(sin: str) -> None:
+    """Alone among four, seven and ten, while the set changes; and where blocks are real."""
+    for seed in range(4):
+        for n in (4, 7, 10):
+            plan = Plan(seed, (1,) * n, liars={(seed + 1) % n: sin}, txs=4, gst_ms=1500, gap_ms=50)
+            plan.storm = Weather((1, 30), slow=0.1, loss=0.05, twice=0.05)
+            if n > 4 and sin not in ("Copy", "Twin", "SteadyTwin"):
+                everyone = tuple(range(n))
+                plan.epochs = ((2, everyone[1:]), (3, everyone[: n - 1]), (4, everyone))
+            World(plan).run()
+
+
+def test_the_real_ledger_changes_its_set_under_fire() -> None:
+    """Else the seeds of kind `ledger` would test nothing: people come, go, and pay for what they did."""
+    epochs = slashed = 0
+    for seed in range(8, 20):
+        world = World(KINDS["ledger"](seed))
+        world.run()
+        assert world.town is not None
+        state = world.town.book.state
+        epochs += newest(state).epoch
+        slashed += len(recorded(state))
+        assert {r.idao for r in recorded(state)} <= {world.peers[i] for i in world.plan.liars}
+    assert epochs > 5 and slashed > 5
 
 
 def test_forks_are_proved() -> None:
@@ -36,7 +69,9 @@ def test_forks_are_proved() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, count", [("any", 2000), ("scheme", 300), ("fork", 200), ("healthy", 100)])
+@pytest.mark.parametrize(
+    "kind, count", [("any", 3000), ("scheme", 300), ("fork", 200), ("healthy", 100), ("ledger", 300)]
+)
 def test_many_seeds(kind: str, count: int) -> None:
     for seed in range(10_000, 10_000 + count):
         run(kind, seed)
@@ -51,7 +86,7 @@ def test_nothing_depends_on_hash_seeds() -> None:
     """The same audit hashes under two PYTHONHASHSEEDs, real signatures included."""
     code = (
         "from tests.sim.scenario import KINDS; from tests.sim.world import World\n"
-        "print([World(KINDS[k](s)).run().audit for k in ('any', 'fork') for s in (1, 2, 5, 7)])"
+        "print([World(KINDS[k](s)).run().audit for k in ('any', 'fork', 'ledger') for s in (1, 2, 5, 7)])"
     )
     outs = {
         subprocess.run(

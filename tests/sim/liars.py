@@ -52,9 +52,11 @@ class Liar(Node):
 
     def other_block(self, like: bytes | None = None, *, view: int | None = None) -> tuple[bytes, bytes]:
         """Another valid block on our tip: (hash, bytes)."""
+        view = self.machine.h.view if view is None else view
+        if self.desk is not None:
+            return self.desk.other(view)
         tip, parent_time = self.tip()
         height = len(self.disk.chain) + 1
-        view = self.machine.h.view if view is None else view
         proposer = self.world.leader(height, view)
         block = SimBlock(height, view, proposer, tip, max(self.clock, parent_time + 1) + 1, ())
         data = (replace(parse(like), time_ms=parse(like).time_ms + 1, txs=()) if like else block).pack()
@@ -277,6 +279,27 @@ class Replayer(Liar):
         return make_certificate(vote, votes, members)
 
 
+class Leftover(Liar):
+    """Votes as if the set of an earlier epoch still decided: under the number it had there."""
+
+    sin = "replayer across epochs"
+
+    def outgoing(self, to: int, frame: ev.Frame) -> list[ev.Frame]:
+        vote = frame.vote.vote if type(frame) is ev.Propose else getattr(frame, "vote", None)
+        if type(vote) is SignedVote:
+            vote = vote.vote
+        if type(vote) is not Vote:
+            return [frame]
+        now, said = self.seat(vote.height), [frame]
+        for height in range(max(1, vote.height - 6), vote.height):
+            seat = self.seat(height)
+            if seat not in (now, -1):
+                for kind in (NOTARIZE, FINALIZE, NULLIFY):
+                    lie = self.signed(kind, vote.height, vote.view, b"" if kind == NULLIFY else bytes(32))
+                    said.append(replace(lie, signer=seat))
+        return said
+
+
 class Forger(Liar):
     """Sends certificates that do not hold, in every way one can fail to."""
 
@@ -400,6 +423,7 @@ LIARS: dict[str, type[Liar]] = {
         ClockLiar,
         Flooder,
         Replayer,
+        Leftover,
         Forger,
         Tamperer,
         StatusLiar,

@@ -84,6 +84,8 @@ class Node:
         self.halts: list[str] = []
         self.forks: list[ev.ForkDetected] = []
         self.faults: list[Any] = []
+        self.desk = world.desk_of(self)
+        """The real ledger, in runs that have one."""
 
     def seat(self, height: int) -> int:
         """Own index in the set of `height`; −1 for an observer."""
@@ -239,6 +241,8 @@ class Node:
         return self.world.now + self.skew_ms
 
     def built(self, e: ev.Build) -> ev.Built:
+        if self.desk is not None:
+            return self.desk.build(e)
         tip, parent_time = self.tip()
         txs = tuple(sorted(self.pool))[:100]
         block = SimBlock(e.height, e.view, self.index, tip, max(self.clock, parent_time + 1), txs)
@@ -256,6 +260,8 @@ class Node:
         return block
 
     def judge(self, e: ev.Validate) -> str:
+        if self.desk is not None:
+            return self.desk.judge(e, MAX_LEAD_MS)
         if block_hash(e.block) != e.hash:
             return ev.MISMATCH
         block = parse(e.block)

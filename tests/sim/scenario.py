@@ -131,4 +131,42 @@ def healthy_plan(seed: int) -> Plan:
     return plan
 
 
-KINDS = {"any": plan_of, "fork": fork_plan, "scheme": scheme_plan, "healthy": healthy_plan}
+SINS_OF_MEMBERS = (
+    "TwoBlocks", "TwoVotes", "Nuller", "Silent", "BadBlocks", "Replayer", "Leftover", "Forger", "Flooder",
+    "Amnesiac", "Twin",
+)  # fmt: skip
+"""Each of these can lie while it asks for a seat, while it has one and after it was jailed."""
+
+
+def ledger_plan(seed: int) -> Plan:
+    """The real ledger: people come, are voted in, take their seats and leave, under fire; one may lie."""
+    rng = random.Random(f"ledger {seed}")
+    n = rng.choice((4, 5, 6, 7, 8))
+    plan = Plan(seed, (1,) * n, txs=rng.choice((12, 30, 60)), threads=rng.random() < 0.3)
+    start = rng.choice((1, 4, 4, n))
+    plan.founders = tuple(sorted(rng.sample(range(n), start)))
+    if start >= 4 and rng.random() < 0.7:
+        # Never the founder of a quorum of one: there is nobody who could tell the others.
+        plan.liars = {rng.randrange(n): rng.choice(SINS_OF_MEMBERS)}
+    plan.gap_ms, plan.spread_ms = rng.choice((0, 50, 300)), rng.choice((5, 50))
+    plan.gst_ms = rng.choice((0, 2000, 8000))
+    plan.storm = Weather(
+        (1, rng.choice((8, 60))), slow=rng.choice((0.0, 0.2)), loss=rng.choice((0.0, 0.05, 0.2)), twice=0.05
+    )
+    plan.calm = Weather((1, rng.choice((5, 40))))
+    if plan.gst_ms:
+        plan.crashes = tuple(
+            (rng.randint(0, plan.gst_ms), rng.randrange(n), rng.randint(0, 12), rng.randint(10, 3000))
+            for _ in range(rng.choice((0, 2, 4)))
+        )
+        plan.cuts = tuple(_cut(rng, n, plan.gst_ms) for _ in range(rng.choice((0, 1, 3))))
+    return plan
+
+
+KINDS = {
+    "any": plan_of,
+    "fork": fork_plan,
+    "scheme": scheme_plan,
+    "healthy": healthy_plan,
+    "ledger": ledger_plan,
+}

@@ -18,6 +18,7 @@ from idao.quorum import events as ev
 from idao.quorum.machine import Machine
 
 from .blocks import GENESIS, parse
+from .book import Book, Desk, PeopleKeys, Town, bundle_of
 from .network import Network, Weather
 from .node import Node
 from .tokens import Keys
@@ -65,6 +66,8 @@ class Plan:
     threads: bool = False
     """Blocks are built and judged a little later, not inside the turn."""
     real: bool = False
+    founders: tuple[int, ...] = ()
+    """Who founds the real ledger of this run; without any, blocks are pretended and sets are planned."""
     strict_ms: int | None = None
     """A healthy network: everything final by this time."""
 
@@ -92,9 +95,17 @@ class World:
         self.plan, self.machine_class, self.trace = plan, machine_class, trace
         self.rng = random.Random(plan.seed)
         self.n = len(plan.powers)
-        self.keys = Keys(plan.powers, real=plan.real)
+        self.keys = PeopleKeys(self.n) if plan.founders else Keys(plan.powers, real=plan.real)
         self.validators = self.keys.validators
         self.quorum = GENESIS
+        self.raws: dict[int, bytes] = {}
+        """The real transactions by number."""
+        self.town: Town | None = None
+        if plan.founders:
+            self.bundle = bundle_of(self.n, plan.founders)
+            book = Book(self.bundle)
+            self.quorum = book.chain.quorum
+            self.town = Town(self.n, book, random.Random(f"town {plan.seed}"))
         self.peers = [v.idao for v in self.validators.validators]
         self.index_of = {p: i for i, p in enumerate(self.peers)}
         self.network = Network(self.rng, plan.storm, plan.calm, plan.gst_ms)
@@ -104,6 +115,7 @@ class World:
         self._audit = blake3()
         self.txs: list[int] = []
         self.decisions: dict[int, tuple[bytes, int]] = {}
+        self.decided_txs: set[int] = set()
         self.forked: dict[int, set[bytes]] = {}
         self.said: dict[tuple[int, int, int, str], Vote] = {}
         self.accused_set: set[int] = set()
@@ -126,7 +138,17 @@ class World:
         for node, skew in zip(self.correct, plan.skews_ms, strict=False):
             node.skew_ms = skew
 
+    def desk_of(self, node: Node) -> Desk | None:
+        return Desk(node, self.bundle) if self.town else None
+
     def set_at(self, height: int) -> ValidatorSet:
+        if self.town is not None:
+            # A liar may ask for heights that nothing has decided yet; correct nodes never do.
+            known = min(height, self.town.book.tip.height + 2)
+            found = self._sets.get(known)
+            if found is None:
+                found = self._sets[known] = self.town.book.set_at(known)
+            return found
         found = self._sets.get(height)
         if found is None:
             members = [m for first, m in self.plan.epochs if first <= height]
@@ -211,8 +233,12 @@ class World:
     # --- the workload -------------------------------------------------------------------------------
 
     def inject(self) -> None:
+        if self.town and self.txs and self.txs[-1] not in self.decided_txs:
+            return  # the commit that decides it comes back here
         if len(self.txs) < self.plan.txs:
             tx = len(self.txs) + 1
+            if self.town:
+                self.raws[tx] = self.town.next_raw(tx)
             self.txs.append(tx)
             for node in self.nodes:
                 self.after(self.rng.randint(0, self.plan.spread_ms), lambda n=node: n.add_tx(tx))
@@ -343,6 +369,9 @@ class World:
         self.views = max(self.views, c.vote.view)
         if c.vote.view > VIEWS_MAX and not self.excess:  # Else liars alone can make all give up.
             node.fail(f"views spin: decided in view {c.vote.view}")
+        if self.town and e.height not in self.decisions:
+            self.town.book.append(e.block, c)
+            self.decided_txs.update(block.txs)
         digest, _ = self.decisions.setdefault(e.height, (e.hash, node.index))
         if digest != e.hash:
             if not self.excess:
@@ -378,10 +407,12 @@ class World:
             node.fail(f"accuses the correct validator {index}: {a.vote} {b.vote}")
         if self.who(a.vote.height, a.signer) != index or conflict(a, b) != fault.kind:
             node.fail("reports a fault that proves nothing")
-        if self.plan.real:
+        if self.plan.real or self.town:
             check_fault(fault, self.set_at(a.vote.height), self.quorum)
         if node.sin is None:
             self.accused_set.add(index)
+            if self.town and fault not in self.town.found:
+                self.town.found.append(fault)
 
     def halted(self, node: Node, reason: str) -> None:
         if node.sin is None and not self.excess:
