@@ -70,7 +70,7 @@ def test_forks_are_proved() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "kind, count", [("any", 3000), ("scheme", 300), ("fork", 200), ("healthy", 100), ("ledger", 300)]
+    "kind, count", [("any", 3000), ("scheme", 300), ("fork", 200), ("healthy", 100), ("ledger", 150)]
 )
 def test_many_seeds(kind: str, count: int) -> None:
     for seed in range(10_000, 10_000 + count):
