@@ -20,8 +20,8 @@ import pytest
 
 from idao.crypto import canonical
 from idao.errors import Missing
-from idao.tee import attester, binding, simulator, snp, tpmdevice, verifier
-from idao.tee.envelope import Evidence
+from idao.tee import attester, binding, simulator, snp, tpm, tpmdevice, verifier
+from idao.tee.envelope import Aux, Evidence
 from idao.tee.policy import STRICT, relaxed
 from idao.tee.result import AttestationResult
 
@@ -368,3 +368,74 @@ def test_certificate_table_that_points_outside_is_refused() -> None:
 
     with pytest.raises(Malformed):
         snp.certificate_table(b"\1" * 16 + struct.pack("<II", 24, 9999) + bytes(24))
+
+
+# --- other keys and banks of a TPM -------------------------------------------------------------------
+
+RSA, SHA1, SHA256, SHA384 = 0x0001, 0x0004, 0x000B, 0x000C
+
+
+def rsa_key(talk: tpmdevice.Talk, scheme: int) -> tuple[int, bytes]:
+    """A restricted RSA-2048 signing key of the endorsement hierarchy."""
+    attributes = tpm.MUST | 1 << 6
+    public = struct.pack(">HHIHHHHHIH", RSA, SHA256, attributes, 0, 0x0010, scheme, SHA256, 2048, 0, 0)
+    body = struct.pack(">I", tpmdevice.ENDORSEMENT) + tpmdevice.EMPTY_AUTH + struct.pack(">HHH", 4, 0, 0)
+    body += struct.pack(">H", len(public)) + public + struct.pack(">HI", 0, 0)
+    r = tpm.Reader(tpmdevice.run(talk, tpmdevice.CREATE_PRIMARY, body, sessions=True))
+    handle = r.number(4)
+    r.number(4)
+    return handle, r.sized()
+
+
+def bank_quote(talk: tpmdevice.Talk, handle: int, *banks: int) -> tuple[bytes, bytes]:
+    """A quote of registers 0 and 7 of some banks."""
+    chosen = struct.pack(">I", len(banks)) + b"".join(struct.pack(">HB", b, 3) + b"\x81\0\0" for b in banks)
+    body = struct.pack(">I", handle) + tpmdevice.EMPTY_AUTH + struct.pack(">H", 3) + b"abc"
+    body += tpmdevice.NULL_SCHEME + chosen
+    r = tpm.Reader(tpmdevice.run(talk, tpmdevice.QUOTE, body, sessions=True))
+    inner = tpm.Reader(r.take(r.number(4)))
+    attest = inner.sized()
+    return attest, inner.data[inner.pos :]
+
+
+def quoted_by(public: bytes, quoted: tuple[bytes, bytes], *more: Aux) -> AttestationResult:
+    aux = (Aux("signature", quoted[1]), Aux("public", public), *more)
+    policy = relaxed(STRICT, kinds=("tpm",), least_level="simulated")
+    return verifier.appraise(None, canonical.pack(Evidence(1, "tpm", quoted[0], aux, b"")), (), policy, NOW)
+
+
+@pytest.mark.parametrize("scheme", [tpm.RSASSA, tpm.RSAPSS])
+def test_an_rsa_key_of_a_tpm_quotes(swtpm: Path, scheme: int) -> None:
+    talk = tpmdevice.device(str(swtpm))
+    handle, public = rsa_key(talk, scheme)
+    quoted = tpmdevice.quote_with(talk, handle, b"x" * 64, tpmdevice.PCRS)
+    pcrs = tuple(Aux(f"pcr{n}", v) for n, v in enumerate(tpmdevice.read_pcrs(talk, tpmdevice.PCRS)))
+    assert quoted_by(public, quoted, *pcrs).accepted
+    bent = quoted[1][:-1] + bytes([quoted[1][-1] ^ 1])
+    assert quoted_by(public, (quoted[0], bent), *pcrs).reason == "signature"
+    elsewhere = (Aux("pcr3", b"\1" * 32),)
+    assert quoted_by(public, quoted, *pcrs[:3], *elsewhere, *pcrs[4:]).reason == "pcr-digest"
+
+
+def test_banks_of_a_tpm(swtpm: Path) -> None:
+    talk = tpmdevice.device(str(swtpm))
+    handle, public = tpmdevice.create_key(talk)
+    for banks, reason in (
+        ((SHA256,), ""), ((SHA384,), ""), ((SHA256, SHA384), ""),
+        ((SHA1,), "sha1"), ((SHA1, SHA256), "sha1"), ((SHA256, SHA1), "sha1"),
+    ):  # fmt: skip
+        try:
+            quoted = bank_quote(talk, handle, *banks)
+        except Missing:
+            pytest.skip("this software TPM has no such bank")
+        selected = {bank for bank, numbers in tpm.parse_attest(quoted[0]).selection if numbers}
+        if not set(banks) <= selected:  # a bank that is switched off is left out of the quote
+            continue
+        result = quoted_by(public, quoted)
+        assert result.reason == reason, (banks, result.checks)
+
+
+def test_a_cold_software_tpm_is_named_in_the_answer(tmp_path: Path) -> None:
+    with pytest.raises(Missing) as e:
+        tpmdevice.quote(tpmdevice.device(str(tmp_path / "none")), b"x")
+    assert e.value.exit_code == 7
