@@ -244,8 +244,10 @@ def _invoke(word: str, args: list[str]) -> int:
     except typer.Abort as e:
         raise KeyboardInterrupt from e
     except NoArgsIsHelpError as e:
-        names = ", ".join(getattr(command, "commands", {}))
-        raise UsageError(f"'idao {word}' wants one more word", hint=f"one of: {names}") from e
+        group = e.ctx.command if e.ctx else command
+        names = ", ".join(getattr(group, "commands", {}))
+        path = e.ctx.command_path if e.ctx else f"idao {word}"
+        raise UsageError(f"'{path}' wants one more word", hint=f"one of: {names}") from e
     except ClickException as e:
         raise _unreadable(word, e) from e
 
@@ -257,7 +259,8 @@ def _unreadable(word: str, e: Any) -> UsageError:
     if option and not near:
         known = difflib.get_close_matches(option, [*GLOBAL_FLAGS, *GLOBAL_VALUES], n=1)
         near = f"'{known[0]}'?" if known else ""
-    hint = f"did you mean {near}" if near else f"see 'idao {word} --help'"
+    path = e.ctx.command_path if getattr(e, "ctx", None) else f"idao {word}"
+    hint = f"did you mean {near}" if near else f"see '{path} --help'"
     message = message.rstrip(".")
     return UsageError(message[:1].lower() + message[1:], hint=hint)
 

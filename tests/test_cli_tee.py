@@ -242,3 +242,71 @@ def test_a_proof_says_how_many_are_backed(here: Path) -> None:
     assert hardware.code == 6 and names(hardware.json) == ["require tee:1"]
     assert run("verify", path, "--require", "tee-acme:1").code == 2
     assert run("verify", path, "--tee-policy", here / "none").code == 2
+
+
+# --- a first hour -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words,code,said",
+    [
+        ("tee attest --simulated --device tpm:/dev/tpm0", 2, "asks no device"),
+        ("tee attest --device tpm:", 2, "tpm:/dev/tpmrm0"),
+        ("tee attest --device tpm:/nowhere", 7, "/nowhere: No such file"),
+        ("tee attest --device tpm:127.0.0.1:1", 7, "refused"),
+        ("tee collateral", 2, "import, export, update, show"),
+        ("tee policy", 2, "show, test, diff"),
+        ("tee collateral import", 2, "see 'idao tee collateral import --help'"),
+        ("tee collateral export", 4, "no collateral here"),
+        ("tee collateral show {in}/noise", 6, "no collateral in these files"),
+        ("tee collateral import {in}/noise", 6, "no collateral in these files"),
+        ("tee verify {in}/noise", 6, "unknown bytes at level none: does not count (kind-unknown)"),
+        ("tee verify {in}/noise --with {in}/nowhere", 4, "no such file"),
+        ("tee verify {in} ", 2, "Is a directory"),
+        ("tee policy show {in}", 2, "no TEE policy"),
+        ("tee policy test {in}/noise", 2, "not JSON"),
+        ("verify {in}/noise --with {in}/noise", 2, "no revocation list"),
+        ("verify {in}/noise --require tee:2:amd", 2, "tee-VENDOR:N"),
+    ],
+)
+def test_what_a_newcomer_types(here: Path, words: str, code: int, said: str) -> None:
+    (here / "noise").write_bytes(b"\0\1\2" * 100)
+    ran = run(*words.format(**{"in": here}).split(), home=here / "home")
+    assert ran.code == code, ran
+    assert said in ran.out + ran.err and "Traceback" not in ran.err
+
+
+def test_update_asks_nobody_where_nothing_is_stated(here: Path) -> None:
+    ran = must("tee", "collateral", "update", home=here / "home")
+    assert "simulated evidence needs no collateral" in ran.out
+    dry = must("tee", "collateral", "update", VECTORS / GOOD["evidence"], "--dry-run", home=here / "home")
+    assert "would ask the vendor of" in dry.out
+    must("init", "--name", "bo", "--no-passphrase", home=here / "other")
+    none = run("tee", "collateral", "update", home=here / "other")
+    assert none.code == 4 and "made no evidence yet" in none.err
+
+
+def test_a_vendors_file_is_shown_as_it_is(here: Path) -> None:
+    vendor = VECTORS / "intel-collateral" / "tdx-00806F050000-2025-10.json"
+    shown = must("tee", "collateral", "show", vendor, "--at", "2025-10-20", "--json", home=here / "home").json
+    assert shown["collateral"][0]["valid"] and len(shown["collateral"][0]["parts"]) == 4
+
+
+def test_attest_if_due(here: Path) -> None:
+    home = here / "home"
+    before = must("log", "list", "--json", home=home).json
+    for words in (["--if-due"], ["--if-due", "--simulated"], ["--if-due", "--dry-run"]):
+        data = must("tee", "attest", *words, "--json", home=home).json
+        assert (data["renewed"], data["why"]) == (False, "") and data["next"] > data["judged_at"]
+    assert must("log", "list", "--json", home=home).json == before
+    assert "not due before" in must("tee", "attest", "--if-due", home=home).out
+    must("init", "--name", "bo", "--no-passphrase", home=here / "other")
+    first = must("tee", "attest", "--if-due", "--simulated", "--json", home=here / "other").json
+    assert first["renewed"] and first["why"] == ""
+
+
+def test_quorum_status_says_age_of_evidence_and_collateral(here: Path) -> None:
+    row = must("quorum", "status", "--json", home=here / "home").json["validators"][0]
+    shown = row["attestation"]
+    assert {"level", "vendor", "tcb_status", "age_ms", "collateral_age_ms", "later"} <= shown.keys()
+    assert 0 <= shown["collateral_age_ms"] < 3_600_000

@@ -11,7 +11,7 @@ import typer
 from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN, open_dao
-from idao.errors import NoHome, VerificationFailed
+from idao.errors import NoHome, NotFound, VerificationFailed
 
 tee = typer.Typer(
     **PLAIN, no_args_is_help=True, help="Evidence of trusted hardware: TDX, SEV-SNP, Nitro, TPM and others."
@@ -134,7 +134,8 @@ def _worth(shown: dict[str, Any]) -> str:
     mark = "SIMULATED " if shown["level"] == "simulated" else ""
     verdict = "accepted" if shown["accepted"] else f"does not count ({shown['reason']})"
     status = f", {shown['tcb_status']}" if shown["tcb_status"] else ""
-    return f"{mark}{shown['kind']} at level {shown['level']}{status}: {verdict}"
+    kind = shown["kind"] or "unknown bytes"
+    return f"{mark}{kind} at level {shown['level']}{status}: {verdict}"
 
 
 # --- verify -------------------------------------------------------------------------------------------
@@ -333,17 +334,17 @@ def _update(
 
     home = _home()
     path = Path(evidence) if evidence else bundles.folder(home) / bundles.LAST
-    data = bundles.read_file(path)
-    if ui.options.dry_run:
-        from idao.tee import verifier
-
-        kind = verifier.detect(data)
-        ui.result(
-            {"collateral": [], "dry_run": True}, [f"would ask the vendor of {kind or 'unknown'} evidence"]
+    if not evidence and not path.is_file():
+        raise NotFound(
+            "this machine has made no evidence yet",
+            hint="name the evidence, or make it: idao tee attest",
         )
-        return
-    shown = [bundles.show(bundles.update(home, data), homes.now_ms())]
-    _show_bundles({"collateral": shown, "dry_run": False}, shown)
+    data = bundles.read_file(path)
+    dry = ui.options.dry_run
+    kind, made = bundles.update(home, data, dry=dry)
+    shown = [bundles.show(b, homes.now_ms()) for b in made]
+    words = f"would ask the vendor of {kind} evidence" if dry else f"{kind} evidence needs no collateral"
+    _show_bundles({"collateral": shown, "dry_run": dry}, shown, words)
 
 
 @collateral.command("show")
@@ -358,15 +359,14 @@ def _show(
     Example: idao tee collateral show --at 30d
     """
     from idao.hall import bundles
-    from idao.tee import collateral as rules
 
-    found = [rules.load(data) for _, data in bundles.read_files(files)] if files else None
+    found = bundles.take_in(Path(), bundles.read_files(files), "tdx", dry=True) if files else None
     kept = found if found is not None else [k.bundle for k in bundles.listed(_home())]
     shown = [bundles.show(b, _at_ms(at)) for b in kept]
     _show_bundles({"collateral": shown}, shown)
 
 
-def _show_bundles(data: dict[str, Any], shown: list[dict[str, Any]]) -> None:
+def _show_bundles(data: dict[str, Any], shown: list[dict[str, Any]], nothing: str = "no collateral") -> None:
     lines = []
     for one in shown:
         state = "valid" if one["valid"] else "not valid"
@@ -374,4 +374,4 @@ def _show_bundles(data: dict[str, Any], shown: list[dict[str, Any]]) -> None:
             f"{one['collateral'][:16]}  {one['kind']}, {one['source']}: {state}, until {one['not_after']}"
         )
         lines += [f"  {p['name']}: {p['not_before']} to {p['not_after']}" for p in one["parts"]]
-    ui.result(data, lines or ["no collateral"], quiet=[b["collateral"] for b in shown])
+    ui.result(data, lines or [nothing], quiet=[b["collateral"] for b in shown])

@@ -95,7 +95,10 @@ def find(home: Path, name: bytes) -> bytes | None:
 
 def named(home: Path, text: str) -> Kept:
     """A kept bundle by the beginning of its name (hex); empty text is the newest."""
-    found = [k for k in listed(home) if k.name.hex().startswith(text)]
+    kept = listed(home)
+    if not kept:
+        raise NotFound("no collateral here", hint="idao tee collateral update, or import FILE")
+    found = [k for k in kept if k.name.hex().startswith(text)]
     if not found or (text and len(text) < PREFIX_MIN):
         raise NotFound(f"no collateral '{text}' here", hint="see 'idao tee collateral show'")
     if text and len(found) > 1:
@@ -116,16 +119,19 @@ def take_in(
     return made
 
 
-def update(home: Path, evidence: bytes) -> collateral.Bundle:
-    """Fetches the collateral of the day for this evidence from its vendor, and keeps it.
+def update(home: Path, evidence: bytes, *, dry: bool = False) -> tuple[str, list[collateral.Bundle]]:
+    """(kind of the evidence, what its vendor states of it today, now kept): nothing for a kind without.
 
     `Unreachable` (exit code 11) without network.
     """
-    from idao.tee import fetch
+    from idao.tee import envelope, fetch
 
+    kind = envelope.parse(evidence).kind
+    if dry or kind not in fetch.KINDS:
+        return kind, []
     bundle = fetch.update(evidence, now_ms())
     keep(home, bundle)
-    return bundle
+    return kind, [bundle]
 
 
 def show(bundle: collateral.Bundle, at_ms: int) -> dict[str, Any]:

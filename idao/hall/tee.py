@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idao.crypto import canonical, note, statetree
-from idao.errors import Missing, NotFound, Refused, VerificationFailed
+from idao.errors import Missing, NotFound, Refused, UsageError, VerificationFailed
 from idao.hall import bundles
 from idao.hall.bundles import show_ms
 from idao.hall.evidence import appraiser, known_kind, newer, show_attested, verifier_name
@@ -86,6 +86,8 @@ class Tee:
         from idao.tee import attester  # talks to devices: not for those who only judge
 
         mine, (chosen, _) = self._my_seat(), self.policy()
+        if simulated and device:
+            raise UsageError("--simulated asks no device: leave one of the two out")
         wanted = "simulator" if simulated else device or choose(kind)
         if simulated and kind:
             kind = known_kind(kind)

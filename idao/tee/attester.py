@@ -111,6 +111,8 @@ def attest(
     `device` is a name of `ORDER`, or `tpm:` and a path, a socket or host:port of a TPM. `Missing` (exit
     code 7) if there is none. The caller judges it before using it: a device is untrusted here too.
     """
+    if device == "tpm:":
+        raise UsageError("'tpm:' wants a place", hint="such as tpm:/dev/tpmrm0 or tpm:localhost:2321")
     if device is not None and device.startswith("tpm:"):
         blob, aux = from_tpm(device.removeprefix("tpm:"), report_data(claims))
         return Evidence(1, "tpm", blob, tuple(aux), canonical.pack(claims))

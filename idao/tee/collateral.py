@@ -112,7 +112,10 @@ def dump(bundle: Bundle) -> bytes:
 
 def load(data: bytes) -> Bundle:
     """The bundle of a file. `Malformed` unless it is one and its window is that of its parts."""
-    bundle = canonical.unpack(Bundle, data, limit=BUNDLE_BYTES_MAX)
+    try:
+        bundle = canonical.unpack(Bundle, data, limit=BUNDLE_BYTES_MAX)
+    except Malformed as e:
+        raise Malformed(f"not a bundle of collateral: {e.message}") from e
     again = make(
         bundle.kind,
         ((p.name, p.data) for p in bundle.parts),

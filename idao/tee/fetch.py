@@ -22,6 +22,8 @@ INTEL = "https://api.trustedservices.intel.com"
 INTEL_ROOT_CRL = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 AMD = "https://kdsintf.amd.com"
 TIMEOUT_S = 30
+KINDS = ("sgx", "tdx", "azure-tdx", "sev-snp")
+"""Whose vendors state something about them from time to time."""
 
 
 @frozen

@@ -122,7 +122,7 @@ def _apply_policy(found: Findings, policy: TeePolicy, now_ms: int) -> None:
         found.check("measurement", bool(image) or not wanted, image or "on no list")
         if image:
             found.level = "tee-measured"
-    found.check("kind", found.kind in policy.kinds, found.kind)
+    found.check("kind", found.kind in policy.kinds, found.kind or "unknown")
     if found.level == "simulated":
         found.check("simulated", policy.least_level == "simulated", "", "simulated")
     least = LEVELS.index(policy.least_level)
