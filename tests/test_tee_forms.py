@@ -58,7 +58,7 @@ def signed(key: Any, alg: int, claims: dict[int, Any], headers: dict[int, Any], 
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-    protected, payload = enc({1: alg, **headers}), enc(claims)
+    protected, payload = enc({1: alg} | headers), enc(claims)
     text = enc(["Signature1", protected, b"", payload])
     algorithm = {-7: hashes.SHA256(), -35: hashes.SHA384(), -36: hashes.SHA512()}[alg]
     r, s = utils.decode_dss_signature(key.sign(text, ec.ECDSA(algorithm, deterministic_signing=True)))
@@ -143,6 +143,8 @@ def test_cca_flaws() -> None:
     assert cca(token(swap=True)).reason == "rak-binding"
     assert cca(token(lifecycle=0x4000)).reason == "debug"
     assert cca(token(headers={99: 1})).reason == "malformed"
+    for odd in ([], {}, b"", "ES384", True, -38):
+        assert cca(token(headers={1: odd})).reason == "malformed", odd
     assert cca(token(tag=398)).reason in ("kind-unknown", "malformed")
     made = token()
     assert cca((made[0] + b"\0", made[1])).reason == "malformed"

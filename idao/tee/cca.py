@@ -92,9 +92,14 @@ def _parts(raw: bytes) -> tuple[cose.Sign1, cose.Sign1]:
     if not all(isinstance(t, bytes) for t in tokens):
         raise Malformed("not a CCA token")
     parts = [cose.sign1(cose.read(t), unprotected=True) for t in tokens]
-    if any(p.headers.get(1) not in ALGORITHMS or not set(p.headers) <= HEADERS for p in parts):
+    if any(_one_of(p.headers.get(1), ALGORITHMS) is None or not set(p.headers) <= HEADERS for p in parts):
         raise Malformed("CCA token with another signature than ES256, ES384 or ES512")
     return parts[0], parts[1]
+
+
+def _one_of(value: Any, known: dict[int, Any]) -> Any:
+    """What `known` has for a number; None for anything else, lists and maps of hostile tokens included."""
+    return known.get(value) if type(value) is int else None
 
 
 def _verifies(part: cose.Sign1, key: Any) -> bool:
@@ -114,12 +119,13 @@ def _realm_key(raw: bytes) -> Any:
     if raw[:1] == b"\4" and len(raw) == 97:
         return certs.point("p384", raw[1:])
     key = cose.read(raw)
-    if not isinstance(key, dict) or key.get(1) != 2 or key.get(-1) not in CURVES:
+    curve = _one_of(key.get(-1), CURVES) if isinstance(key, dict) and key.get(1) == 2 else None
+    if curve is None:
         raise Malformed("the realm key is no key of a known curve")
     x, y = key.get(-2), key.get(-3)
     if not (isinstance(x, bytes) and isinstance(y, bytes) and len(x) == len(y)):
         raise Malformed("the realm key is no key of a known curve")
-    return certs.point(CURVES[key[-1]], x + y)
+    return certs.point(curve, x + y)
 
 
 def _anchors(data: bytes, instance: Any) -> list[Any]:
