@@ -16,26 +16,26 @@ from typing import Annotated, Any, TypeVar
 
 from idao import anchor, manifest
 from idao.crypto import canonical, merkle, note, statetree
-from idao.crypto.certificates import verify_certificate
-from idao.crypto.hashing import Kind, hash_of, validators_hash
+from idao.crypto.hashing import Kind, hash_of
 from idao.errors import IdaoError, Malformed, VerificationFailed
 from idao.frozen import frozen
-from idao.ledger import backing
+from idao.ledger import backing, lineage, succession
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.assets import Asset, AssetVersion
 from idao.ledger.dats import Class, Dat
 from idao.ledger.genesis import Bundle
+from idao.ledger.lineage import LINKS_MAX
+from idao.ledger.lineage import Link as Link
 from idao.ledger.reviews import ReviewRecord
 from idao.ledger.state import key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
-from idao.model import FINALIZE, Certificate, Hash, Header, Id, Salt, Size, ValidatorSet, Word, show_id
+from idao.model import Hash, Header, Id, Parent, Salt, Size, ValidatorSet, Word, show_id
 
 MAGIC = b"idao-proof/1\n"
 PROOF_BYTES_MAX = 512 * 1024 * 1024
 """Some four million disclosed files."""
 FILES_MAX = 2**22
 RECORDS_MAX = 64
-LINKS_MAX = 4096
 OUTSIDE_MAX = 64
 """Witness cosignatures and timestamps from outside that one proof may carry."""
 SUBJECTS = ("tx", "asset", "dat")
@@ -91,16 +91,6 @@ class Disclosure:
 
 
 @frozen
-class Link:
-    """A change of epoch: the last header that the old set decided, its finalization by that set, and the
-    set that the header names for the height after it. Every node holds these for ever, anchored or not."""
-
-    header: Header
-    certificate: Certificate
-    members: Annotated[bytes, Size(1, 16384)]
-
-
-@frozen
 class Proof:
     v: int
     bundle: Bundle
@@ -153,13 +143,17 @@ class Verdict:
     anchor: anchor.Anchor | None = None
     quorum: bytes = b""
     kind: str = ""
-    sets: list[ValidatorSet] = field(default_factory=list)
+    sets: tuple[ValidatorSet, ...] = ()
     """The set of each epoch from genesis to that of the anchor: each one's word for the next was checked."""
     independent: int = 0
     """Validators other than the owner of what is proven."""
     reviews: int = 0
     """Independent reviews of the asset version."""
     founders: tuple[bytes, ...] = ()
+    parent: Parent | None = None
+    """What the quorum says it continues, after a recovery."""
+    behind: succession.Behind | None = None
+    """Who of a group's old set stands behind its recovery."""
     time_ms: int = 0
     genesis_ms: int = 0
     files: dict[bytes, Listed] = field(default_factory=dict)
@@ -237,39 +231,30 @@ class _Judge:
         self.verdict.kind = bundle.genesis.kind
         self.verdict.genesis_ms = bundle.genesis.time_ms
         self.verdict.founders = tuple(v.idao for v in bundle.genesis.validators.validators)
-        before = bundle.genesis.parent
-        # Its own word: the old genesis, which could confirm it, is not in this proof.
-        broken = f"; says it continues {show_id('quorum', before.quorum)} after a recovery" if before else ""
-        return f"signed by its {len(self.verdict.founders)} founder(s){broken}"
+        self.verdict.parent, self.verdict.behind = bundle.genesis.parent, genesis_rules.behind(bundle)
+        return f"signed by its {len(self.verdict.founders)} founder(s){self._break()}"
+
+    def _break(self) -> str:
+        """How a recovery is told: proven for a group, which carries its ancestry; else by its own word."""
+        parent, behind = self.verdict.parent, self.verdict.behind
+        if parent is None:
+            return ""
+        old = show_id("quorum", parent.quorum)
+        if behind is None:
+            return f"; says it continues {old} after a recovery"
+        return f"; continues {old} after a recovery at height {behind.height}: {behind}"
 
     def _lineage(self) -> str:
         if not self.verdict.quorum:
             raise _Unknown("genesis")
-        now, before = self.proof.bundle.genesis.validators, 0
-        sets = [now]
-        for link in self.proof.lineage:
-            if link.header.height <= before:
-                _fail("changes of the validator set are out of order")
-            now, before = self._next_set(link, now), link.header.height
-            sets.append(now)
-        self.validators, self.since, self.verdict.sets = now, before, sets
-        if len(sets) == 1:
+        first = self.proof.bundle.genesis.validators
+        followed = lineage.follow(self.verdict.quorum, first, self.proof.lineage)
+        self.validators, self.since = followed.sets[-1], followed.since
+        self.verdict.sets = followed.sets
+        changes = len(followed.sets) - 1
+        if not changes:
             return "the validator set is that of the genesis"
-        return f"{len(sets) - 1} change(s) of the validator set, each decided by the one before"
-
-    def _next_set(self, link: Link, now: ValidatorSet) -> ValidatorSet:
-        """The set that follows `now`, by the word of `now` alone."""
-        header, vote = link.header, link.certificate.vote
-        decided = (FINALIZE, self.verdict.quorum, header.height, hash_of(Kind.HEADER, header))
-        if (vote.kind, vote.quorum, vote.height, vote.digest) != decided:
-            _fail("a change of the validator set has no finalization of its block")
-        following = canonical.unpack(ValidatorSet, link.members)
-        named = (validators_hash(now), validators_hash(following))
-        if (header.validators, header.next_validators) != named or now == following:
-            _fail("a change of the validator set is not the one that its block names")
-        if not verify_certificate(link.certificate, now):
-            _fail("a change of the validator set was not decided by the set before it")
-        return following
+        return f"{changes} change(s) of the validator set, each decided by the one before"
 
     def _anchor(self) -> str:
         if self.validators is None:

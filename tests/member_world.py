@@ -62,7 +62,7 @@ def bundle_of(people: list[Person]) -> Bundle:
         recovery_keys=(people[0].identity.public,), parent=None,
     )  # fmt: skip
     founders = tuple(Founder(p.inception, (), p.identity.sign_genesis(made)) for p in people)
-    return Bundle(made, rules, founders, None)
+    return Bundle(made, rules, founders)
 
 
 class Wire:

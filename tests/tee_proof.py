@@ -30,7 +30,7 @@ def _bundle(names: list[str]) -> genesis.Bundle:
     )  # fmt: skip
     people = sorted((person(n) for n in names), key=lambda p: p.idao)
     founders = tuple(genesis.Founder(p.inception, (), p.signer.sign_genesis(first)) for p in people)
-    return genesis.Bundle(first, rules, founders, None)
+    return genesis.Bundle(first, rules, founders)
 
 
 def evidence(claims: binding.Claims, machine: int, shape: str, *, apart: bool = False) -> tuple[bytes, bytes]:

@@ -18,7 +18,8 @@ from idao.errors import Refused, VerificationFailed
 from idao.hall.founding import Before, recovered_history
 from idao.home import Home
 from idao.ledger import genesis
-from idao.ledger.idao import AddMember, Identity
+from idao.ledger.idao import AddMember
+from idao.ledger.succession import Consent, Identity
 from idao.model import show_id
 from idao.store.ledger import LedgerStore
 
@@ -403,9 +404,9 @@ def test_a_genesis_that_continues_another_needs_a_recovery_key(run, home, tmp_pa
     genesis.check_bundle(new, old.genesis)
     stranger = Signer(bytes(32))
     for changed, parent in (
-        (replace(new, recovery=None), None),
+        (replace(new, recovery=()), None),
         (replace(old, recovery=new.recovery), None),
-        (replace(new, recovery=stranger.sign_genesis(new.genesis)), None),
+        (replace(new, recovery=(Consent(stranger.public, stranger.sign_genesis(new.genesis)),)), None),
         (new, new.genesis),
         (new, replace(old.genesis, recovery_keys=(stranger.public,))),
     ):
@@ -414,9 +415,10 @@ def test_a_genesis_that_continues_another_needs_a_recovery_key(run, home, tmp_pa
     own_key = replace(new.genesis, recovery_keys=(stranger.public,))
     keys = Dao.open(tmp_path / "new").keys()
     founder = replace(new.founders[0], signature=keys.identity.sign_genesis(own_key))
-    forged = replace(new, genesis=own_key, founders=(founder,), recovery=stranger.sign_genesis(own_key))
+    consent = Consent(stranger.public, stranger.sign_genesis(own_key))
+    forged = replace(new, genesis=own_key, founders=(founder,), recovery=(consent,))
     genesis.check_bundle(forged)  # alone it is only a claim
-    with pytest.raises(VerificationFailed, match="no recovery key"):
+    with pytest.raises(VerificationFailed, match="not every recovery key"):
         genesis.check_bundle(forged, old.genesis)
 
 

@@ -51,7 +51,7 @@ def group(home: Path, name: str, others: int, *, me: bool = True) -> str:
         parent=None,
     )
     signed = tuple(genesis.Founder(f[0], f[1], f[2].sign_genesis(made)) for f in founders)
-    bundle = genesis.Bundle(made, rules, signed, None)
+    bundle = genesis.Bundle(made, rules, signed)
     genesis.check_bundle(bundle)
     quorum = show_id("quorum", genesis.quorum_id(made))
     stem = quorum.partition(":")[2]

@@ -252,6 +252,7 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
         "anchor": anchored,
         "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks],
         "attestations": judge.shown(verdict, known),
+        "recovery": trust.recovery(verdict),
         "oldest_set": trust.shown(oldest, now_ms),
         "warnings": [
             *_warnings(verdict, now_ms),

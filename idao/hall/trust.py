@@ -19,7 +19,7 @@ from idao.frozen import frozen
 from idao.home import show_time
 from idao.ledger import genesis
 from idao.ledger.bonds import UNBONDING_MS
-from idao.model import parse_id
+from idao.model import parse_id, show_id
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -140,12 +140,34 @@ def shown(oldest: Oldest | None, now_ms: int) -> dict[str, Any] | None:
     }
 
 
+def recovery(verdict: proof.Verdict) -> dict[str, Any] | None:
+    """As JSON: what the quorum continues after a recovery, and who of the old set stands behind that."""
+    parent, behind = verdict.parent, verdict.behind
+    if parent is None:
+        return None
+    return {
+        "continues": show_id("quorum", parent.quorum),
+        "height": parent.height,
+        "validators": behind.validators if behind else None,
+        "founders": behind.founders if behind else None,
+        "power": behind.power if behind else None,
+        "total_power": behind.total_power if behind else None,
+    }
+
+
 def warnings(verdict: proof.Verdict, oldest: Oldest | None, now_ms: int) -> list[str]:
-    """What the age of trust asks for. A quorum of one has its own warning, whatever its age."""
+    """What a recovery and the age of trust ask for. A quorum of one has its own warning, whatever its age."""
+    out = []
+    if (behind := verdict.behind) is not None:
+        out.append(
+            f"a recovered quorum, not {show_id('quorum', behind.quorum)} itself: it continues that one from "
+            f"height {behind.height}, and {behind}"
+        )
     if oldest is None or verdict.kind == genesis.PERSON or now_ms - oldest.time_ms <= UNBONDING_MS:
-        return []
+        return out
     days = (now_ms - oldest.time_ms) // DAY_MS
     return [
+        *out,
         f"rests on the validators of epoch {oldest.epoch}, known for {days} days: whoever has their old keys "
-        "could have made another history; name a later checkpoint that you trust (--trust FILE)"
+        "could have made another history; name a later checkpoint that you trust (--trust FILE)",
     ]

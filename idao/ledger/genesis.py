@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from idao import identity
-from idao.crypto import keys, merkle, statetree
+from idao.crypto import canonical, keys, merkle, statetree
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
-from idao.ledger import accounts, charter, epochs, idao, membership
+from idao.ledger import accounts, charter, epochs, idao, membership, succession
 from idao.ledger.epochs import Epoch as Epoch
 from idao.ledger.epochs import epoch_at as epoch_at
 from idao.ledger.execution import Chain, Executed, Layer, tree_changes
 from idao.ledger.state import DictBase, State
+from idao.ledger.succession import Consent
 from idao.model import (
     VALIDATORS_MAX,
     Genesis,
@@ -30,6 +31,8 @@ from idao.model import (
 FORMATS = 1
 """Version of all formats of a ledger; a later one comes with a rule at which height it begins."""
 PERSON, GROUP = "person", "quorum"
+ANCESTRY_MAX = 8 * 1024 * 1024
+"""Packed ancestry: as many links as there may be, with the sets of a large quorum, take about half."""
 
 
 @frozen
@@ -48,8 +51,11 @@ class Bundle:
     genesis: Genesis
     charter: Annotated[bytes, Size(1, 16384)]
     founders: Annotated[tuple[Founder, ...], Size(1, VALIDATORS_MAX)]
-    recovery: Signature | None
-    """By a recovery key that this genesis and its parent's both name, when this continues another quorum."""
+    recovery: Annotated[tuple[Consent, ...], Size(0, VALIDATORS_MAX)] = ()
+    """When this continues another quorum: by recovery keys, each named by this genesis and by the old one,
+    in order of the keys, at least as many as the old one asks for."""
+    before: Annotated[bytes, Size(0, ANCESTRY_MAX)] = b""
+    """A group that continues another carries its `succession.Ancestry`, packed; others carry nothing."""
 
 
 RECORDS = (Epoch,)
@@ -100,7 +106,7 @@ def personal(
         genesis,
         rules,
         (Founder(*owner, signer.sign_genesis(genesis)),),
-        recovery.sign_genesis(genesis) if recovery else None,
+        (Consent(recovery.public, recovery.sign_genesis(genesis)),) if recovery else (),
     )
 
 
@@ -169,7 +175,7 @@ def group(
         recovery_keys=recovery_keys,
     )
     signed = Founder(founder.inception, founder.events, signer.sign_genesis(genesis))
-    return Bundle(genesis, rules, (signed,), None)
+    return Bundle(genesis, rules, (signed,))
 
 
 def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
@@ -204,22 +210,64 @@ def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
 
 
 def _check_recovery(bundle: Bundle, parent: Genesis | None) -> None:
-    genesis, signature = bundle.genesis, bundle.recovery
-    if (genesis.parent is None) != (signature is None):
+    genesis, consents = bundle.genesis, bundle.recovery
+    if (genesis.parent is None) == bool(consents):
         raise VerificationFailed(
-            "a recovery signature belongs to a genesis that continues another, and only there"
+            "recovery signatures belong to a genesis that continues another, and only there"
         )
-    if genesis.parent is None or signature is None:
+    told = ancestry_of(bundle)
+    if genesis.parent is None:
         return
-    allowed = set(genesis.recovery_keys)
-    if parent is not None:
-        if quorum_id(parent) != genesis.parent.quorum:
-            raise VerificationFailed("the genesis continues another quorum than the one given")
-        if parent.recovery_threshold != 1:
-            raise VerificationFailed("a quorum with several recovery keys cannot be continued by one")
-        allowed &= set(parent.recovery_keys)
-    if not any(keys.verify_genesis(key, signature, genesis) for key in sorted(allowed)):
-        raise VerificationFailed("no recovery key that may continue the old quorum signed this genesis")
+    allowed, needed = set(genesis.recovery_keys), 1
+    for old in (parent, told.genesis if told else None):
+        if old is not None:
+            if quorum_id(old) != genesis.parent.quorum:
+                raise VerificationFailed("the genesis continues another quorum than the one given")
+            allowed &= set(old.recovery_keys)
+            needed = old.recovery_threshold
+    signers = [c.key for c in consents]
+    if signers != sorted(set(signers)):
+        raise VerificationFailed("recovery signatures are not listed once each, in order of their keys")
+    if not all(c.key in allowed and keys.verify_genesis(c.key, c.signature, genesis) for c in consents):
+        raise VerificationFailed("not every recovery key that signed may continue the old quorum")
+    if len(signers) < needed:
+        raise VerificationFailed(f"{needed} recovery keys must sign to continue the old quorum")
+    behind(bundle)
+
+
+def ancestry_of(bundle: Bundle) -> succession.Ancestry | None:
+    """What a recovered group tells of the quorum it continues. `VerificationFailed` where it is missing."""
+    wanted = bundle.genesis.kind == GROUP and bundle.genesis.parent is not None
+    if wanted != bool(bundle.before):
+        raise VerificationFailed("a group that continues another tells how that one came to its last set")
+    if not bundle.before:
+        return None
+    return canonical.unpack(succession.Ancestry, bundle.before)
+
+
+def behind(bundle: Bundle) -> succession.Behind | None:
+    """Who of the old quorum's last set stands behind a recovered group; None for any other genesis."""
+    told = ancestry_of(bundle)
+    return succession.judge(bundle.genesis, quorum_id(told.genesis), told) if told else None
+
+
+def recovered(
+    genesis: Genesis,
+    rules: bytes,
+    founders: Sequence[Founder],
+    consents: Sequence[succession.Consent],
+    before: succession.Ancestry,
+) -> Bundle:
+    """A recovered group, put together of what its founders and recovery keys signed. Checked whole."""
+    bundle = Bundle(
+        genesis,
+        rules,
+        tuple(sorted(founders, key=lambda f: identity.idao_id(f.inception))),
+        tuple(sorted(consents, key=lambda c: c.key)),
+        canonical.pack(before),
+    )
+    check_bundle(bundle, before.genesis)
+    return bundle
 
 
 def first_state(bundle: Bundle) -> State:

@@ -1,8 +1,9 @@
 """Reviews: a validator's verdict on an asset version, sealed first and opened later.
 
-In a quorum of one the owner's node reviews at once and the record says so: `independent` stays 0. In a
-larger quorum a reviewer first submits the commitment, and opens it in a later block, so that nobody
-can copy another's verdict: the commitment binds quorum, asset, version, reviewer, epoch and a salt.
+An owner reviews its own at once, and the record says so: `independent` stays 0. That verifies an asset in a
+quorum of one, and in a quorum of several only if its charter asks for no others (`review.independent = 0`).
+There a reviewer of another's asset, who must be a validator, first submits the commitment and opens it in a
+later block, so that nobody can copy a verdict: it binds quorum, asset, version, reviewer, epoch and a salt.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.frozen import frozen, replace
 from idao.ledger.assets import AssetVersion
-from idao.ledger.idao import rules_of
+from idao.ledger.idao import role_of, rules_of
 from idao.ledger.state import record
 from idao.ledger.tx import Context, TxKind, refuse
 from idao.model import BasisPoints, Hash, Id, Salt, Size, Word
@@ -69,7 +70,7 @@ class ReviewRecord:
     report: salted commitment of the score card
     score: headline score, basis points in hundreds
     passed: whether every gate held
-    independent: whether the reviewer is not the owner
+    independent: whether the reviewer is neither the owner nor a member of it
     """
 
     asset: Id
@@ -141,11 +142,12 @@ def _apply_commit(ctx: Context, body: Commit) -> None:
 
 def _apply_open(ctx: Context, body: Open) -> None:
     review = body.review
-    if review.reviewer != ctx.actor or ctx.actor not in ctx.reviewers:
-        refuse("not-a-validator", "only validators review, each for itself")
     found = ctx.state.get(AssetVersion, review.asset, review.version)
     if found is None:
         refuse("unknown-asset", "no such asset version on this ledger")
+    own = found.owner == ctx.actor
+    if review.reviewer != ctx.actor or not (own or ctx.actor in ctx.reviewers):
+        refuse("not-a-validator", "only validators review what is another's, each for itself")
     if review.root != found.root:
         refuse("root-mismatch", "the review is of other contents")
     if review.score % 100:
@@ -154,9 +156,9 @@ def _apply_open(ctx: Context, body: Open) -> None:
         refuse("as-of", "the review compares with a height that is not there yet")
     if ctx.state.get(ReviewRecord, review.asset, review.version, ctx.actor) is not None:
         refuse("already-reviewed", "this reviewer has reviewed it already")
-    if ctx.validators > 1:
+    if ctx.several and not own:
         _check_seal(ctx, body)
-    independent = found.owner != ctx.actor
+    independent = role_of(ctx.state, found.owner, ctx.actor) is None
     ctx.state.put(
         ReviewRecord(
             review.asset, review.version, ctx.actor, ctx.height, review.assessor, review.code, review.mode,
@@ -180,17 +182,18 @@ def _check_seal(ctx: Context, body: Open) -> None:
 def _conclude(ctx: Context, version: AssetVersion) -> None:
     """Counts the reviews: enough good ones by others, or the owner's own in a quorum of one, verify."""
     reviews = list(ctx.state.scan(ReviewRecord, version.asset, version.version))
-    scores = sorted(r.score for r in reviews)
+    others = [r for r in reviews if r.independent]
+    scores = sorted(r.score for r in others or reviews)
     rules = rules_of(ctx.state, ctx.governor)
     good = [r for r in reviews if r.passed and r.score >= rules["review.score-min"]]
     independent = sum(1 for r in good if r.independent)
-    needed = 0 if ctx.validators == 1 else rules["review.independent"]
+    needed = rules["review.independent"] if ctx.several else 0
     ctx.state.put(
         replace(
             version,
-            # The lower median is an integer that a reviewer really gave.
+            # The lower median is an integer that a reviewer really gave; an owner's word yields to others'.
             score=scores[(len(scores) - 1) // 2],
-            independent=sum(1 for r in reviews if r.independent),
+            independent=len(others),
             verified=version.verified or (bool(good) and independent >= needed),
         )
     )

@@ -122,6 +122,11 @@ class Context:
     header_at: Callable[[int], bytes | None] = unknown_header
     """Header hash of an earlier block, as far back as an activation may name one."""
 
+    @property
+    def several(self) -> bool:
+        """Whether this is a quorum of several, also while its founder alone has power."""
+        return self.governor == self.quorum or self.validators > 1
+
 
 Apply = Callable[[Context, Any], None]
 
