@@ -18,8 +18,8 @@ from idao.errors import Refused, VerificationFailed
 from idao.hall.founding import Before, recovered_history
 from idao.home import Home
 from idao.ledger import genesis
-from idao.ledger.idao import AddMember
-from idao.ledger.succession import Consent, Identity
+from idao.ledger.idao import AddMember, Identity
+from idao.ledger.succession import Consent
 from idao.model import show_id
 from idao.store.ledger import LedgerStore
 
