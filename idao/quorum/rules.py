@@ -208,6 +208,8 @@ class Rules:
 
     def _on_certified(self, h: Height, digest: bytes) -> None:
         """R4, R7: a block with a certificate: judge it, halt if we disagree, commit it, or finalize it."""
+        if h.committed:
+            return  # The tip has moved: another block that was notarized here would look invalid now.
         verdict = h.verdicts.get(digest)
         if verdict == ev.INVALID:
             self._halt(
@@ -216,7 +218,7 @@ class Rules:
         elif verdict != ev.VALID:
             self._judge(h, digest)
         elif h.decided is not None:
-            if h.decided.vote.digest == digest and not h.committed:
+            if h.decided.vote.digest == digest:
                 h.committed = True
                 self._out.append(ev.Commit(h.number, digest, h.bodies[digest], h.decided))
         else:

@@ -105,9 +105,7 @@ class Book:
         self.headers = {0: self.chain.quorum}
         self._keep(genesis.height_zero(genesis.first_state(bundle)))
         frontier = merkle.Frontier(merkle.LOG)
-        self.tip = Tip(
-            0, self.chain.quorum, 0, frontier, self.base, self.branches, None, self.headers.get
-        )
+        self.tip = Tip(0, self.chain.quorum, 0, frontier, self.base, self.branches, None, self.headers.get)
         self._judged: dict[bytes, Executed] = {}
 
     def _keep(self, executed: Executed) -> None:

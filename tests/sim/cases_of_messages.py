@@ -251,3 +251,24 @@ def own_key_elsewhere_halts(m: Any) -> None:
     c = Bench(m).start().propose(0, X)
     c.say(c.sv(NOTARIZE, 0, 0, X))
     assert not c.of(ev.Halt), "our own words coming back are no news"
+
+
+@case
+def nothing_is_judged_after_the_commit(m: Any) -> None:
+    """Found by seed 1014120: a block that lost its height is a stranger to the tip that the winner made."""
+    for late in (False, True):
+        b = Bench(m)
+        if late:  # its verdict was under way when the other one was committed
+            b.verdicts[Y] = "later"
+        b.start(blocks=(ev.StoredBlock(1, Y, BODY[Y]),), pool=True)
+        if late:
+            b.say(b.cert(NOTARIZE, 0, Y))
+            assert any(e.hash == Y for e in b.of(ev.Validate))
+        b.say(b.cert(FINALIZE, 1, X), ev.Body(1, X, BODY[X]))
+        assert len(b.of(ev.Commit)) == 1
+        b.verdicts[Y] = ev.INVALID
+        if late:
+            b.feed(ev.BlockReady(1, Y, ev.INVALID))
+        else:
+            b.say(b.cert(NOTARIZE, 0, Y))
+        assert not b.of(ev.Halt)
