@@ -254,12 +254,15 @@ class Contents:
 
     def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes]:
         """(content, part hash) of the chunk that should lie there. Or `VerificationFailed`."""
-        if offset < 0 or not 0 <= ref.stored <= CHUNK_BYTES_MAX + TAG_MAX:
+        numbers = offset, ref.stored, ref.size, ref.form  # a damaged page can hold anything here
+        odd = type(pack) is not str or any(type(n) is not int for n in numbers)
+        if odd or offset < 0 or not 0 <= ref.stored <= CHUNK_BYTES_MAX + TAG_MAX:
             raise VerificationFailed("a chunk has an impossible place", code="chunk-damaged")
         try:
             sealed = self._reader.read(pack, offset, ref.stored)
-        except OSError as e:
-            raise VerificationFailed(f"pack {pack} cannot be read: {e.strerror}", code="pack-missing") from e
+        except (OSError, ValueError, OverflowError) as e:  # the latter two: no name, no place
+            why = getattr(e, "strerror", None) or e
+            raise VerificationFailed(f"pack {pack} cannot be read: {why}", code="pack-missing") from e
         if len(sealed) != ref.stored:
             raise VerificationFailed(f"pack {pack} is cut short", code="pack-damaged")
         if sealed_hash(sealed) != ref.sealed:

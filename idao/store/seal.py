@@ -96,7 +96,8 @@ class ChunkSealer:
         """Undoes `wrap_key`; `VerificationFailed`."""
         null, key = self.ffi.NULL, self.ffi.new("unsigned char[32]")
         unwrap = self._functions[XCHACHA][1]
-        bad = len(wrapped) != WRAPPED_KEY or len(sealed) != 32
+        kinds = {type(chunk_id), type(sealed), type(wrapped)}  # a damaged page can hold a number here
+        bad = kinds != {bytes} or (len(chunk_id), len(sealed), len(wrapped)) != (32, 32, WRAPPED_KEY)
         if bad or unwrap(key, null, null, wrapped, WRAPPED_KEY, chunk_id, 32, sealed[:24], wrapping) != 0:
             raise VerificationFailed("a chunk's key does not open", code="key-damaged")
         return bytes(self.ffi.buffer(key))
