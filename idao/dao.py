@@ -368,6 +368,9 @@ class Dao:
         own = who.idao == self.me
         key_seq = _key_seq(self.home.history()) if own else registered.key_seq if registered else 0
         raws = []
+        # Blocks count on from the newest one also where the clock has been set back since.
+        newest = store.header(store.height).time_ms if store.height else 0
+        valid_until = max(now_ms(), newest) + VALID_MS
         for kind, body in bodies:
             if kind in ("idao.register", "idao.rotate"):
                 key_seq = _key_seq(body)
@@ -382,7 +385,7 @@ class Dao:
                         key=who.signer.public,
                         key_seq=key_seq,
                         seq=seq,
-                        valid_until=now_ms() + VALID_MS,
+                        valid_until=valid_until,
                         kind=kind,
                         kind_version=kind_of(kind).version,
                         body=_body_bytes(body),

@@ -285,6 +285,9 @@ def _backup(path: Path) -> Iterator[Check]:
     elif verified is None:
         hint = "idao backup verify FILE --phrase-file FILE"
         yield Check("backup", WARN, f"made {show_time(made)}, never shown to restore", hint, facts)
+    elif made > now + SKEW_MS:
+        hint = "set the clock, then: idao backup create -o FILE"
+        yield Check("backup", WARN, f"made {show_time(made)}, which is still to come", hint, facts)
     elif now - made > BACKUP_AGE_MAX_MS:
         yield Check("backup", WARN, f"the last is of {show_time(made)}", "idao backup create -o FILE", facts)
     else:

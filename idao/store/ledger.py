@@ -81,7 +81,10 @@ class LedgerStore:
             store.branches.write(executed.branches.writes)
         db.execute("pragma wal_checkpoint(truncate)")
         db.close()
+        from idao.store.packs import sync_folder  # nobody who only reads needs it
+
         aside.rename(path)
+        sync_folder(path.parent)  # whoever names this ledger from now on must find it
         return cls.open(path)
 
     @classmethod
