@@ -16,6 +16,7 @@ from idao.noderecord import SignedNodeRecord
 
 QUORUM = b"Q" * 32
 HOST = "127.0.0.1"
+TESTS = Path(__file__).resolve().parent
 
 
 def idao(n: int) -> bytes:

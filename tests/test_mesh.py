@@ -347,6 +347,7 @@ def test_a_restart_after_a_power_cut_gets_in(tmp_path: Path) -> None:
         link = b.mesh.peers[a.idao].link
         assert link is not None
         await b.listener.close()
+        await b.mesh.dialer.stop()
         link.receive = lambda link, kind, payload: None
         b.mesh._keep_alive = lambda *args, **more: None  # type: ignore[method-assign]
         return b

@@ -64,6 +64,8 @@ class Dialer:
         self.hints: dict[str, Round] = {}
         self.good: dict[bytes, str] = {}
         """Where a peer last answered."""
+        self._greeted: set[bytes] = set()
+        """Who has been sent a hello and not answered yet."""
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._context: tuple[list[bytes], ssl.SSLContext] | None = None
@@ -178,14 +180,14 @@ class Dialer:
         return [a for a in dict.fromkeys(known) if a not in own][:CANDIDATES_MAX]
 
     async def _round(self, addresses: list[str], idao: bytes) -> str:
-        """Dials until one answers as a peer. Why none did, or nothing."""
+        """Dials until one answers as a peer; without `idao`, whichever it is. Why none did, or nothing."""
         why = "no address known"
         waiting: set[asyncio.Task[str]] = set()
         queue = list(addresses)
         try:
             while queue or waiting:
                 if queue:
-                    waiting.add(asyncio.create_task(self._dial(queue.pop(0))))
+                    waiting.add(asyncio.create_task(self._dial(queue.pop(0), not idao)))
                 patience = STAGGER_S if queue else None
                 done, waiting = await asyncio.wait(
                     waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
@@ -201,7 +203,7 @@ class Dialer:
                 task.cancel()
         return why
 
-    async def _dial(self, address: str) -> str:
+    async def _dial(self, address: str, hinted: bool) -> str:
         """One attempt: empty when it became a peer's link, else why it did not."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
@@ -222,8 +224,9 @@ class Dialer:
                 if link.pin not in self.mesh.by_pin or link.alpn != tls.PEERS:
                     link.cut("the certificate there is no member's")
                     return f"{address}: the certificate there is no member's"
-                self.mesh.greet(link)
-                why = await answer
+                if hinted and self._leave_it(link.pin, address):
+                    return ""
+                why = await self._introduce(link, answer)
         except TimeoutError:
             return f"{address}: no answer"
         except (OSError, ssl.SSLError, Malformed) as e:
@@ -234,6 +237,29 @@ class Dialer:
         if not why:
             self.good[self.mesh.by_pin[link.pin]] = address
         return why and f"{address}: {why}"
+
+    def _leave_it(self, pin: bytes, address: str) -> bool:
+        """A hint led to a peer whose turn to dial it is: now its address is known, should it not come."""
+        idao = self.mesh.by_pin[pin]
+        turn = self.rounds.get(idao)
+        if turn is None or idao >= self.mesh.idao or monotonic() >= turn.due:
+            return False
+        self.good[idao] = address
+        self.hints.pop(address, None)
+        return True
+
+    async def _introduce(self, link: Link, answer: asyncio.Future[str]) -> str:
+        """Hello and its answer; nothing is said when another address of that peer has been quicker."""
+        idao = self.mesh.by_pin[link.pin]
+        peer = self.mesh.peers.get(idao)
+        if idao in self._greeted or (peer is not None and peer.link is not None):
+            return ""
+        self._greeted.add(idao)
+        try:
+            self.mesh.greet(link)
+            return await answer
+        finally:
+            self._greeted.discard(idao)
 
     def _tls(self) -> ssl.SSLContext:
         trusted = self.mesh.certificates()

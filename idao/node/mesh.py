@@ -222,7 +222,8 @@ class Mesh:
 
     def greet(self, link: Link) -> None:
         """Sends this node's hello on `link`."""
-        hello = wire.Hello(1, self.quorum, self.idao, self.boot, self.own, self.hub.status(), self.software)
+        status = self.hub.status()
+        hello = wire.Hello(wire.VERSION, self.quorum, self.idao, self.boot, self.own, status, self.software)
         link.send(wire.HELLO, canonical.pack(hello))
 
     def welcome(self, link: Link, hello: wire.Hello) -> bool:
@@ -230,6 +231,9 @@ class Mesh:
 
         `Malformed` when the hello does not belong to the certificate. The acceptor answers with its own.
         """
+        if hello.v != wire.VERSION:
+            self.dismiss(link, f"this node speaks version {wire.VERSION}, not {hello.v}")
+            return False
         if hello.quorum != self.quorum or self.by_pin.get(link.pin) != hello.idao:
             raise Malformed("a hello that does not belong to its certificate")
         record = hello.record.record

@@ -11,6 +11,8 @@ from idao.node import link
 from idao.noderecord import SignedNodeRecord
 
 HELLO, KEEP_ALIVE, RECORDS, ASK_RECORDS, BYE, PAIR = range(6)
+VERSION = 1
+"""Of what these frames mean."""
 HUB_KINDS = 16
 """Kinds from here on are the hub's."""
 PEERS_MAX = 128
