@@ -415,6 +415,7 @@ async def one_case(t: Trio, kind: int, payload: bytes) -> None:
     assert t.a.mesh.peers[t.b.idao].record == before and t.still_well()
 
 
+@pytest.mark.slow
 def test_frames_that_would_swell_do_not(tmp_path: Path) -> None:
     async def test() -> None:
         async with trio(tmp_path) as t:

@@ -140,6 +140,7 @@ def test_a_frame_too_large_to_send_is_a_bug_here(tmp_path: Path) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_who_is_no_longer_allowed_is_cut_and_stays_out(tmp_path: Path) -> None:
     async def test() -> None:
         a, b, c = await world.nodes(tmp_path, 3)
@@ -299,6 +300,7 @@ def test_a_new_certificate_cuts_the_old_link(tmp_path: Path) -> None:
 # --- two of one ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_copied_home_is_refused_and_told(tmp_path: Path) -> None:
     async def test() -> None:
         a, b = await world.nodes(tmp_path, 2)
@@ -322,6 +324,7 @@ def test_a_copied_home_is_refused_and_told(tmp_path: Path) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_a_restart_after_a_power_cut_gets_in(tmp_path: Path) -> None:
     """The first session never says goodbye: its end freezes with the socket open."""
 
@@ -355,6 +358,7 @@ def test_a_restart_after_a_power_cut_gets_in(tmp_path: Path) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_a_silent_peer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meshes, "BUSY_S", 0.2)
     monkeypatch.setattr(meshes, "IDLE_S", 0.4)
@@ -441,6 +445,7 @@ asyncio.run(main(Path(sys.argv[1]), int(sys.argv[2])))
 """
 
 
+@pytest.mark.slow
 def test_four_processes(tmp_path: Path) -> None:
     command = [sys.executable, "-c", CHILD, str(tmp_path)]
     children = [
