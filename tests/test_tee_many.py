@@ -21,7 +21,7 @@ NOW = BORN + 3_600_000
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """Five cosigners, the first three with evidence: two carry their collateral, one has a bundle beside it."""
+    """Five cosigners, the first three with evidence: two carry collateral, one has a bundle beside it."""
     return many(tmp_path_factory.mktemp("many"), 5, 3)
 
 
