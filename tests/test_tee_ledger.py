@@ -316,10 +316,12 @@ def test_an_expired_one_lowers_the_level(attested: Dao, monkeypatch: pytest.Monk
     assert row["level"] == "none" and not row["attestation"]["accepted"]
 
 
+@pytest.mark.parametrize("outside", [True, False])
 def test_collateral_of_this_home_serves_and_travels(
-    fresh: Callable[[], Dao], loose: str, monkeypatch: pytest.MonkeyPatch
+    fresh: Callable[[], Dao], loose: str, monkeypatch: pytest.MonkeyPatch, outside: bool
 ) -> None:
     from idao.hall import bundles
+    from idao.hall import tee as hall
 
     real = attester.simulate
 
@@ -342,7 +344,12 @@ def test_collateral_of_this_home_serves_and_travels(
     for bundle in (*kept, stale):
         bundles.keep(dao.home.path, bundle)
     monkeypatch.setattr(attester, "simulate", lambda *args: replace(real(*args), aux=()))
-    assert dao.tee.attest(simulated=True)["collateral"] == kept[0].digest.hex()
+    monkeypatch.setattr(hall, "CARRIED_BYTES_MAX", 8000 if outside else 48 * 1024)
+    shown = dao.tee.attest(simulated=True)["collateral"]
+    if not outside:  # it travels inside the evidence, and every validator can judge it
+        assert shown is None and judged(make(dao), loose, "simulated:1")["ok"]
+        return
+    assert shown == kept[0].digest.hex()
     data = make(dao)
     assert collateral.dump(kept[0]) in data
     assert judged(data, loose, "simulated:1")["ok"]
@@ -465,6 +472,20 @@ def test_judged_at_the_later_of_cosignature_and_block(cosigned: int) -> None:
     one = world.judge(world.backing(0), times={0: cosigned})[0]
     assert one.judged_ms == max(cosigned, world.header.time_ms)
     assert one.accepted == (one.judged_ms <= BORN + DAY)
+
+
+@pytest.mark.parametrize("policy", [SIMULATED, STRICT])
+def test_what_one_validator_thinks_of_another_is_taken_by_the_ledger(policy: TeePolicy) -> None:
+    from idao.hall.tee import Tee
+
+    seen = Anchored(0)
+    (one,) = seen.judge(seen.backing(0), policy=policy)
+    world = World()
+    world.register(0, seen.raws[0])
+    world.do(PEOPLE[1], Tee._appraisal_of(one, policy))
+    (kept,) = world.state.scan(attest.Appraisal, PEOPLE[0])
+    assert (kept.appraiser, kept.accepted, kept.level) == (PEOPLE[1], policy is SIMULATED, "simulated")
+    assert (kept.policy, bool(kept.reason)) == (policy.digest, policy is STRICT)
 
 
 def test_times_are_each_cosigners_own() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,12 @@ from hypothesis import strategies as st
 
 from idao.dao import Dao
 from idao.errors import Missing
-from idao.hall import tee
+from idao.hall import reattest, tee
+from idao.hall.chores import chores
+from idao.hall.reattest import Reattest
 from idao.home import now_ms
 from idao.ledger import attest
+from idao.ledger.state import State
 from idao.tee import renewal
 from idao.tee.renewal import GAP_MS, HOUR_MS, LOOK_AGAIN_MS, LOOK_MS_MAX, Held, due
 
@@ -124,3 +128,67 @@ def test_a_new_validator_key_is_due_at_once(attested: Dao) -> None:
     assert one is not None and not tee._held(one, seat).own_key
     mine = attested.tee.judged(seat, attested.tee.policy()[0])
     assert mine is not None and tee._held(mine, seat).own_key
+
+
+# --- a running node -----------------------------------------------------------------------------------
+
+
+def test_a_node_renews_only_what_was_attested_and_never_simulates(
+    fresh: Callable[[], Dao], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dao = fresh()
+    made: list[Any] = []
+    monkeypatch.setattr(tee.Tee, "renew", lambda self, **asked: made.append(asked))
+    Reattest(dao)()
+    assert not made  # the owner has never attested here
+    dao.tee.attest(simulated=True)
+    monkeypatch.setattr(tee.Tee, "due", lambda self: renewal.Due("ended", now_ms() + 1))
+    Reattest(dao)()
+    assert not made
+    record = replace(dao.state().need(attest.Attestation, dao.me), kind="tdx")
+    real = State.get
+    monkeypatch.setattr(
+        State, "get", lambda self, *asked: record if asked[0] is attest.Attestation else real(self, *asked)
+    )
+    Reattest(dao)()
+    assert made == [{"kind": "tdx"}]
+
+
+def test_a_chore_is_quiet_until_it_is_time_and_after_a_failure(
+    fresh: Callable[[], Dao], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dao = fresh()
+    calls: list[float] = []
+
+    def keep(self: tee.Tee) -> int:
+        calls.append(self._dao.wait_s)
+        if len(calls) == 1:
+            raise Missing("no device today")
+        return now_ms() + 6 * HOUR_MS
+
+    monkeypatch.setattr(tee.Tee, "keep", keep)
+    chore = Reattest(dao)
+    with pytest.raises(Missing):
+        chore()
+    chore()
+    assert calls == [0]
+    passed = [0]
+    monkeypatch.setattr(reattest, "now_ms", lambda: now_ms() + passed[0])
+    for ms, count in ((LOOK_AGAIN_MS + 1, 2), (LOOK_AGAIN_MS + 1, 2), (2 * LOOK_AGAIN_MS, 3)):
+        passed[0] = ms
+        chore()
+        assert len(calls) == count
+
+
+def test_nothing_is_signed_twice_while_the_others_are_away(
+    fresh: Callable[[], Dao], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dao = fresh()
+    monkeypatch.setattr(tee.Tee, "waiting", lambda self: True)
+    monkeypatch.setattr(tee.Tee, "keep", lambda self: pytest.fail("asked again"))
+    Reattest(dao)()
+
+
+def test_a_quorum_of_one_has_no_others_to_judge(attested: Dao) -> None:
+    assert attested.tee.appraise_others() == 0 and not attested.tee.waiting()
+    assert chores(attested) and all(callable(c) for c in chores(attested))

@@ -11,4 +11,6 @@ if TYPE_CHECKING:
 
 def chores(dao: Dao) -> Sequence[Callable[[], None]]:
     """Each is called now and again, in a thread; what one finds to do, it signs and does not wait for."""
-    return ()
+    from idao.hall.reattest import Reattest
+
+    return (Reattest(dao),)

@@ -17,7 +17,7 @@ from idao.ledger import backing
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import parse_tx
 from idao.model import Validator, ValidatorSet, show_id
-from idao.tee import binding, renewal
+from idao.tee import binding, envelope, renewal
 from idao.tee import policy as policies
 from idao.tee.result import AttestationResult
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 BEACON_FRESH_MS = 10 * 60_000
 """A beacon of the last minutes serves again; an older one would shorten the life of the evidence."""
+CARRIED_BYTES_MAX = 48 * 1024
+"""Evidence with its collateral on a ledger: real quotes have 5 kB, their collateral 14 to 25. Some collateral
+has 400 kB more of revocations, and stays outside."""
 NOTHING = "nothing here can attest: what this machine signs counts as unbacked, like that of most machines"
 
 
@@ -113,6 +116,7 @@ class Tee:
                 hint="fetch its collateral: idao tee collateral update" if "coll" in result.reason else None,
                 code=result.reason,
             )
+        raw, bundle = self._carried(evidence, raw, bundle)
         body = rules.Attest(result.evidence_id, raw, bundle, seen.height)
         self._dao.submit([("tee.attest", body), ("tee.appraise", self._appraisal(result, life))])
         registered = self.judged(mine, chosen)
@@ -156,6 +160,55 @@ class Tee:
             return {**made, "why": found.why} if dry else made
         return {**self._show_own(one, mine, chosen), "device": "", "renewed": False}
 
+    def keep(self) -> int:
+        """Attests again if that is due and the owner has attested here before; when to look again, ms UTC.
+
+        What was simulated is not made again: that is asked for by name each time.
+        """
+        seat = self._seat()
+        record = self._dao.state().get(rules.Attestation, self._dao.me)
+        if seat is None or record is None or record.kind == "simulated":
+            return now_ms() + renewal.LOOK_AGAIN_MS
+        if self.due().now:
+            self.renew(kind=record.kind)
+        return self.due().next_ms
+
+    def waiting(self) -> bool:
+        """Is something about evidence signed and not final yet?"""
+        return any(tx.envelope.kind.startswith("tee.") for tx in self._dao.queued())
+
+    def appraise_others(self) -> int:
+        """Judges the newest evidence of the other validators and signs what it is worth; how many anew.
+
+        What cannot be judged here, for its collateral is not at hand, is left to others.
+        """
+        store, (chosen, _) = self._dao.store, self.policy()
+        if self._seat() is None:
+            return 0
+        bodies = []
+        for v in store.validators(store.height + 1)[1].validators:
+            record = self._dao.state().get(rules.Attestation, v.idao)
+            known = self._dao.state().get(rules.Appraisal, v.idao, self._dao.me)
+            if record is None or v.idao == self._dao.me or now_ms() > record.not_after_ms:
+                continue
+            if known is not None and (known.evidence, known.policy) == (record.evidence, chosen.digest):
+                continue
+            one = self.judged(v, chosen)
+            if one is not None and one.reason != "verifier-missing":
+                bodies.append(("tee.appraise", self._appraisal_of(one, chosen)))
+        if bodies:
+            self._dao.submit(bodies)
+        return len(bodies)
+
+    @staticmethod
+    def _appraisal_of(one: backing.Attested, chosen: policies.TeePolicy) -> rules.Appraise:
+        end = one.result.not_after_ms
+        until = one.record.not_after_ms if end is None else min(end, one.record.not_after_ms)
+        return rules.Appraise(
+            one.validator, one.record.evidence, chosen.digest, verifier_name(), one.level,
+            one.accepted, one.reason, until,
+        )  # fmt: skip
+
     def _due(self) -> tuple[renewal.Due, Validator, policies.TeePolicy, backing.Attested | None]:
         mine, (chosen, _) = self._my_seat(), self.policy()
         one = self.judged(mine, chosen)
@@ -196,6 +249,14 @@ class Tee:
                 return kept.name, result
             tried.append(result)
         return b"", tried[-1 if len(tried) == 2 else 0]
+
+    def _carried(self, evidence: envelope.Evidence, raw: bytes, bundle: bytes) -> tuple[bytes, bytes]:
+        """The evidence with its collateral inside if both are small enough for a transaction, so that every
+        validator can judge it; else as it is, and the name of the bundle, which travels in proofs alone."""
+        found = bundles.find(self._dao.home.path, bundle) if bundle else None
+        if found is None or len(raw) + len(found) > CARRIED_BYTES_MAX:
+            return raw, bundle
+        return canonical.pack(envelope.with_bundle(evidence, found)), b""
 
     def _appraisal(self, result: AttestationResult, life: int) -> rules.Appraise:
         until = min(life, result.not_after_ms if result.not_after_ms is not None else life)

@@ -1,0 +1,49 @@
+"""What a running node does about evidence of hardware: attests again in time, and judges that of others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from idao.errors import Pending
+from idao.home import now_ms
+from idao.tee.renewal import LOOK_AGAIN_MS
+
+if TYPE_CHECKING:
+    from idao.dao import Dao
+
+SOON_MS = 30_000
+"""What was signed and waits for others: by then it is final, or lost with their absence."""
+OTHERS_MS = 60_000
+"""How often the evidence of others is looked at: an appraisal may come a minute late."""
+
+
+class Reattest:
+    """A chore of the node, for every ledger of the home. It never waits for finality.
+
+    Only what the owner has attested before is attested again, and never by the simulator.
+    """
+
+    def __init__(self, dao: Dao) -> None:
+        self._dao = dao
+        self._next: dict[str, int] = {}
+
+    def __call__(self) -> None:
+        for path in sorted(self._dao.home.ledgers_folder.glob("*.db")):
+            if now_ms() >= self._next.get(path.stem, 0):
+                self._look(path.stem)
+
+    def _look(self, stem: str) -> None:
+        there = self._dao.on(stem)
+        there.wait_s = 0
+        self._next[stem] = now_ms() + LOOK_AGAIN_MS  # also after a failure, which the node notes
+        try:
+            if there.tee.waiting():  # signed earlier, and nobody to order it: no more of the same
+                raise Pending("evidence waits for the other validators")
+            again = there.tee.keep()
+            there.tee.appraise_others()
+            self._next[stem] = min(again, now_ms() + OTHERS_MS)
+        except Pending:
+            self._next[stem] = now_ms() + SOON_MS
+        finally:
+            if (store := there.__dict__.get("store")) is not None:
+                store.close()
