@@ -165,3 +165,20 @@ def test_simulated_proofs_are_refused_under_three_policies() -> None:
     for policy in (STRICT, relaxed(STRICT, least_level="tpm-unrooted"), relaxed(STRICT, kinds=("tdx",))):
         result = verifier.appraise(None, packed, (), policy, NOW)
         assert not result.accepted and result.kind == "simulated"
+
+
+def test_the_compiled_part_of_the_library_is_one_however_it_is_loaded() -> None:
+    code = (
+        "import sys, threading\n"
+        "from idao.tee.intel import library\n"
+        "found, start = [], threading.Barrier(8)\n"
+        "def ask():\n"
+        "    start.wait(); found.append(library().PyQuoteVerifier)\n"
+        "threads = [threading.Thread(target=ask) for _ in range(8)]\n"
+        "[t.start() for t in threads]; [t.join() for t in threads]\n"
+        "assert len(set(found)) == 1 and len(found) == 8, found\n"
+        "assert 'dcap_qvl' not in sys.modules and 'importlib.metadata' not in sys.modules\n"
+        "import dcap_qvl\n"
+        "assert dcap_qvl.QuoteVerifier is found[0]"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -72,8 +72,8 @@ def listed(home: Path) -> list[Kept]:
     return sorted(out, key=lambda k: (-k.bundle.fetched_ms, k.name))
 
 
-STORED_MAX = 64
-"""Newest bundles looked at for what became known later: more than a year of four kinds of machines."""
+STORED_MAX = 16
+"""Newest bundles looked at for what became known later: each is tried on every cosigner of a proof."""
 
 
 def stored(home: Path) -> list[bytes]:

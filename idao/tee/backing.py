@@ -160,5 +160,5 @@ class Memory:
         """Keeps an accepted verdict; a refusal may be cured by time and is judged anew."""
         if result.accepted:
             while len(self._known) >= self.ENTRIES:
-                self._known.pop(next(iter(self._known)))
+                self._known.pop(next(iter(self._known)), None)
             self._known[(*key, str(now_ms // self.DAY_MS).encode())] = result

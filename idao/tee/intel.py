@@ -327,9 +327,9 @@ def library() -> Any:
         from dcap_qvl import _dcap_qvl
 
         return _dcap_qvl
-    sys.modules[name] = module_from_spec(found)
-    found.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
+    module = module_from_spec(found)
+    found.loader.exec_module(module)
+    return sys.modules.setdefault(name, module)  # known when it is ready, for whoever asks in another thread
 
 
 def _ask_library(

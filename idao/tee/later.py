@@ -7,6 +7,7 @@ whose firmware falls behind later, was in order then: both facts are shown, each
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from idao.errors import IdaoError
 from idao.frozen import frozen
@@ -49,7 +50,7 @@ class Later:
 
 def states(files: Iterable[bytes]) -> bool:
     """Is there anything in `files` that a vendor states anew from time to time?"""
-    return bool(_statements(files))
+    return bool(_statements(tuple(files)))
 
 
 def look(
@@ -65,7 +66,7 @@ def look(
     """
     facts: dict[tuple[str, str], Fact] = {}
     as_of: int | None = None
-    for given, low, high in _statements(files):
+    for given, low, high in _statements(tuple(files)):
         if low > now_ms or (then.collateral_ms is not None and low < then.collateral_ms):
             continue
         result = verifier.appraise(None, evidence, given, policy, min(now_ms, high))
@@ -93,7 +94,8 @@ def _facts(result: AttestationResult, stated_ms: int, then: AttestationResult) -
     return out
 
 
-def _statements(files: Iterable[bytes]) -> list[tuple[Given, int, int]]:
+@lru_cache(maxsize=4)  # the same files for every cosigner of a proof
+def _statements(files: tuple[bytes, ...]) -> list[tuple[Given, int, int]]:
     """(files, first, last moment) of each set of statements: bundles and Intel's JSON stand alone.
 
     What has no window states nothing.
