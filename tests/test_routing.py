@@ -15,6 +15,7 @@ from idao.hall.routing import trust_links
 from idao.home import Home, now_ms
 from idao.ledger import charter, genesis, idao
 from idao.model import Genesis, Inception, Validator, ValidatorSet, show_id
+from idao.quorum.coordinator import STALLED_MS
 from idao.store.ledger import LedgerStore
 
 
@@ -154,6 +155,32 @@ def test_it_goes_where_it_was_routed(home: Path) -> None:
     assert must("asset", "list", "--json", home=home).json["assets"] == []
     said = must("contribute", home.parent / "rides.csv", "--why", home=home)
     assert "passed over  bench" in said.err and "chosen       ana" in said.err
+
+
+def test_what_waits_for_others_is_signed_once_and_for_one_quorum(home: Path) -> None:
+    """No node runs: it waits for the group, says so, and neither goes elsewhere nor is signed again."""
+    clinic = group(home, "clinic", 3)
+    rides = home.parent / "rides.csv"
+    first = run("contribute", rides, "--json", "--wait", "0", home=home)
+    assert first.code == 3 and first.json["status"] == "pending" and first.json["quorum"] == clinic
+    assert first.json["coordinator"]["why"] == "independent"
+    again = run("contribute", rides, "--json", "--wait", "0", home=home)
+    assert again.code == 3 and again.json["quorum"] == clinic
+    assert (again.json["asset"], again.json["tx"]) == (first.json["asset"], first.json["tx"])
+    assert must("asset", "list", "--json", home=home).json["assets"] == []
+    said = run("contribute", home.parent / "notes.txt", "--why", "--wait", "0", home=home)
+    assert said.code == 3 and f"chosen       clinic {clinic}" in said.err
+
+
+def test_a_quorum_that_stands_still_loses_its_turn(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clinic = group(home, "clinic", 3)
+    assert run("contribute", home.parent / "rides.csv", "--wait", "0", home=home).code == 3
+    assert plan(home, "--name", "other").json["quorum"] == clinic
+    later = now_ms() + STALLED_MS
+    monkeypatch.setattr("idao.hall.routing.now_ms", lambda: later)
+    ran = plan(home, "--name", "other")
+    assert (ran.json["quorum"], ran.json["coordinator"]["why"]) == (own(home), "moving")
+    assert plan(home, "--quorum", "clinic").json["quorum"] == clinic
 
 
 def test_a_parent_must_be_on_the_ledger(home: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN, open_dao
-from idao.errors import VerificationFailed
+from idao.errors import Pending, VerificationFailed
 
 contribute = typer.Typer(**PLAIN)
 asset = typer.Typer(**PLAIN, no_args_is_help=True, help="Read, restore, verify and delete assets.")
@@ -54,7 +54,13 @@ def _contribute(
         return
     dao.keys()  # asks for the passphrase before a bar is drawn
     with ui.progress("contribute") as bar:
-        data = dao.assets.contribute(paths, wish, bar)
+        try:
+            data = dao.assets.contribute(paths, wish, bar)
+        except Pending as e:
+            if why and e.answer and "coordinator" in e.answer:
+                for line in routed(dict(e.answer)):
+                    ui.say(line)
+            raise
     if why and not data["unchanged"]:
         for line in routed(data):
             ui.say(line)

@@ -96,7 +96,7 @@ class Contribution:
         if home is not None:
             self._turn_to(home[0])
         if known is not None and self.dao.state().get(rules.AssetVersion, *known) is None:
-            self._still_waiting(known, intake)
+            self._still_waiting(routing, known, intake)
             known = None  # taken in, but never registered: a crash came between
         if intake.unchanged and known and not self._wants_more(known):
             return self.desk.outcome(*known, intake, None)
@@ -104,7 +104,11 @@ class Contribution:
         category = self._category(files, home)
         choice = routing.require(Subject(self.wish.kind, category, self.wish.parents, home))
         self._turn_to(choice.chosen or self.dao.quorum)
-        return {**self._register(paths, known, intake, files, category), **routing.show(choice)}
+        try:
+            return {**self._register(paths, known, intake, files, category), **routing.show(choice)}
+        except Pending as e:
+            e.answer = {**(e.answer or {}), **routing.show(choice)}
+            raise
 
     def _home(self, routing: Routing, known: tuple[bytes, int] | None) -> tuple[bytes, bytes] | None:
         """(quorum, asset) that a new version must stay with: of the same paths, or of the same --name."""
@@ -155,9 +159,10 @@ class Contribution:
             raise
         return self.desk.outcome(target.asset, target.version, intake, done[0])
 
-    def _still_waiting(self, known: tuple[bytes, int], intake: Intake) -> None:
+    def _still_waiting(self, routing: Routing, known: tuple[bytes, int], intake: Intake) -> None:
         """`Pending` where the very same version is signed and waits for others: it is not signed twice."""
-        for tx in self.dao.queued() if intake.unchanged else ():
+        waiting = [(q, tx) for q, txs in routing.queued() for tx in txs] if intake.unchanged else []
+        for quorum, tx in waiting:
             if tx.envelope.kind == "asset.contribute":
                 body = canonical.unpack(rules.Contribute, tx.envelope.body)
                 if (rules.asset_id(body.owner, body.nonce), body.version) == known:
@@ -165,6 +170,7 @@ class Contribution:
                                     hint="see what it waits for: idao quorum why")  # fmt: skip
                     waits.txs = [show_id("tx", tx.id)]
                     waits.answer = self.desk.waiting(*known, intake, waits.txs[0])
+                    waits.answer = {**waits.answer, "quorum": show_id("quorum", quorum)}
                     waits.ids = [show_id("asset", known[0])]
                     raise waits
 

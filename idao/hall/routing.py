@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +17,7 @@ from idao.ledger import dats
 from idao.ledger import idao as people_rules
 from idao.ledger.idao import Identity, TrustLink
 from idao.ledger.state import State
+from idao.ledger.tx import Tx
 from idao.model import ValidatorSet, parse_id, show_id
 from idao.quorum import coordinator
 from idao.quorum.coordinator import Candidate, Choice, Interests, Link, Request
@@ -107,6 +108,12 @@ class Routing:
                 if asset or state.need(asset_rules.AssetVersion, a.asset, a.latest).name == name:
                     found.append((quorum, a.asset))
         return found[0] if len(found) == 1 else None
+
+    def queued(self) -> Iterator[tuple[bytes, list[Tx]]]:
+        """(quorum, our transactions that wait for a block of it)."""
+        with closing(self._dao.home_db(readonly=True)) as db:
+            for quorum, _ in self._ledgers():
+                yield quorum, Outbox(db, quorum).waiting()
 
     def _ledgers(self) -> Iterator[tuple[bytes, LedgerStore]]:
         """(quorum, ledger) of this home, or the named one alone."""
