@@ -11,11 +11,16 @@ from idao import identity
 from idao.crypto import keys, phrase
 from idao.crypto.hashing import digest
 from idao.dao import Dao
+from idao.frozen import replace
+from idao.hall import routing
 from idao.hall.routing import trust_links
 from idao.home import Home, now_ms
 from idao.ledger import charter, genesis, idao
+from idao.ledger.assets import Asset, AssetVersion
+from idao.ledger.dats import Class, Dat
+from idao.ledger.state import DictBase, State
 from idao.model import Genesis, Inception, Validator, ValidatorSet, show_id
-from idao.quorum.coordinator import STALLED_MS
+from idao.quorum.coordinator import STALLED_MS, Interests
 from idao.store.ledger import LedgerStore
 
 
@@ -199,6 +204,51 @@ def test_who_is_not_registered_cannot_submit(home: Path) -> None:
     assert verdict(plan(home), strange)["out"] == "not-registered"
     ran = plan(home, "--quorum", "strange")
     assert (ran.code, ran.error["code"]) == (5, "not-registered")
+
+
+def test_who_gains_is_read_from_the_ledger() -> None:
+    """Members either way, owners of parents, owners and holders of classes; the contributor apart."""
+    state = State(DictBase())
+
+    def who(n: int) -> bytes:
+        return bytes([n]) * 32
+
+    me, mine, parent = who(1), who(50), who(51)
+    for n in (2, 3):
+        state.put(idao.Member(me, who(n), "member", 1, 0))
+    state.put(idao.Member(me, me, "owner", 1, 0))
+    state.put(idao.Member(who(4), me, "observer", 1, 0))
+    state.put(Asset(mine, me, "dataset", 1, who(99)))
+    state.put(Asset(parent, who(5), "dataset", 1, who(99)))
+    for n, asset, owner in ((60, mine, me), (61, parent, who(6)), (62, who(52), who(7))):
+        state.put(Class(who(n), asset, 1, owner, me, "", me, 0, me, b"", (), 0, 0, 0))
+        state.put(Dat(who(n + 10), who(n), asset, 1, me, me, b"", (), who(n - 50), 1, 1, 0, 0, 0, 0))
+    validators = ValidatorSet(tuple(Validator(who(n), who(n), 1) for n in (1, 2, 4, 8)))
+    found = routing._interests(state, me, validators, {mine, parent})
+    assert found == Interests(
+        me,
+        members=(who(2), who(3)),
+        employers=(who(4),),
+        parent_owners=(who(5),),
+        holders=tuple(sorted({me, who(6), who(10), who(11)})),
+    )
+    assert routing._interests(state, me, validators, set()).holders == ()
+
+
+def test_the_load_of_a_quorum_is_what_nobody_has_reviewed(home: Path) -> None:
+    dao = Dao.open(home)
+    assert routing._backlog(dao.store, dao.state()) == 0
+    must("contribute", home.parent / "rides.csv", home=home)
+    dao = Dao.open(home)
+    assert routing._backlog(dao.store, dao.state()) == 0, "its owner has verified it"
+    _, validators = dao.store.validators(dao.store.height + 1)
+    assert [v.load for v in routing._reviewers(dao.store, validators)] == [1]
+    state = dao.state()
+    version = next(iter(state.scan(AssetVersion)))
+    state.put(replace(version, verified=False))
+    assert routing._backlog(dao.store, state) == 1
+    state.put(replace(version, verified=False, independent=1))
+    assert routing._backlog(dao.store, state) == 0
 
 
 def test_a_trusted_quorum_that_was_not_joined(home: Path) -> None:
