@@ -186,6 +186,7 @@ STORY: list[tuple[str, str, str]] = [
     ("completion", "bash", ""),
     ("help", "", ""),
     ("asset forget", "visits --yes", ""),
+    ("log prune", "--keep 3 --yes", ""),
 ]
 """Every command but those `ELSEWHERE`, in an order in which each can do its work."""
 

@@ -34,14 +34,19 @@ def _audit() -> None:
         for quorum, report in reports.items()
         for where, what in report.findings
     ]
+    pruned = [{"quorum": quorum, "height": r.pruned} for quorum, r in reports.items() if r.pruned]
     data = {
         "ok": not findings,
         "blocks": sum(r.blocks for r in reports.values()),
         "receipts": sum(r.receipts for r in reports.values()),
         "findings": findings,
+        "pruned": pruned,
     }
     lines = [f"{f['where']}: {f['what']}" for f in findings]
     verdict = "everything follows from genesis" if not findings else f"{len(findings)} findings"
+    if pruned and not findings:
+        verdict = "everything is what was certified"
+    lines += [f"{p['quorum']}: whole from height {p['height'] + 1}; earlier bodies pruned" for p in pruned]
     lines.append(f"{data['blocks']} blocks, {data['receipts']} receipts: {verdict}")
     ui.result(data, lines)
     if findings:
@@ -146,6 +151,29 @@ def _leaf(position: Annotated[int, typer.Argument(min=0, help="Position in the l
     """
     data = open_dao().ledgers.leaf(position).hex()
     ui.result({"position": position, "leaf": data}, [data])
+
+
+@log.command("prune")
+def _prune(
+    keep: Annotated[
+        int, typer.Option(min=0, metavar="BLOCKS", help="Newest blocks that stay whole.")
+    ] = 20_000,
+) -> None:
+    """Take the bodies of old transactions out of the ledger. Everything that proofs rest on stays.
+
+    Headers, decisions, checkpoints, records and what made assets and DATs stay: old proofs hold, new ones can
+    be made. A new member cannot catch up from this home through those heights, so in a group somebody keeps
+    everything. An audit then compares with what was certified, where it derived before.
+
+    Example: idao log prune --keep 100000
+    """
+    dry = ui.options.dry_run
+    if not dry:
+        ui.confirm("the bodies of old transactions will be gone from this home")
+    data = open_dao().ledgers.prune(keep, dry=dry)
+    what = f"{data['transactions']} transactions and {data['receipts']} receipts, {ui.size(data['bytes'])}"
+    line = f"{'would take' if dry else 'took'} {what}, up to height {data['pruned']}"
+    ui.result({**data, "dry_run": True} if dry else data, [line])
 
 
 @log.command("table")

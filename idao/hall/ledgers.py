@@ -209,6 +209,35 @@ class Ledgers:
             paths = [dao.ledger_path()]
         return {f"quorum:{path.stem}": audit(path, progress) for path in paths}
 
+    # --- pruning
+
+    def prune(self, keep: int, *, dry: bool = False) -> dict[str, Any]:
+        """Takes the bodies of old transactions out of the chosen ledger, or tells what that would take.
+
+        `Busy` while a node drives it.
+        """
+        from idao.store import prune
+
+        dao = self._dao
+        if dry:
+            gone = prune.plan(dao.store, keep)
+        else:
+            path = dao.ledger_path()
+            with dao.home.exclusive(dao.wait_s), dao.home.driving(path, dao.wait_s):
+                store = LedgerStore.open(path)
+                try:
+                    gone = prune.prune(store, keep)
+                finally:
+                    store.close()
+            dao.__dict__.pop("store", None)
+        return {
+            "quorum": show_id("quorum", dao.quorum),
+            "pruned": gone.height,
+            "transactions": gone.transactions,
+            "receipts": gone.receipts,
+            "bytes": gone.bytes,
+        }
+
 
 def show_receipt(position: int, receipt: Receipt) -> dict[str, Any]:
     """A receipt as JSON."""

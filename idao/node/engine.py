@@ -428,7 +428,9 @@ class Engine:
         return judged.checkpoint.header == rules.header_hash(header)
 
     def decided(self, first: int, count: int, bytes_max: int) -> list[Decided]:
-        """Blocks from `first` on for a peer that lacks them: at least one, then as many as fit."""
+        """Blocks from `first` on for a peer that lacks them, as many as fit; nothing of what was pruned."""
+        if first <= self.store.pruned:
+            return []
         out: list[Decided] = []
         size = 0
         for height in range(first, min(first + count - 1, self.tip.height) + 1):

@@ -47,6 +47,8 @@ class Report:
     blocks: int = 0
     receipts: int = 0
     findings: list[tuple[str, str]] = field(default_factory=list)
+    pruned: int = 0
+    """Bodies up to this height are gone: what came of them was compared with certified roots, not derived."""
 
     @property
     def ok(self) -> bool:
@@ -71,7 +73,7 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
     try:
         gc.set_threshold(RARELY, *often[1:])
         store.db.execute("begin")  # one snapshot, although a node may be writing
-        _Audit(store, report, progress).run()
+        Audit(store, report, progress).run()
     except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
         report.note("file", f"SQLite cannot read it: {e}")
     except (TypeError, ValueError, OverflowError) as e:
@@ -85,7 +87,9 @@ def audit(path: Path, progress: Progress | None = None) -> Report:
     return report
 
 
-class _Audit:
+class Audit:
+    """One run over one file."""
+
     def __init__(self, store: files.LedgerStore, report: Report, progress: Progress | None) -> None:
         self.signatures = Signatures()
         self.positions: list[int] = []
@@ -103,7 +107,13 @@ class _Audit:
         self._check_schema()
         tip = self._genesis()
         last = self.db.execute("select max(height) from block").fetchone()[0] or 0
-        derived = self._blocks(tip, last)
+        self.report.pruned = self.store.pruned
+        if self.report.pruned:
+            from idao.store import audit_pruned
+
+            derived = audit_pruned.run(self, tip, last)
+        else:
+            derived = self._blocks(tip, last)
         for where, what in self.signatures.finish():
             self.report.note(where, what)
         if derived:
@@ -125,7 +135,8 @@ class _Audit:
 
     def _check_tables(self, last: int) -> None:
         self._check_strays(last)
-        self._check_records()
+        if not self.report.pruned:
+            self._check_records()
         self._check_branches()
         self._check_log_nodes()
         self._check_journal(last)
@@ -190,22 +201,22 @@ class _Audit:
         header = canonical.unpack(Header, row[1])
         certificate = canonical.unpack(Certificate, row[2])
         epoch, validators = genesis_rules.epoch_at(State(self.base), height)
-        txs = self._txs(height)
+        txs = self.transactions(height)
         built = Block(header, tip.certificate, tuple(tx.raw for tx in txs))
-        executed = rules.check(tip, self.store.chain, validators, built, self._authentic(height), txs)
+        executed = rules.check(tip, self.store.chain, validators, built, self.authentic(height), txs)
         block_hash = rules.header_hash(header)
         if row[0] != block_hash:
             self.report.note(f"block {height}", "the stored hash is not that of its header")
         if row[3] != header.log_size:
             self.report.note(f"block {height}", "its leaf is recorded at another position")
-        self._check_certificate(height, certificate, block_hash, validators)
+        self.check_certificate(height, certificate, block_hash, validators)
         self._check_receipts(height, executed)
         self._keep(executed)
         frontier = executed.frontier
         nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
         self.nodes.update({(level, place): h for level, place, h in nodes if level})
         self.headers[height] = block_hash
-        self._check_checkpoint(header, frontier, epoch.epoch, validators)
+        self.check_checkpoint(header, frontier, epoch.epoch, validators)
         return Tip(
             height,
             block_hash,
@@ -217,7 +228,9 @@ class _Audit:
             self.headers.get,
         )
 
-    def _authentic(self, height: int) -> Callable[[Tx], bool]:
+    def authentic(self, height: int) -> Callable[[Tx], bool]:
+        """Takes signatures of a block's transactions in, to be verified beside this process."""
+
         def later(tx: Tx) -> bool:
             def where() -> str:
                 return f"block {height}, transaction {show_id('tx', tx.id)}"
@@ -226,7 +239,8 @@ class _Audit:
 
         return later
 
-    def _txs(self, height: int) -> list[Tx]:
+    def transactions(self, height: int) -> list[Tx]:
+        """Those stored of one block, in order."""
         txs = []
         rows = self.db.execute("select place, id, raw from tx where height = ? order by place", (height,))
         for place, stored_id, raw in rows:
@@ -240,9 +254,10 @@ class _Audit:
             txs.append(tx)
         return txs
 
-    def _check_certificate(
+    def check_certificate(
         self, height: int, certificate: Certificate, block_hash: bytes, validators: ValidatorSet
     ) -> None:
+        """Notes a finalization that is not of this block by this set."""
         vote = certificate.vote
         if (vote.kind, vote.quorum, vote.height, vote.digest) != (
             FINALIZE, self.store.chain.quorum, height, block_hash,
@@ -272,9 +287,10 @@ class _Audit:
         self.positions += [start, end]
         self.report.receipts += len(expected)
 
-    def _check_checkpoint(
+    def check_checkpoint(
         self, header: Header, frontier: merkle.Frontier, epoch: int, validators: ValidatorSet
     ) -> None:
+        """Notes a checkpoint that is not what the header implies, or not anchored by this set."""
         where = f"block {header.height}, checkpoint"
         expected = anchor.checkpoint_of(header, frontier, epoch)
         self.texts[header.height] = expected.text()

@@ -33,10 +33,11 @@ CACHE_KIB = 32 * 1024
 WAL_PAGES = 4096
 """Pages (16 MiB) after which the WAL goes into the file: a page that several blocks change goes once."""
 
-META_KEYS = ("bundle", "place", "ended", "halted", "unsigned-until")
+META_KEYS = ("bundle", "place", "ended", "halted", "unsigned-until", "pruned")
 """The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
 continues this one, in a file that is only read any more; why the validator here signs nothing any more; the
-height up to which it signs nothing, because it may have forgotten what it signed."""
+height up to which it signs nothing, because it may have forgotten what it signed; the height up to which
+bodies were pruned."""
 
 LIVE, ENDED, QUARANTINED = "live", "ended", "quarantined"
 
@@ -188,6 +189,11 @@ class LedgerStore:
         self.db.execute("insert or replace into meta values (?, ?, ?)", (key, value, meta_sum(key, value)))
 
     @property
+    def pruned(self) -> int:
+        """Height up to which bodies of transactions are gone; 0 where all are here."""
+        return int(self.get_meta("pruned") or b"0")
+
+    @property
     def height(self) -> int:
         return int(self.db.execute("select coalesce(max(height), 0) from block").fetchone()[0])
 
@@ -242,8 +248,8 @@ class LedgerStore:
 
     def subtree(self, level: int, place: int) -> bytes:
         """Hash of a perfect subtree of the log."""
-        if level == 0:
-            return merkle.LOG.leaf(self.leaf(place))
+        if level == 0 and (leaf := self._leaf(place)) is not None:
+            return merkle.LOG.leaf(leaf)
         row = self.db.execute("select hash from log_node where level = ? and place = ?", (level, place))
         found = row.fetchone()
         if found is None:
@@ -252,12 +258,16 @@ class LedgerStore:
 
     def leaf(self, position: int) -> bytes:
         """The bytes of a log leaf: a receipt, or a block's header hash."""
+        found = self._leaf(position)
+        if found is None:
+            raise NotFound(f"the log has no leaf {position}" + (", or it was pruned" if self.pruned else ""))
+        return found
+
+    def _leaf(self, position: int) -> bytes | None:
         row = self.db.execute("select leaf from receipt where position = ?", (position,)).fetchone()
         if row is None:
             row = self.db.execute("select hash from block where leaf = ?", (position,)).fetchone()
-        if row is None:
-            raise NotFound(f"the log has no leaf {position}")
-        return bytes(row[0])
+        return None if row is None else bytes(row[0])
 
     def header(self, height: int) -> Header:
         row = self.db.execute("select header from block where height = ?", (height,)).fetchone()
@@ -273,7 +283,9 @@ class LedgerStore:
         return canonical.unpack(Header, row[0]), canonical.unpack(Certificate, row[1])
 
     def block(self, height: int) -> tuple[Block, Certificate]:
-        """The block as it was agreed on, and its finalization."""
+        """The block as it was agreed on, and its finalization. `NotFound` where its body was pruned."""
+        if height <= self.pruned:
+            raise NotFound(f"the body of block {height} was pruned here")
         row = self.db.execute("select header, certificate from block where height = ?", (height,)).fetchone()
         if row is None:
             raise NotFound(f"no block at height {height}")
