@@ -224,6 +224,19 @@ def test_wrapped_evidence_is_the_same(name: str, wrap: Any) -> None:
     )  # fmt: skip
 
 
+def test_of_several_pieces_in_one_file_none_is_left_out() -> None:
+    case = cases()["nv-1"]
+    one = {"arch": "HOPPER", "evidence": base64.b64encode(binary(case)).decode(), "nonce": "00",
+           "certificate": base64.b64encode(case.files[0]).decode()}  # fmt: skip
+    single = case.judge(ANY, evidence=json.dumps([one]).encode(), files=case.files[1:])
+    assert (single.kind, single.reason) == ("nvidia", "level")  # a GPU alone backs nothing
+    assert case.judge(ANY, evidence=json.dumps(one).encode(), files=()).reason == "level"
+    assert case.judge(ANY, files=(*case.files[1:], case.files[0])).reason == "level"
+    several = case.judge(ANY, evidence=json.dumps([one, one]).encode(), files=case.files[1:])
+    assert several.reason == "malformed"
+    assert case.judge(ANY, evidence=b"[]").reason in ("malformed", "kind-unknown")
+
+
 def test_nothing_is_unpacked_beyond_the_cap_or_too_deep() -> None:
     bomb = gzip.compress(bytes(10_000_000))
     assert verifier.appraise(None, bomb, (), ANY, NOW).reason == "too-large"

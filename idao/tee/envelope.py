@@ -213,6 +213,8 @@ def _json(value: Any, depth: int) -> Parsed:
     if isinstance(value, list) and value and isinstance(value[0], int):
         return parse(bytes(value), depth + 1)
     if isinstance(value, list):
+        if len(value) != 1:
+            raise Malformed("several pieces of evidence in one file: judge each by itself")
         value = value[0]
     if "hcl_report" in value or ("report" in value and isinstance(value.get("quote"), dict)):
         return _azure_json(value)

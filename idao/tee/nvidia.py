@@ -6,11 +6,16 @@ TEE around its host backs nothing: the level stays `none`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from idao.errors import Malformed
 from idao.tee import certs, roots
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate
 
 REQUEST = 37
 SIGNATURE = 96
@@ -34,14 +39,29 @@ def judge(
         found.measurements[name] = value
     signed, signature = raw[:-SIGNATURE], raw[-SIGNATURE:]
     found.region, found.bound = signed, (raw[NONCE],)
-    loaded = certs.load_all(given.certificates)
-    # The root may be given a second time, apart from the chain.
-    chain = [c for i, c in enumerate(loaded) if c not in loaded[:i]]
+    chain = _chain(certs.load_all(given.certificates))
     if not found.check("chain given", bool(chain), "", "collateral-missing"):
         return
     certs.check_chain(found, chain, trust.nvidia, now_ms)
     found.check("signature", certs.ecdsa_raw(chain[0], signature, signed, "sha384"))
     found.warnings.append("reference measurements and revocation (OCSP) of the GPU are not judged")
+
+
+def _chain(given: list[Certificate]) -> list[Certificate]:
+    """From the certificate that issues none of the others up to the root, in whatever order they come.
+
+    The root may be given twice, or left out: then the one shipped is taken. One that does not fit stays.
+    """
+    issuing = {c.issuer for c in given if c.issuer != c.subject}
+    chain = [c for c in given if c.subject not in issuing and c.issuer != c.subject][:1]
+    rooted = any(c.issuer == c.subject for c in given)
+    above = given if rooted else [*given, *(certs.load(d) for d in roots.certificates("nvidia"))]
+    while chain and chain[-1].issuer != chain[-1].subject and len(chain) < certs.CHAIN_MAX:
+        issuer = next((c for c in above if c.subject == chain[-1].issuer), None)
+        if issuer is None:
+            break
+        chain.append(issuer)
+    return chain
 
 
 def _blocks(record: bytes, count: int) -> list[tuple[str, str]]:

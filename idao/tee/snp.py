@@ -174,8 +174,8 @@ def _chain(given: Given, trust: roots.Trust, claimed: str) -> list[Certificate]:
     if issuer is None:
         # None fits: shown as the broken link that it is.
         return [leaf, *authorities[:2]]
-    shipped = [certs.load(d) for d in roots.certificates("amd")] if trust is roots.VENDORS else []
-    above = [*authorities, *shipped]
+    rooted = trust is not roots.VENDORS or any(c.issuer == c.subject for c in authorities)
+    above = authorities if rooted else [*authorities, *(certs.load(d) for d in roots.certificates("amd"))]
     root = next((c for c in above if c.subject == issuer.issuer and c is not issuer), None)
     return [leaf, issuer, *([root] if root else [])]
 
