@@ -34,6 +34,7 @@ from idao.store.outbox import Outbox
 if TYPE_CHECKING:
     from idao.hall.assets import Assets
     from idao.hall.governance import Governance
+    from idao.hall.groups import Groups
     from idao.hall.keyring import Keyring
     from idao.hall.ledgers import Ledgers
     from idao.hall.nodes import Nodes
@@ -140,6 +141,12 @@ class Dao:
         from idao.hall.quorums import Quorums
 
         return Quorums(self)
+
+    @cached_property
+    def groups(self) -> Groups:
+        from idao.hall.groups import Groups
+
+        return Groups(self)
 
     @cached_property
     def nodes(self) -> Nodes:

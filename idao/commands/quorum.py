@@ -24,6 +24,23 @@ def _group() -> None:
     pass
 
 
+@quorum.command("create")
+def _create(name: Annotated[str, typer.Option("--name", help="What members call it.")]) -> None:
+    """Begin a quorum of several, with you as its founder. It becomes the default of this home.
+
+    Until four are active only the founder signs. Invite the others: idao quorum invite
+
+    Example: idao quorum create --name clinic-lan
+    """
+    data = open_dao().groups.create(name, dry=ui.options.dry_run)
+    if ui.options.dry_run:
+        ui.result(data, [f"would begin the quorum '{name}'"])
+        return
+    ui.say(f"'{name}' is now what commands mean; --quorum NAME names another ledger of this home")
+    ui.hint("run it, and invite others: idao node run, then idao quorum invite")
+    ui.result(data, ids=data["quorum"])
+
+
 @quorum.command("list")
 def _list() -> None:
     """List the quorums of this home.
@@ -31,8 +48,8 @@ def _list() -> None:
     Example: idao quorum list
     """
     rows = open_dao().quorums.listing()
-    head = ("name", "size", "height", "anchored", "quorum")
-    cells = [tuple(str(r[key]) for key in head) for r in rows]
+    head = ("", "name", "kind", "size", "height", "anchored", "pending", "quorum")
+    cells = [("*" if r["default"] else "", *(str(r[key]) for key in head[1:])) for r in rows]
     ui.result({"quorums": rows}, ui.table(head, cells), quiet=[r["quorum"] for r in rows])
 
 
@@ -49,10 +66,11 @@ def _status(
     data = open_dao(name).quorums.status()
     lines = [
         f"{data['name'] or 'unnamed'}  {data['quorum']}",
-        data["meaning"],
-        f"height {data['height']}, anchored {data['anchored']}, epoch {data['epoch']}, "
-        f"{data['online']} of {data['size']} known to be online",
+        f"{data['meaning']}, height {data['height']}, anchored {data['anchored']}",
+        f"epoch {data['epoch']}, state {data['state_hash'][:16]}",
         *(_validator_line(v) for v in data["validators"]),
+        *(f"  {j['name'] or j['idao']}  {j['state']}" for j in data["joining"]),
+        *(f"  alarm at {a['time']}: {a['why']}" for a in data["alarms"]),
     ]
     ui.result(data, lines, quiet=[data["quorum"]])
 

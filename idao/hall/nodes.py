@@ -27,12 +27,12 @@ class Nodes:
 
         from idao.hall.chores import chores
         from idao.node.logbook import Logbook
-        from idao.node.network import LocalNetwork
+        from idao.node.network import LanNetwork
         from idao.node.runner import Runner
 
         keys = self._dao.keys()
         book = Logbook(log, plain=plain, level=level)
-        network = LocalNetwork(self._dao.home, keys, book)
+        network = LanNetwork(self._dao.home, keys, book)
         runner = Runner(self._dao.home, network, book, chores=chores(self._dao))
         began = time.monotonic()
         why = asyncio.run(runner.run())

@@ -6,14 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 from idao.crypto import statetree
 from idao.hall.ledgers import Ledgers
-from idao.ledger import attest
+from idao.ledger import attest, genesis, membership
+from idao.ledger.state import State
 from idao.model import Validator, ValidatorSet, show_id
 
 if TYPE_CHECKING:
     from idao.dao import Dao
 
 ALONE = "a quorum of one: final at once, by its owner alone, who may rewrite or backdate it"
-FRAGILE = "all must be there and honest: it goes on without none of its validators; four bear one"
+
+
+FOUR = membership.FOUR
+
+
+def meaning(size: int, online: int, bears: int, *, founding: bool, group: bool, node: bool) -> str:
+    """What a quorum of this size is worth, in plain words."""
+    if not group:
+        return ALONE
+    seen = f"{online} online" if node else "no node runs here, so who is online is not known"
+    if founding:
+        members = "1 member" if size == 1 else f"{size} members"
+        return f"{members}, founder mode: only the founder signs; needs {FOUR - size} more; {seen}"
+    if not bears:
+        return f"{size} validators, {seen}, tolerates no fault; one absence stops anchoring"
+    return f"{size} validators, {seen}, tolerates {bears} faulty"
+
+
+def _places(state: State) -> list[membership.Seat]:
+    return [s for s in membership.seats(state) if s.state == membership.ACTIVE]
 
 
 def tolerates(validators: ValidatorSet) -> int:
@@ -33,43 +53,76 @@ class Quorums:
         self._dao = dao
 
     def listing(self) -> list[dict[str, Any]]:
-        """Every quorum of this home."""
-        return [
-            {"quorum": q["quorum"], "name": q["name"], "size": q["validators"], "height": q["height"],
-             "anchored": q["anchored"]}
-            for q in Ledgers(self._dao).status()["quorums"]
-        ]  # fmt: skip
+        """Every quorum of this home; which one commands mean unless told otherwise."""
+        default = self._dao.on("").ledger_path().stem if self._dao.home.get("quorum", "default") else ""
+        rows = []
+        for q in Ledgers(self._dao).status()["quorums"]:
+            dao = self._dao.on(q["quorum"])
+            kind = "group" if dao.store.bundle.genesis.kind == genesis.GROUP else "own"
+            size = len(_places(dao.state())) if kind == "group" else q["validators"]
+            rows.append(
+                {"quorum": q["quorum"], "name": q["name"], "kind": kind, "size": size, "height": q["height"],
+                 "anchored": q["anchored"], "pending": q["pending"], "standing": q["standing"],
+                 "default": q["quorum"] == f"quorum:{default}"}
+            )  # fmt: skip
+        return rows
 
     def status(self) -> dict[str, Any]:
         """The chosen quorum, its validators, and their evidence of trusted hardware judged now."""
         dao, store = self._dao, self._dao.store
         epoch, validators = store.validators(store.height + 1)
         head = store.checkpoint()
-        rows = [self._row(v) for v in validators.validators]
+        quorum = show_id("quorum", store.chain.quorum)
+        group = store.bundle.genesis.kind == genesis.GROUP
+        live = dao.nodes.quorum(quorum) if group else None
+        rows = [{**self._row(v, live), "state": membership.ACTIVE} for v in self._members(validators)]
         size, bears = len(rows), tolerates(validators)
-        meaning = ALONE if size == 1 else FRAGILE if not bears else f"goes on with {bears} away or lying"
+        founding = membership.founder_mode(dao.state())
+        online = sum(1 for r in rows if r["online"])
         return {
-            "quorum": show_id("quorum", store.chain.quorum),
+            "quorum": quorum,
             "name": str(dao.home.config.get("ledgers", {}).get(dao.ledger_path().stem, "")),
+            "kind": "group" if group else "own",
             "epoch": epoch.epoch,
             "size": size,
-            "online": sum(1 for r in rows if r["online"]),
+            "online": online,
             "tolerates": bears,
+            "founder_mode": founding,
             "height": store.height,
             "anchored": head[0] if head else 0,
             "state_hash": statetree.root(store.branches).hex(),
-            "meaning": meaning,
+            "meaning": meaning(size, online, bears, founding=founding, group=group, node=live is not None),
+            "node": live is not None or not group,
+            "standing": store.standing,
             "validators": rows,
+            "joining": self._joining(),
+            "alarms": (live or {}).get("alarms", []),
         }
 
-    def _row(self, v: Validator) -> dict[str, Any]:
+    def _members(self, validators: ValidatorSet) -> list[Validator]:
+        """Who decides; in founder mode also those who will, with power 0 until then."""
+        if not membership.founder_mode(self._dao.state()):
+            return list(validators.validators)
+        powers = {v.idao: v.power for v in validators.validators}
+        return [Validator(s.idao, s.key, powers.get(s.idao, 0)) for s in _places(self._dao.state())]
+
+    def _joining(self) -> list[dict[str, Any]]:
+        """Seats on their way in: asking, or admitted and not active yet."""
+        return [
+            {"idao": show_id("idao", s.idao), "name": self._dao.petname(s.idao), "state": s.state}
+            for s in membership.seats(self._dao.state())
+            if s.state in (membership.ASKING, membership.PENDING)
+        ]
+
+    def _row(self, v: Validator, live: dict[str, Any] | None) -> dict[str, Any]:
         """One validator. Without a node only this home's own is known to be there."""
         dao = self._dao
+        up = {p["idao"] for p in (live or {}).get("peers", []) if p["up"]}
         row: dict[str, Any] = {
             "idao": show_id("idao", v.idao),
             "name": dao.petname(v.idao),
             "power": v.power,
-            "online": v.idao == dao.me,
+            "online": v.idao == dao.me or show_id("idao", v.idao) in up,
             "level": "none",
             "attestation": None,
             "appraisals": [],

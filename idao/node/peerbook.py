@@ -1,0 +1,49 @@
+"""What a home remembers of the nodes of one quorum: their newest records, beside the ledger.
+
+Hints only: a record says where a node was last and which certificate it shows; the mesh checks its signature,
+and the ledger says whose links count. A lost or damaged file costs the time to find each other again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+from idao import noderecord
+from idao.crypto import canonical
+from idao.errors import Malformed
+from idao.frozen import frozen
+from idao.home import write_file
+from idao.model import Size
+from idao.node.wire import RECORDS_MAX
+from idao.noderecord import SignedNodeRecord
+
+
+@frozen
+class _Book:
+    records: Annotated[tuple[SignedNodeRecord, ...], Size(0, RECORDS_MAX)]
+
+
+def path_of(ledger: Path) -> Path:
+    return ledger.with_suffix(".peers")
+
+
+def read(ledger: Path) -> dict[bytes, SignedNodeRecord]:
+    """iDAO -> its newest record; those that do not hold are left out."""
+    found: dict[bytes, SignedNodeRecord] = {}
+    try:
+        book = canonical.unpack(_Book, path_of(ledger).read_bytes())
+    except (OSError, Malformed):
+        return found
+    for signed in book.records:
+        with contextlib.suppress(Malformed):
+            noderecord.check(signed)
+            found[signed.record.idao] = signed
+    return found
+
+
+def write(ledger: Path, records: Iterable[SignedNodeRecord]) -> None:
+    kept = sorted(records, key=lambda s: s.record.seq, reverse=True)[:RECORDS_MAX]
+    write_file(path_of(ledger), canonical.pack(_Book(tuple(kept))))

@@ -1,0 +1,196 @@
+"""One quorum as this process takes part in it: ledger file, member, mesh, and who may link.
+
+Who may link follows from the ledger: admitted and active seats. A ledger that is behind (it does not know of
+this home's own seat yet) also links whoever the pairing or earlier days told of; what they send is judged by
+its certificates all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from idao import __version__, noderecord
+from idao.home import Keys, now_ms, show_time
+from idao.ledger import membership
+from idao.ledger.tx import Receipt
+from idao.model import Fault, show_id
+from idao.node import peerbook
+from idao.node.engine import Engine
+from idao.node.logbook import Logbook
+from idao.node.member import Member
+from idao.node.mesh import Mesh
+from idao.node.peer import Allowed, LinkState
+from idao.node.tls import TlsIdentity
+from idao.noderecord import SignedNodeRecord
+from idao.store.ledger import LedgerStore
+
+LINKED = (membership.PENDING, membership.ACTIVE)
+"""Seats whose nodes may link."""
+ALARMS_MAX = 20
+"""The latest alarms are enough to act on; the log has all."""
+
+
+class Seatholder:
+    """Drives one ledger (`runner.Driven`)."""
+
+    def __init__(
+        self,
+        path: Path,
+        me: bytes,
+        keys: Keys,
+        identity: TlsIdentity,
+        addresses: tuple[str, ...],
+        log: Logbook,
+    ) -> None:
+        self.path, self.me, self._keys, self._identity, self._log = path, me, keys, identity, log
+        self.store = LedgerStore.open(path)
+        self.quorum = self.store.chain.quorum
+        self.changed: Callable[[], None] = lambda: None
+        self.failed: Callable[[str], None] = lambda why: None
+        self.manual: Mapping[bytes, tuple[str, ...]] = {}
+        self.faults: list[Fault] = []
+        """Seen, and not yet reported to the ledger."""
+        self.alarms: list[dict[str, str]] = []
+        self.commits = self.txs = self.faults_seen = 0
+        self.committed_ms = 0
+        self._seats: list[membership.Seat] = []
+        self.member = Member(Engine(self.store, keys.validator, now_ms), asyncio.get_running_loop())
+        self.records = peerbook.read(path)
+        self.mesh = Mesh(
+            self.quorum, self.member, identity, self._own_record(addresses), software=f"idao {__version__}"
+        )
+        self._wire()
+
+    def _wire(self) -> None:
+        self.member.links = self.mesh
+        self.member.on_commit = self._on_commit
+        self.member.on_fault = self._on_fault
+        self.member.on_trouble = lambda what, why: self.alarm(f"quorum.{what}", why=why)
+        self.member.on_broken = self._on_broken
+        self.mesh.on_record = self._on_record
+        self.mesh.on_duplicate = self._on_duplicate
+
+    def _own_record(self, addresses: tuple[str, ...]) -> SignedNodeRecord:
+        signer, certificate = self._keys.validator, self._identity.certificate
+        return noderecord.make(signer, self.quorum, self.me, certificate, addresses, now_ms())
+
+    # --- life
+
+    async def start(self) -> None:
+        self.allow()
+        self.member.start()
+        self.mesh.start()
+
+    async def stop(self) -> None:
+        await self.mesh.stop()
+        self.member.stop()
+        self.store.close()
+
+    def submit(self, raw: bytes) -> object:
+        return self.member.submit(raw)
+
+    # --- who may link
+
+    def allow(self) -> None:
+        """Tells the mesh who may link, as the ledger stands."""
+        self._seats = membership.seats(self.store.state())
+        seated = {s.idao: s.key for s in self._seats if s.state in LINKED}
+        if self.me not in seated:
+            told = {i: r.record.key for i, r in self.records.items() if r.record.quorum == self.quorum}
+            seated = {**told, **seated}
+        self.mesh.allow([self._allowed(idao, key) for idao, key in sorted(seated.items())])
+
+    def _allowed(self, idao: bytes, key: bytes) -> Allowed:
+        known = self.records.get(idao)
+        record = known if known is not None and known.record.key == key else None
+        return Allowed(idao, key, record, self.manual.get(idao, ()))
+
+    def learn(self, records: list[SignedNodeRecord]) -> None:
+        """Records that came by another way than the mesh (pairing)."""
+        for signed in records:
+            self._keep(signed)
+        self.allow()
+
+    def _on_record(self, signed: SignedNodeRecord) -> None:
+        self._keep(signed)
+
+    def _keep(self, signed: SignedNodeRecord) -> None:
+        known = self.records.get(signed.record.idao)
+        if known is not None and known.record.seq >= signed.record.seq:
+            return
+        self.records[signed.record.idao] = signed
+        try:
+            peerbook.write(self.path, self.records.values())
+        except OSError as e:
+            self._log.note("peers.unwritten", "warning", quorum=self.quorum, why=e.strerror)
+
+    # --- what happens
+
+    def _on_commit(self, height: int, receipts: list[tuple[int, Receipt]]) -> None:
+        self.commits += 1
+        self.txs += len(receipts)
+        self.committed_ms = now_ms()
+        self._log.note("block.final", "debug", quorum=self.quorum, height=height, receipts=len(receipts))
+        if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
+            self.allow()
+        self.changed()
+
+    def _on_fault(self, fault: Fault) -> None:
+        self.faults_seen += 1
+        who = next((v.idao for v in self.member.seats() if v.key == fault.key), fault.key)
+        self.alarm("fault.seen", why=f"{show_id('idao', who)} signed two conflicting messages ({fault.kind})")
+        self.faults.append(fault)
+        self.changed()
+
+    def _on_duplicate(self, idao: bytes, address: str) -> None:
+        whose = "this home" if idao == self.me else show_id("idao", idao)
+        self.alarm("duplicate", why=f"another process runs with the keys of {whose}, at {address}")
+
+    def _on_broken(self, error: BaseException) -> None:
+        """Memory is ahead of the disk: only a new process may go on."""
+        self.failed(f"{show_id('quorum', self.quorum)}: {type(error).__name__}: {error}")
+
+    def alarm(self, event: str, *, why: str) -> None:
+        self._log.note(event, "warning", quorum=self.quorum, why=why)
+        self.alarms = [*self.alarms, {"time": show_time(now_ms()), "event": event, "why": why}][-ALARMS_MAX:]
+
+    # --- shown
+
+    def status(self) -> dict[str, Any]:
+        engine, links = self.member.engine, self.mesh.links()
+        here = {self.me, *(link.peer for link in links if link.up)}
+        anchored = self.store.checkpoint()
+        seats = self.member.seats()
+        return {
+            "height": engine.tip.height,
+            "anchored": anchored[0] if anchored else 0,
+            "epoch": engine.epoch.epoch,
+            "size": len(seats),
+            "online": sum(1 for v in seats if v.idao in here),
+            "pool": len(engine.pool),
+            "commits": self.commits,
+            "txs": self.txs,
+            "faults": self.faults_seen,
+            "alarms": self.alarms,
+            "peers": [_shown(link) for link in links],
+        }
+
+
+def _shown(link: LinkState) -> dict[str, Any]:
+    return {
+        "idao": show_id("idao", link.peer),
+        "up": link.up,
+        "since": show_time(link.since_ms) if link.since_ms else None,
+        "address": link.address or None,
+        "rtt_us": link.rtt_us,
+        "skew_ms": link.skew_ms,
+        "bytes_in": link.bytes_in,
+        "bytes_out": link.bytes_out,
+        "queue": link.queue,
+        "score": link.score,
+        "reason": link.reason or None,
+        "software": link.software or None,
+    }
