@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from idao.hall.assets import Assets
     from idao.hall.governance import Governance
     from idao.hall.groups import Groups
+    from idao.hall.joining import Joining
     from idao.hall.keyring import Keyring
     from idao.hall.ledgers import Ledgers
     from idao.hall.nodes import Nodes
@@ -147,6 +148,12 @@ class Dao:
         from idao.hall.groups import Groups
 
         return Groups(self)
+
+    @cached_property
+    def joining(self) -> Joining:
+        from idao.hall.joining import Joining
+
+        return Joining(self)
 
     @cached_property
     def nodes(self) -> Nodes:
@@ -336,6 +343,23 @@ class Dao:
         self.__dict__.pop("store", None)
         return [_done(tx.id, position, receipt) for tx, position, receipt in found]
 
+    def pass_on(self, raws: Sequence[bytes]) -> None:
+        """Puts transactions that others signed into the outbox; waits until they are final."""
+        with self.home.exclusive(self.wait_s), self._wheel() as alone:
+            store = LedgerStore.open(self.ledger_path(), readonly=not alone)
+            try:
+                with closing(self.home_db()) as db:
+                    outbox = Outbox(db, store.chain.quorum)
+                    outbox.put(raws, now_ms())
+                    if alone:
+                        for raw in raws:  # one by one: the first may make the second admissible
+                            self._drive(store, outbox, [raw])
+                        return
+            finally:
+                store.close()
+                self.__dict__.pop("store", None)
+        self._await(raws)
+
     def settle(self) -> list[Done]:
         """Runs what waits: queued transactions and due actions. For a crash, and for time that has passed."""
         return self.submit([])
@@ -382,23 +406,7 @@ class Dao:
             if kind in ("idao.register", "idao.rotate"):
                 key_seq = _key_seq(body)
             seq += 1
-            raws.append(
-                sign_tx(
-                    who.signer,
-                    Envelope(
-                        v=1,
-                        quorum=store.chain.quorum,
-                        idao=who.idao,
-                        key=who.signer.public,
-                        key_seq=key_seq,
-                        seq=seq,
-                        valid_until=valid_until,
-                        kind=kind,
-                        kind_version=kind_of(kind).version,
-                        body=_body_bytes(body),
-                    ),
-                )
-            )
+            raws.append(signed(who, store.chain.quorum, key_seq, seq, kind, body, valid_until))
         return raws
 
     def _drive(self, store: LedgerStore, outbox: Outbox, raws: Sequence[bytes]) -> list[Done]:
@@ -435,6 +443,27 @@ class Dao:
         """Transactions of this home that wait for a block of the chosen ledger."""
         with self.home_db(readonly=True) as db:
             return Outbox(db, self.quorum).count()
+
+
+def signed(
+    who: Actor, quorum: bytes, key_seq: int, seq: int, kind: str, body: Any, valid_until: int | None = None
+) -> bytes:
+    """One transaction of `who`, its `seq`-th on the ledger of `quorum`."""
+    return sign_tx(
+        who.signer,
+        Envelope(
+            v=1,
+            quorum=quorum,
+            idao=who.idao,
+            key=who.signer.public,
+            key_seq=key_seq,
+            seq=seq,
+            valid_until=now_ms() + VALID_MS if valid_until is None else valid_until,
+            kind=kind,
+            kind_version=kind_of(kind).version,
+            body=_body_bytes(body),
+        ),
+    )
 
 
 def _done(tx: bytes, position: int, receipt: Receipt) -> Done:

@@ -8,7 +8,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import PLAIN, joining, open_dao
 from idao.commands.backup import tell_continued
 from idao.commands.phrases import typed_phrase
 
@@ -39,6 +39,9 @@ def _create(name: Annotated[str, typer.Option("--name", help="What members call 
     ui.say(f"'{name}' is now what commands mean; --quorum NAME names another ledger of this home")
     ui.hint("run it, and invite others: idao node run, then idao quorum invite")
     ui.result(data, ids=data["quorum"])
+
+
+joining.register(quorum)
 
 
 @quorum.command("list")

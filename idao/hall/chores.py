@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
+
+from idao.ledger import genesis
+from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
     from idao.dao import Dao
@@ -13,4 +17,25 @@ def chores(dao: Dao) -> Sequence[Callable[[], None]]:
     """Each is called now and again, in a thread; what one finds to do, it signs and does not wait for."""
     from idao.hall.reattest import Reattest
 
-    return (Reattest(dao),)
+    return (lambda: take_seats(dao), Reattest(dao))
+
+
+def _groups(dao: Dao) -> Iterator[Dao]:
+    """The group ledgers of the home, each to be used in this thread alone; nothing waits for finality."""
+    for path in sorted(dao.home.ledgers_folder.glob("*.db")):
+        with closing(LedgerStore.open(path, readonly=True)) as store:
+            wanted = store.bundle.genesis.kind == genesis.GROUP and store.continued_by is None
+        if wanted:
+            there = dao.on(path.stem)
+            there.wait_s = 0
+            try:
+                yield there
+            finally:
+                if (store := there.__dict__.get("store")) is not None:
+                    store.close()
+
+
+def take_seats(dao: Dao) -> None:
+    """Takes the place that the members have agreed on, once the ledger here has come far enough."""
+    for there in _groups(dao):
+        there.joining.activate()

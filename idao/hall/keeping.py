@@ -36,6 +36,9 @@ SETTINGS = (
     Setting("color", "no_color", "--no-color", "NO_COLOR"),
     Setting("passphrase.file", "passphrase_file", "--passphrase-file", "IDAO_PASSPHRASE_FILE", kept=False),
     Setting("idao.name"),
+    Setting("node.port"),
+    Setting("node.hosts"),
+    Setting("node.discovery"),
     Setting("idao.domain"),
 )
 LEDGERS = "ledgers"
@@ -116,12 +119,34 @@ def _value(home: Home, key: str, text: str) -> Any:
         from idao.dao import Dao
 
         return f"quorum:{Dao(home, quorum=text).ledger_path().stem}"
+    elif key.startswith("node."):
+        return _node_setting(key, text)
     elif key == "idao.name":
         return _name(text)
     elif key == "idao.domain" and not (
         text.isascii() and text.replace("-", "").isalnum() and len(text) <= CATEGORY_CHARS_MAX
     ):
         raise UsageError(f"a domain is a category, one word: '{text}'")
+    return text
+
+
+def _node_setting(key: str, text: str) -> Any:
+    """Port, addresses to listen on, whether the node announces itself on the LAN."""
+    if key == "node.port":
+        if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+            raise UsageError(f"a port is a number from 1 to 65535, not '{text}'")
+        return int(text)
+    if key == "node.discovery":
+        if text not in ("on", "off"):
+            raise UsageError(f"node.discovery is on or off, not '{text}'")
+        return text
+    from ipaddress import ip_address
+
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            ip_address(part)
+        except ValueError:
+            raise UsageError(f"node.hosts lists IP addresses of this machine, not '{part}'") from None
     return text
 
 

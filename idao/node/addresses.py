@@ -18,6 +18,11 @@ def port_of(home: Home) -> int:
     return int(home.get("node", "port", PORT))
 
 
+def discovers(home: Home) -> bool:
+    """Whether the node announces itself on the LAN, and listens for others."""
+    return str(home.get("node", "discovery", "on")) != "off"
+
+
 def hosts_of(home: Home) -> tuple[str, ...]:
     """Addresses to listen on; all of the machine unless `node.hosts` names some."""
     text = str(home.get("node", "hosts", ""))

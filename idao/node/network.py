@@ -10,9 +10,10 @@ from idao.errors import IdaoError
 from idao.home import Home, Keys
 from idao.identity import idao_id
 from idao.model import parse_id
-from idao.node import addresses, tls
+from idao.node import addresses, metrics, tls
 from idao.node.control import Handler
 from idao.node.listener import Listener
+from idao.node.lobby import Lobby
 from idao.node.logbook import Logbook
 from idao.node.seat import Seatholder
 from idao.noderecord import split_address
@@ -27,12 +28,14 @@ class LanNetwork:
         self._identity = tls.identity(home.path)
         self.listener = Listener(self._identity, addresses.port_of(home), addresses.hosts_of(home))
         self.seats: dict[bytes, Seatholder] = {}
+        self.lobby = Lobby(self.listener, self.seats, log)
 
     async def start(self) -> None:
         await self.listener.open()
         self._log.note("listening", port=self.listener.port, hosts=", ".join(self.listener.hosts))
 
     async def stop(self) -> None:
+        self.lobby.desk.close()
         await self.listener.close()
 
     async def drive(
@@ -56,7 +59,10 @@ class LanNetwork:
         return {"port": self.listener.port, "hosts": list(self.listener.hosts)}
 
     def handlers(self) -> dict[str, Handler]:
-        return {}
+        return {**self.lobby.handlers(), "metrics": self._on_metrics}
+
+    async def _on_metrics(self, request: dict[str, Any]) -> dict[str, Any]:
+        return {"text": metrics.text([seat.figures() for seat in self.seats.values()])}
 
 
 def manual_addresses(home: Home) -> dict[bytes, tuple[str, ...]]:

@@ -159,6 +159,30 @@ class Seatholder:
 
     # --- shown
 
+    def figures(self) -> dict[str, Any]:
+        """For `metrics`: numbers under the names they get there."""
+        engine, links = self.member.engine, self.mesh.links()
+        anchored = self.store.checkpoint()
+        return {
+            "quorum": show_id("quorum", self.quorum),
+            "height": engine.tip.height,
+            "anchored_height": anchored[0] if anchored else 0,
+            "view": self.member.why().get("view", 0),
+            "validators": len(self.member.seats()),
+            "mempool_transactions": len(engine.pool),
+            "signing": int(bool(engine.machine.signing)),
+            "blocks": self.commits,
+            "receipts": self.txs,
+            "faults": self.faults_seen,
+            "block_age_seconds": max(0, now_ms() - engine.tip.time_ms) / 1000,
+            "links": [
+                {"peer": show_id("idao", p.peer), "up": int(p.up), "rtt_seconds": (p.rtt_us or 0) / 1e6,
+                 "skew_seconds": (p.skew_ms or 0) / 1000, "received_bytes": p.bytes_in,
+                 "sent_bytes": p.bytes_out, "queue_bytes": p.queue}
+                for p in links
+            ],
+        }  # fmt: skip
+
     def status(self) -> dict[str, Any]:
         engine, links = self.member.engine, self.mesh.links()
         here = {self.me, *(link.peer for link in links if link.up)}

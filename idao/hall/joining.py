@@ -1,0 +1,234 @@
+"""How a person comes into a group, and how the group takes the person in; leaving again."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from idao.errors import IdaoError, NotFound, Pending, Refused, UsageError
+from idao.home import now_ms, show_time
+from idao.ledger import bonds, membership
+from idao.ledger.idao import Identity, Register
+from idao.ledger.membership import Join
+from idao.model import parse_id, show_id
+from idao.node import calling
+from idao.store.ledger import LedgerStore
+
+if TYPE_CHECKING:
+    from idao.dao import Dao
+    from idao.ledger.genesis import Bundle
+    from idao.node.pairing import Offer
+
+BOND = 1_000_000
+"""Units of stake behind a newcomer: a thousandth of what a group begins with."""
+LOOK_S = 0.2
+"""How often a command looks for a newcomer."""
+INVITE_BYTES_MAX = 4096
+"""An invite has some 120 characters; a file that is longer is another one."""
+
+
+class Joining:
+    def __init__(self, dao: Dao) -> None:
+        self._dao = dao
+
+    # --- the inviter
+
+    def invite(self, minutes: int) -> dict[str, Any]:
+        """One line that lets one newcomer in once. Needs the node: it keeps the door."""
+        self._group()
+        quorum = show_id("quorum", self._dao.quorum)
+        found = calling.need(self._dao.home.path, "invite", quorum=quorum, minutes=minutes)
+        return {"quorum": quorum, **found}
+
+    def offers(self) -> list[dict[str, Any]]:
+        """Who waits to be let in, each with six words."""
+        quorum = show_id("quorum", self._dao.quorum)
+        found = calling.need(self._dao.home.path, "offers", quorum=quorum)
+        return list(found["offers"])
+
+    def await_offer(self, words: str = "") -> dict[str, Any]:
+        """The offer with these words, or the only one, once it is there; waits `wait_s` for it."""
+        from idao.invite import same_words
+
+        deadline = time.monotonic() + self._dao.wait_s
+        while True:
+            offers = self.offers()
+            fitting = [o for o in offers if not words or same_words(words, o["words"])]
+            if len(fitting) == 1:
+                return fitting[0]
+            if len(fitting) > 1:
+                raise UsageError("several wait to join", hint="name one: idao quorum accept --words '…'")
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(LOOK_S)
+        if offers:
+            raise NotFound(
+                "nobody who waits to join shows these words",
+                hint="if the joiner's screen shows them all the same, somebody is in between: refuse",
+                code="other-words",
+            )
+        raise NotFound("nobody waits to join", hint="make an invite: idao quorum invite", code="nobody")
+
+    def accept(self, offer: dict[str, Any], *, bond: int = BOND) -> dict[str, Any]:
+        """Lets the newcomer in: its request onto the ledger, its node to the others', a vote to admit it."""
+        dao = self._dao
+        idao, key = parse_id("idao", offer["idao"]), bytes.fromhex(offer["key"])
+        dao.keys()  # asks for the passphrase before the newcomer is told anything
+        self._already_seated(idao)
+        dao.pass_on([base64.b64decode(raw) for raw in offer["txs"]])
+        calling.need(dao.home.path, "decide", words=offer["words"], accept=True)
+        seat = membership.seat_of(dao.state(), idao)
+        if seat is None or seat.key != key:
+            raise Refused("the newcomer's request was not taken by the ledger", code="not-asking")
+        return self.admit(idao, bond=bond)
+
+    def _already_seated(self, idao: bytes) -> None:
+        seat = membership.seat_of(self._dao.state(), idao)
+        if seat is not None and seat.state in (membership.PENDING, membership.ACTIVE):
+            raise Refused("that iDAO has a seat here already", code="already-in")
+
+    def admit(self, idao: bytes, *, bond: int = BOND) -> dict[str, Any]:
+        """Proposes to admit an iDAO that asks for a seat, and votes yes; alone that decides it."""
+        dao = self._dao
+        seat = membership.seat_of(dao.state(), idao)
+        if seat is None or seat.state != membership.ASKING:
+            raise NotFound(f"{show_id('idao', idao)} does not ask for a seat", code="not-asking")
+        power = 1
+        body = membership.Admit(idao, seat.key, power, bond)
+        shown = dao.governance.carry(dao.quorum, "admit a validator", [("validator.admit", body)])
+        now = membership.seat_of(dao.state(), idao)
+        return {
+            "idao": show_id("idao", idao),
+            "quorum": show_id("quorum", dao.quorum),
+            "proposal": shown["proposal"],
+            "state": shown["state"],
+            "seat": now.state if now else membership.ASKING,
+            "bond": str(bond),
+            "unit": "stake",
+        }
+
+    def refuse(self, offer: dict[str, Any], reason: str) -> dict[str, Any]:
+        found = calling.need(self._dao.home.path, "decide", words=offer["words"], accept=False, reason=reason)
+        return {"idao": found["idao"], "accepted": False}
+
+    # --- the joiner
+
+    def join(
+        self, text: str, *, peers: Sequence[str] = (), name: str = "", on_words: Callable[[str], None]
+    ) -> dict[str, Any]:
+        """Pairs with the inviter's node, takes the quorum's genesis in, and asks for a seat."""
+        import asyncio
+
+        from idao import invite
+        from idao.node import joining, peerbook, tls
+
+        dao = self._dao
+        taken = invite.decode(text)
+        keys = dao.keys()
+        tls_identity = tls.identity(dao.home.path)
+        who = joining.Who(dao.me, keys.validator.public, tls_identity.pin)
+        shown: list[str] = []
+
+        def tell(words: str) -> None:
+            shown.append(words)
+            on_words(words)
+
+        def offer(quorum: bytes, bundle: Bundle, nonce: bytes) -> Offer:
+            return self._offer(quorum, nonce, tls_identity.certificate)
+
+        welcome = asyncio.run(joining.join(taken, who, offer, addresses=peers, on_words=tell))
+        wanted = name or welcome.bundle.genesis.name
+        groups = dao.groups
+        quorum = groups.take_in(welcome.bundle, groups.free_name(wanted))
+        there = dao.on(show_id("quorum", quorum))
+        known = {**peerbook.read(there.ledger_path()), **{r.record.idao: r for r in welcome.records}}
+        peerbook.write(there.ledger_path(), known.values())
+        return {
+            "quorum": show_id("quorum", quorum),
+            "name": str(dao.home.config["ledgers"][there.ledger_path().stem]),
+            "idao": show_id("idao", dao.me),
+            "words": shown[-1],
+            "members": len(welcome.records),
+            "node": self._tell_node(),
+        }
+
+    def _tell_node(self) -> bool:
+        """Whether a running node has taken the new ledger up."""
+        try:
+            return calling.ask(self._dao.home.path, "reload") is not None
+        except IdaoError:
+            return False
+
+    def _offer(self, quorum: bytes, nonce: bytes, certificate: bytes) -> Offer:
+        from idao import noderecord
+        from idao.dao import Actor, signed
+        from idao.node import addresses
+        from idao.node.pairing import Offer
+
+        dao = self._dao
+        keys, history = dao.keys(), dao.home.history()
+        own = addresses.own(dao.home, addresses.port_of(dao.home))
+        record = noderecord.make(keys.validator, quorum, dao.me, certificate, own, now_ms())
+        possession = keys.validator.sign_possession(quorum, dao.me)
+        body = Join(keys.validator.public, possession, record.record.tls)
+        who, key_seq = Actor(dao.me, keys.identity), len(history.events)
+        known = self._known(quorum)
+        steps: list[tuple[str, Any]] = [("quorum.join", body)]
+        if known is None:
+            steps.insert(0, ("idao.register", Register(history.inception, history.events)))
+        seq = known.seq if known else 0
+        txs = tuple(signed(who, quorum, key_seq, seq + n, kind, b) for n, (kind, b) in enumerate(steps, 1))
+        return Offer(nonce, dao.me, keys.validator.public, record, history.inception, history.events, txs)
+
+    def _known(self, quorum: bytes) -> Identity | None:
+        """This iDAO as a ledger that is here already knows it: it was a member before."""
+        path = self._dao.home.ledgers_folder / f"{show_id('quorum', quorum).removeprefix('quorum:')}.db"
+        if not path.exists():
+            return None
+        with closing(LedgerStore.open(path, readonly=True)) as store:
+            return store.state().get(Identity, self._dao.me)
+
+    # --- a member
+
+    def leave(self) -> dict[str, Any]:
+        """Gives the seat up: out of the set two blocks later; the bond stays until its time is over."""
+        dao = self._dao
+        self._group()
+        seat = membership.seat_of(dao.state(), dao.me)
+        if seat is None or seat.state not in (membership.PENDING, membership.ACTIVE):
+            raise NotFound("this iDAO has no seat in this quorum", code="no-seat")
+        dao.submit([("quorum.leave", membership.Leave())])
+        bond = next((b for b in dao.state().scan(bonds.Bond, dao.me) if b.free), None)
+        return {
+            "quorum": show_id("quorum", dao.quorum),
+            "state": membership.LEFT,
+            "bond": str(bond.held if bond else 0),
+            "unit": "stake",
+            "free_height": bond.free if bond else 0,
+            "free_time": show_time(bond.free_ms) if bond else None,
+        }
+
+    def activate(self) -> bool:
+        """If this iDAO is admitted and its ledger has come far enough, signs that it takes its place."""
+        dao = self._dao
+        store = dao.store
+        if membership.next_step(store.state(), dao.me, store.height + 1) != "activate":
+            return False
+        if any(tx.envelope.kind == "quorum.activate" for tx in dao.queued()):
+            return False
+        with contextlib.suppress(Pending):  # it is in the outbox
+            dao.submit([("quorum.activate", membership.Activate(store.height, store.tip().header))])
+        return True
+
+    def _group(self) -> None:
+        from idao.ledger import genesis
+
+        if self._dao.store.bundle.genesis.kind != genesis.GROUP:
+            raise Refused(
+                "a quorum of one has no seats", hint="begin a group: idao quorum create --name NAME",
+                code="not-a-group",
+            )  # fmt: skip
