@@ -70,7 +70,7 @@ def _status(
     lines = [
         f"{data['name'] or 'unnamed'}  {data['quorum']}",
         f"{data['meaning']}, height {data['height']}, anchored {data['anchored']}",
-        f"epoch {data['epoch']}, state {data['state_hash'][:16]}",
+        f"epoch {data['epoch']} from height {data['since']}, state {data['state_hash'][:16]}",
         *(_validator_line(v) for v in data["validators"]),
         *(f"  {j['name'] or j['idao']}  {j['state']}" for j in data["joining"]),
         *(f"  alarm at {a['time']}: {a['why']}" for a in data["alarms"]),

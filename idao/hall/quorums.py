@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from idao.crypto import statetree
 from idao.hall.ledgers import Ledgers
-from idao.ledger import attest, genesis, membership
+from idao.ledger import attest, epochs, genesis, membership
 from idao.ledger.state import State
 from idao.model import Validator, ValidatorSet, show_id
 
@@ -23,12 +23,13 @@ def meaning(size: int, online: int, bears: int, *, founding: bool, group: bool, 
     """What a quorum of this size is worth, in plain words."""
     if not group:
         return ALONE
-    seen = f"{online} online" if node else "no node runs here, so who is online is not known"
+    seen = f"{online} online" if node else "no node here to see who is online"
     if founding:
         members = "1 member" if size == 1 else f"{size} members"
         return f"{members}, founder mode: only the founder signs; needs {FOUR - size} more; {seen}"
     if not bears:
-        return f"{size} validators, {seen}, tolerates no fault; one absence stops anchoring"
+        who = "1 validator" if size == 1 else f"{size} validators"
+        return f"{who}, {seen}, tolerates no fault; one absence stops anchoring"
     return f"{size} validators, {seen}, tolerates {bears} faulty"
 
 
@@ -70,7 +71,8 @@ class Quorums:
     def status(self) -> dict[str, Any]:
         """The chosen quorum, its validators, and their evidence of trusted hardware judged now."""
         dao, store = self._dao, self._dao.store
-        epoch, validators = store.validators(store.height + 1)
+        epoch = epochs.newest(dao.state())  # which may begin two blocks from now
+        validators = epochs.set_of(epoch)
         head = store.checkpoint()
         quorum = show_id("quorum", store.chain.quorum)
         group = store.bundle.genesis.kind == genesis.GROUP
@@ -84,6 +86,7 @@ class Quorums:
             "name": str(dao.home.config.get("ledgers", {}).get(dao.ledger_path().stem, "")),
             "kind": "group" if group else "own",
             "epoch": epoch.epoch,
+            "since": epoch.start,
             "size": size,
             "online": online,
             "tolerates": bears,

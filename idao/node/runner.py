@@ -28,10 +28,10 @@ from idao.node.dispatch import Dispatch
 from idao.node.logbook import Logbook
 from idao.store.ledger import LedgerStore
 
-TEND_S = 2.0
+TEND_S = 1.0
 """How often the outbox is read without a wake: what a person barely notices."""
-CHORES_S = 10.0
-"""How often chores are looked at: activation after joining, evidence that runs out."""
+CHORES_S, CHORES_IDLE_S = 1.0, 60.0
+"""How often chores are looked at (taking a seat, evidence that runs out): after a block, and without one."""
 STOP_S = 5.0
 """How long a graceful stop may take before the process ends all the same: nothing is lost by it."""
 
@@ -90,6 +90,7 @@ class Runner:
         self._end: asyncio.Future[str] | None = None
         self._wake = asyncio.Event()
         self._chore: asyncio.Task[None] | None = None
+        self._stirred = False
         self._refused: dict[str, str] = {}
         """Ledgers that cannot be driven, and why."""
 
@@ -156,6 +157,7 @@ class Runner:
 
     def _changed(self) -> None:
         """A block is final somewhere: what follows from it is looked at soon."""
+        self._stirred = True
         self._wake.set()
 
     # --- the loop
@@ -163,7 +165,7 @@ class Runner:
     async def _tend_until_end(self) -> str:
         assert self._end is not None
         loop = asyncio.get_running_loop()
-        chores_at = loop.time()
+        done_at = -CHORES_IDLE_S
         while not self._end.done():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TEND_S)
@@ -172,9 +174,11 @@ class Runner:
             for charge in self._charges.values():
                 if slow or charge.waiting:
                     charge.carry(again=slow)
-            if loop.time() >= chores_at and (self._chore is None or self._chore.done()):
+            rest = loop.time() - done_at
+            due = rest >= CHORES_IDLE_S or (self._stirred and rest >= CHORES_S)
+            if due and (self._chore is None or self._chore.done()):
+                self._stirred, done_at = False, loop.time()
                 self._chore = loop.create_task(self._do_chores())
-                chores_at = loop.time() + CHORES_S
         return self._end.result()
 
     async def _do_chores(self) -> None:

@@ -57,7 +57,8 @@ class Seatholder:
         self.commits = self.txs = self.faults_seen = 0
         self.committed_ms = 0
         self._seats: list[membership.Seat] = []
-        self.member = Member(Engine(self.store, keys.validator, now_ms), asyncio.get_running_loop())
+        engine = Engine(self.store, keys.validator, now_ms)
+        self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
         self.records = peerbook.read(path)
         self.mesh = Mesh(
             self.quorum, self.member, identity, self._own_record(addresses), software=f"idao {__version__}"
@@ -145,6 +146,11 @@ class Seatholder:
         self.faults.append(fault)
         self.changed()
 
+    def _on_peer(self, peer: bytes, up: bool) -> None:
+        state = next((link for link in self.mesh.links() if link.peer == peer), None)
+        told = {"address": state.address} if up and state else {"why": state.reason if state else None}
+        self._log.note("peer.up" if up else "peer.down", quorum=self.quorum, peer=peer, **told)
+
     def _on_duplicate(self, idao: bytes, address: str) -> None:
         whose = "this home" if idao == self.me else show_id("idao", idao)
         self.alarm("duplicate", why=f"another process runs with the keys of {whose}, at {address}")
@@ -201,6 +207,24 @@ class Seatholder:
             "alarms": self.alarms,
             "peers": [_shown(link) for link in links],
         }
+
+
+class _Watched(Member):
+    """A member that also tells when peers come and go."""
+
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, seen: Callable[[bytes, bool], None]
+    ) -> None:
+        super().__init__(engine, loop)
+        self._seen = seen
+
+    def on_up(self, peer: bytes) -> None:
+        self._seen(peer, True)
+        super().on_up(peer)
+
+    def on_down(self, peer: bytes) -> None:
+        self._seen(peer, False)
+        super().on_down(peer)
 
 
 def _shown(link: LinkState) -> dict[str, Any]:
