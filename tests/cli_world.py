@@ -169,6 +169,9 @@ STORY: list[tuple[str, str, str]] = [
         "",
     ),
     ("quorum recover", "", ""),
+    ("quorum create", "--name team --dry-run", ""),
+    ("quorum invite", "--dry-run", ""),
+    ("quorum leave", "--dry-run", ""),
     ("node run", "--dry-run", ""),
     ("node status", "", ""),
     ("node stop", "--dry-run", ""),
@@ -190,8 +193,8 @@ STORY: list[tuple[str, str, str]] = [
 ]
 """Every command but those `ELSEWHERE`, in an order in which each can do its work."""
 
-ELSEWHERE = {"demo", "node metrics"}
-"""Commands that want several processes: `test_cli_node`."""
+ELSEWHERE = {"demo", "node metrics", "quorum join", "quorum accept"}
+"""Commands that want several processes: `test_node_quorum`."""
 
 KEYS = {"me": "idao", "dat2": "dat", "cleo": "member"}
 """Key of JSON in which an id of the story stands, where it is not the id's own name."""

@@ -128,8 +128,7 @@ class Assets:
             "skipped": [{"path": manifest.show_path(p), "why": why} for p, why in intake.skipped],
         }
 
-    @staticmethod
-    def waiting(asset: bytes, version: int, intake: Intake, tx: str) -> dict[str, Any]:
+    def waiting(self, asset: bytes, version: int, intake: Intake, tx: str) -> dict[str, Any]:
         """The answer of `contribute` while others have not ordered it: kept here, on no ledger yet."""
         return {
             "asset": show_id("asset", asset),
@@ -140,6 +139,7 @@ class Assets:
             "new_bytes": intake.new_bytes,
             "unchanged": False,
             "status": "pending",
+            "quorum": show_id("quorum", self.dao.quorum),
             "height": 0,
             "verified": False,
             "independent_reviews": 0,
@@ -158,6 +158,7 @@ class Assets:
 
     def listing(self, *, everyone: bool = False) -> list[dict[str, Any]]:
         state = self.dao.state()
+        everyone = everyone or self.dao.quorum == self.dao.store.chain.governor  # a group has one list
         out = []
         for asset in state.scan(rules.Asset):
             if not everyone and asset.owner != self.dao.me:

@@ -73,12 +73,15 @@ class Groups:
         names = [wanted, *(f"{wanted[:90]}-{n}" for n in range(2, len(taken) + 3))]
         return next(n for n in names if n not in taken)
 
-    def _authority(self) -> bytes:
-        """The key of the recovery phrase that may continue a quorum: the personal ledger names it."""
+    def own_ledger(self) -> str:
+        """The quorum of one that is this iDAO's own and goes on; a full id."""
         dao = self._dao
         for path in sorted(dao.home.ledgers_folder.glob("*.db")):
             with closing(LedgerStore.open(path, readonly=True)) as store:
-                first = store.bundle.genesis
-                if first.kind == genesis.PERSON and first.validators.validators[0].idao == dao.me:
-                    return first.recovery_keys[0]
+                if store.chain.governor == dao.me and store.continued_by is None:
+                    return f"quorum:{path.stem}"
         raise NotFound("this home has no ledger of its own", hint="restore a backup")
+
+    def _authority(self) -> bytes:
+        """The key of the recovery phrase that may continue a quorum: the personal ledger names it."""
+        return self._dao.on(self.own_ledger()).store.bundle.genesis.recovery_keys[0]

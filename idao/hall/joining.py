@@ -147,6 +147,7 @@ class Joining:
         there = dao.on(show_id("quorum", quorum))
         known = {**peerbook.read(there.ledger_path()), **{r.record.idao: r for r in welcome.records}}
         peerbook.write(there.ledger_path(), known.values())
+        dao.on(groups.own_ledger()).people.trust_joined(quorum)
         return {
             "quorum": show_id("quorum", quorum),
             "name": str(dao.home.config["ledgers"][there.ledger_path().stem]),
