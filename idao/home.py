@@ -408,20 +408,6 @@ def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:
     return typed
 
 
-def read_small_text(path: Path, what: str) -> str:
-    """A small text file that a person named. `UsageError` for one that is none."""
-    try:
-        with path.open("rb") as f:
-            data = f.read(PASSPHRASE_BYTES_MAX + 1)
-        if len(data) > PASSPHRASE_BYTES_MAX:
-            raise UsageError(f"'{path}' is too long for an {what}")
-        return data.decode()
-    except OSError as e:
-        raise UsageError(f"the {what} '{path}' cannot be read: {e.strerror}") from e
-    except UnicodeDecodeError:
-        raise UsageError(f"'{path}' is not text") from None
-
-
 def _first_line(data: bytes, where: str) -> str:
     if len(data) > PASSPHRASE_BYTES_MAX:
         raise Locked(f"{where} is too long for a passphrase")

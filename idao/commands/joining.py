@@ -11,7 +11,6 @@ import typer
 from idao import ui
 from idao.commands import open_dao
 from idao.errors import UsageError
-from idao.home import read_small_text
 
 NAME = Annotated[str, typer.Option("--name", help="What you call it here; default: as its founder did.")]
 
@@ -34,10 +33,11 @@ def _invite(
 
     Example: idao quorum invite > invite.txt
     """
+    dao = open_dao()
     if ui.options.dry_run:
         ui.result({"dry_run": True}, ["would make an invite"])
         return
-    data = open_dao().joining.invite(minutes)
+    data = dao.joining.invite(minutes)
     ui.say(f"holds for {minutes} min and one newcomer, while this node runs; it is a secret until then")
     ui.hint("they run: idao quorum join; you then compare six words: idao quorum accept")
     if qr:
@@ -96,7 +96,9 @@ def _invite_text(given: str) -> str:
         ui.warn("an invite on the command line can be seen by other users and stays in the shell's history")
         return given
     if given:
-        return read_small_text(Path(given), "invite")
+        from idao.hall.contribute import read_small
+
+        return read_small(Path(given), "invite")[:4096].decode(errors="replace")
     if not ui.interactive():
         raise UsageError("no invite given", hint="idao quorum join FILE, or - for standard input")
     import getpass

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from idao.errors import IdaoError, NotFound, Pending, Refused, UsageError
+from idao.errors import IdaoError, NotFound, Pending, Refused, Unreachable, UsageError
 from idao.home import now_ms, show_time
 from idao.ledger import bonds, epochs, membership
 from idao.ledger.idao import AddTrust, Identity, Register
@@ -27,8 +27,8 @@ BOND = 1_000_000
 """Units of stake behind a newcomer: a thousandth of what a group begins with."""
 LOOK_S = 0.2
 """How often a command looks for a newcomer."""
-INVITE_BYTES_MAX = 4096
-"""An invite has some 120 characters; a file that is longer is another one."""
+DISCOVER_S = 2.0
+"""A LAN answers a multicast question within a second."""
 
 
 class Joining:
@@ -124,7 +124,7 @@ class Joining:
         import asyncio
 
         from idao import invite
-        from idao.node import joining, peerbook, tls
+        from idao.node import addresses, joining, peerbook, tls
 
         dao = self._dao
         taken = invite.decode(text)
@@ -140,7 +140,16 @@ class Joining:
         def offer(quorum: bytes, bundle: Bundle, nonce: bytes) -> Offer:
             return self._offer(quorum, nonce, tls_identity.certificate)
 
-        welcome = asyncio.run(joining.join(taken, who, offer, addresses=peers, on_words=tell))
+        async def pair() -> joining.Welcome:
+            try:
+                return await joining.join(taken, who, offer, addresses=peers, on_words=tell)
+            except Unreachable:
+                found = await _inviters() if addresses.discovers(dao.home) and not shown else ()
+                if not found:
+                    raise
+                return await joining.join(taken, who, offer, addresses=found, on_words=tell)
+
+        welcome = asyncio.run(pair())
         wanted = name or welcome.bundle.genesis.name
         groups = dao.groups
         quorum = groups.take_in(welcome.bundle, groups.free_name(wanted))
@@ -250,3 +259,21 @@ class Joining:
                 "a quorum of one has no seats", hint="begin a group: idao quorum create --name NAME",
                 code="not-a-group",
             )  # fmt: skip
+
+
+async def _inviters() -> tuple[str, ...]:
+    """Where on this LAN an invite is open, by mDNS: for an invite whose addresses lead nowhere."""
+    import asyncio
+
+    from idao.node.discovery import Discovery
+
+    discovery = Discovery(1, on_found=lambda found: None)  # announces nothing, so the port is never told
+    await discovery.start()
+    try:
+        for _ in range(int(DISCOVER_S / LOOK_S)):
+            await asyncio.sleep(LOOK_S)
+            if found := discovery.inviters():
+                return found
+        return ()
+    finally:
+        await discovery.stop()

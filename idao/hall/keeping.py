@@ -38,6 +38,7 @@ SETTINGS = (
     Setting("idao.name"),
     Setting("node.port"),
     Setting("node.hosts"),
+    Setting("node.interfaces"),
     Setting("node.discovery"),
     Setting("idao.domain"),
 )
@@ -140,6 +141,8 @@ def _node_setting(key: str, text: str) -> Any:
         if text not in ("on", "off"):
             raise UsageError(f"node.discovery is on or off, not '{text}'")
         return text
+    if key == "node.interfaces":
+        return _name(text) if text else ""
     from ipaddress import ip_address
 
     for part in filter(None, map(str.strip, text.split(","))):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from ipaddress import ip_address
 
 from idao.home import Home
+from idao.node.interfaces import own_addresses
 from idao.node.listener import PORT
 from idao.noderecord import ADDRESSES_MAX, join_address
 
 ANY = ("0.0.0.0", "::")
-SKIPPED = ("lo", "docker", "veth", "br-", "virbr", "utun", "tun", "tap", "wg", "vboxnet", "vmnet")
-"""Interfaces that lead to nobody else on the LAN: loop-back, containers, tunnels."""
 
 
 def port_of(home: Home) -> int:
@@ -29,27 +27,15 @@ def hosts_of(home: Home) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip()) or ANY
 
 
-def interfaces() -> list[tuple[str, list[str]]]:
-    """(name, addresses) of every interface, without link-local ones: they mean nothing elsewhere."""
-    import ifaddr
-
-    found = []
-    for adapter in ifaddr.get_adapters():
-        texts = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for ip in adapter.ips]
-        found.append((str(adapter.nice_name), [t for t in texts if not ip_address(t).is_link_local]))
-    return found
-
-
-def of_lan() -> Iterable[str]:
-    """Addresses by which others on the LAN may reach this machine."""
-    for name, texts in interfaces():
-        if not name.startswith(SKIPPED):
-            yield from (t for t in texts if not ip_address(t).is_loopback)
+def chosen_of(home: Home) -> tuple[str, ...]:
+    """Names of the interfaces that the operator chose; none: those of the LAN."""
+    text = str(home.get("node", "interfaces", ""))
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def own(home: Home, port: int) -> tuple[str, ...]:
-    """As a node record holds them: IPv6 first (it needs no translation), at most eight."""
+    """As a node record holds them: of the LAN's interfaces, or what `node.hosts` names."""
     hosts = hosts_of(home)
-    texts = list(of_lan()) if set(hosts) & set(ANY) else list(hosts)
-    ordered = sorted(dict.fromkeys(texts), key=lambda t: ip_address(t).version, reverse=True)
-    return tuple(join_address(str(ip_address(t)), port) for t in ordered)[:ADDRESSES_MAX]
+    if set(hosts) & set(ANY):
+        return own_addresses(port, chosen_of(home))
+    return tuple(join_address(str(ip_address(t)), port) for t in hosts)[:ADDRESSES_MAX]

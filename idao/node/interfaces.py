@@ -12,6 +12,8 @@ from idao.noderecord import ADDRESSES_MAX, join_address
 NOT_A_LAN = re.compile(r"lo\d*$|docker|veth|br-|virbr|vmnet|vboxnet|utun|tun|tap|wg|tailscale|zt|awdl|llw")
 """Loop-back, containers, virtual machines, tunnels: announcing there reaches nobody of the LAN."""
 
+LOOPBACK = re.compile(r"lo\d*$")
+
 
 @frozen
 class Interface:
@@ -30,13 +32,21 @@ class Interface:
 
 
 def interfaces(chosen: Sequence[str] = ()) -> list[Interface]:
-    """Those of the LAN that have an address; with `chosen` names, exactly these."""
+    """Those of the LAN that have an address; with `chosen` names, exactly these.
+
+    A machine that has no other is reached by what usually leads to no LAN: a container by its veth.
+    """
+    found = _named(chosen, NOT_A_LAN)
+    return found or ([] if chosen else _named((), LOOPBACK))
+
+
+def _named(chosen: Sequence[str], skipped: re.Pattern[str]) -> list[Interface]:
     import ifaddr
 
     found = []
     for adapter in ifaddr.get_adapters():
         name = adapter.nice_name
-        if (name not in chosen) if chosen else NOT_A_LAN.match(name):
+        if (name not in chosen) if chosen else skipped.match(name):
             continue
         addresses = [ip.ip if isinstance(ip.ip, str) else ip.ip[0] for ip in adapter.ips]
         usable = tuple(a for a in addresses if not ip_address(a).is_loopback or chosen)

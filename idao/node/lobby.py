@@ -7,7 +7,7 @@ transactions of an accepted newcomer go through the outbox, so they outlive this
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from idao import invite
@@ -31,6 +31,8 @@ class Lobby:
     def __init__(self, listener: Listener, seats: Mapping[bytes, Seatholder], log: Logbook) -> None:
         self._listener, self._seats, self._log = listener, seats, log
         self.desk = Desk(listener, self._on_offer)
+        self.changed: Callable[[], None] = lambda: None
+        """Invites opened or ended: what is announced changes."""
         self.desk.on_failure = lambda address, why: log.note(
             "pairing.failed", "warning", address=address, why=why
         )
@@ -51,6 +53,7 @@ class Lobby:
             seat.quorum, canonical.pack(seat.store.bundle), seat.mesh.records, own, valid_ms=minutes * 60_000
         )
         made = invite.decode(text)
+        self.changed()
         self._log.note("pairing.invite", quorum=seat.quorum, minutes=minutes)
         return {"invite": text, "expires": show_time(made.expires_s * 1000), "addresses": list(own)}
 
@@ -65,6 +68,7 @@ class Lobby:
         offer = pending.offer
         if accepted and (seat := self._seats.get(pending.quorum)) is not None:
             seat.learn([offer.record])
+        self.changed()
         self._log.note("pairing.decided", quorum=pending.quorum, peer=offer.idao, accepted=accepted)
         return {"idao": show_id("idao", offer.idao), "accepted": accepted}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from idao.identity import idao_id
 from idao.model import parse_id
 from idao.node import addresses, metrics, tls
 from idao.node.control import Handler
+from idao.node.discovery import Discovery, Found
 from idao.node.listener import Listener
 from idao.node.lobby import Lobby
 from idao.node.logbook import Logbook
@@ -29,13 +31,28 @@ class LanNetwork:
         self.listener = Listener(self._identity, addresses.port_of(home), addresses.hosts_of(home))
         self.seats: dict[bytes, Seatholder] = {}
         self.lobby = Lobby(self.listener, self.seats, log)
+        self.lobby.changed = self._announce
+        self.discovery: Discovery | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         await self.listener.open()
+        if addresses.discovers(self._home):
+            self.discovery = Discovery(
+                self.listener.port, chosen=addresses.chosen_of(self._home), on_found=self._on_found
+            )
+            self.discovery.on_interfaces = self._on_interfaces
+            self._starting = asyncio.get_running_loop().create_task(self.discovery.start())
         self._log.note("listening", port=self.listener.port, hosts=", ".join(self.listener.hosts))
 
     async def stop(self) -> None:
         self.lobby.desk.close()
+        for task in (self._starting, self._telling):
+            if task is not None:
+                task.cancel()
+        if self.discovery is not None:
+            await self.discovery.stop()
         await self.listener.close()
 
     async def drive(
@@ -47,7 +64,38 @@ class LanNetwork:
         seat.manual = manual_addresses(self._home)
         self.seats[seat.quorum] = seat
         self.listener.add(seat.mesh)
+        self._announce()
         return seat
+
+    # --- discovery: hints only
+
+    def _announce(self) -> None:
+        """Tells the LAN, under tags that only members can read, which quorums are here."""
+        if self.discovery is not None:
+            telling = self._tell(self.discovery, self._telling)
+            self._telling = asyncio.get_running_loop().create_task(telling)
+
+    async def _tell(self, discovery: Discovery, earlier: asyncio.Task[None] | None) -> None:
+        for before in (self._starting, earlier):
+            if before is not None:
+                await asyncio.wait([before])
+        await discovery.announce(list(self.seats), pairing=bool(self.lobby.desk.open_invites()))
+        self._hint()
+
+    def _on_found(self, found: Found) -> None:
+        self._hint()
+
+    def _hint(self) -> None:
+        for seat in self.seats.values():
+            if self.discovery is not None and (places := self.discovery.members(seat.quorum)):
+                seat.mesh.hint(places)
+
+    def _on_interfaces(self) -> None:
+        """The machine has other addresses: a new node record for every quorum."""
+        own = addresses.own(self._home, self.listener.port)
+        for seat in self.seats.values():
+            seat.moved(own)
+        self._log.note("addresses.changed", addresses=", ".join(own))
 
     def reload(self, home: Home) -> None:
         self._home = home
@@ -56,7 +104,16 @@ class LanNetwork:
             seat.allow()
 
     def status(self) -> dict[str, Any]:
-        return {"port": self.listener.port, "hosts": list(self.listener.hosts)}
+        seen = self.discovery.status() if self.discovery is not None else []
+        return {
+            "port": self.listener.port,
+            "hosts": list(self.listener.hosts),
+            "discovery": [
+                {"interface": s.name, "addresses": list(s.addresses), "working": s.working, "echo": s.echo,
+                 "seen": s.seen, "trouble": s.trouble or None}
+                for s in seen
+            ],
+        }  # fmt: skip
 
     def handlers(self) -> dict[str, Handler]:
         return {**self.lobby.handlers(), "metrics": self._on_metrics}

@@ -115,6 +115,11 @@ class Seatholder:
             self._keep(signed)
         self.allow()
 
+    def moved(self, addresses: tuple[str, ...]) -> None:
+        """This machine is reached elsewhere now: peers are told."""
+        if addresses != self.mesh.own.record.addresses:
+            self.mesh.update(self._own_record(addresses))
+
     def _on_record(self, signed: SignedNodeRecord) -> None:
         self._keep(signed)
 
