@@ -31,8 +31,8 @@ def _groups(dao: Dao) -> Iterator[Dao]:
             try:
                 yield there
             finally:
-                if (store := there.__dict__.get("store")) is not None:
-                    store.close()
+                if (opened := there.__dict__.get("store")) is not None:
+                    opened.close()
 
 
 def take_seats(dao: Dao) -> None:
