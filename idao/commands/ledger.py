@@ -34,7 +34,9 @@ def _audit() -> None:
         for quorum, report in reports.items()
         for where, what in report.findings
     ]
-    pruned = [{"quorum": quorum, "height": r.pruned} for quorum, r in reports.items() if r.pruned]
+    pruned: list[dict[str, Any]] = [
+        {"quorum": quorum, "height": r.pruned} for quorum, r in reports.items() if r.pruned
+    ]
     data = {
         "ok": not findings,
         "blocks": sum(r.blocks for r in reports.values()),
