@@ -6,7 +6,6 @@ command starts in tens of milliseconds. `FAMILIES` is the list of all commands, 
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -14,6 +13,12 @@ from typing import Any, NamedTuple
 
 from idao import __version__
 from idao.errors import EXIT_CODES, IdaoError, UsageError
+
+
+def _near(word: str, known: Any, n: int) -> list[str]:
+    import difflib  # only after a slip of the finger
+
+    return difflib.get_close_matches(word, known, n=n)
 
 
 class Family(NamedTuple):
@@ -169,7 +174,7 @@ def command_of(word: str) -> Any:
 
 
 def _unknown(word: str) -> UsageError:
-    near = difflib.get_close_matches(word, FAMILIES, n=3)
+    near = _near(word, FAMILIES, n=3)
     hint = f"did you mean '{near[0]}'?" if near else "see 'idao help'"
     return UsageError(f"no command '{word}'", hint=hint)
 
@@ -257,7 +262,7 @@ def _unreadable(word: str, e: Any) -> UsageError:
     message, _, near = e.format_message().strip().replace("\n", " ").partition(" Did you mean ")
     option = getattr(e, "option_name", None)
     if option and not near:
-        known = difflib.get_close_matches(option, [*GLOBAL_FLAGS, *GLOBAL_VALUES], n=1)
+        known = _near(option, [*GLOBAL_FLAGS, *GLOBAL_VALUES], n=1)
         near = f"'{known[0]}'?" if known else ""
     path = e.ctx.command_path if getattr(e, "ctx", None) else f"idao {word}"
     hint = f"did you mean {near}" if near else f"see '{path} --help'"

@@ -3,7 +3,7 @@
 `dataclasses.dataclass(frozen=True, slots=True)` compiles some eight functions for every class when a module
 is imported; idao has more than a hundred such classes, and a command should start in tens of milliseconds.
 `frozen` gives the same thing (fields, slots, equality, hash, repr, pattern matching, `replace`),
-compiles one function a class, and that when the first value is made. Not supported, because unused:
+compiles one function a class, and that when many values are made. Not supported, because unused:
 inheritance, `field()`, ordering, keyword-only fields.
 """
 
@@ -16,6 +16,10 @@ from typing import Any, TypeVar, cast, dataclass_transform
 T = TypeVar("T")
 
 
+HOT = 16
+"""Values of a class after which its `__init__` is compiled: that takes as long as making fifty."""
+
+
 @dataclass_transform(frozen_default=True)
 def frozen(cls: type[T]) -> type[T]:
     """Class decorator: the annotated names are the fields, in order."""
@@ -24,9 +28,22 @@ def frozen(cls: type[T]) -> type[T]:
     defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
     values = attrgetter(*names) if len(names) > 1 else _few(names)
 
+    made_so_far = 0
+
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        made.__init__ = _compile(made, names, defaults)
-        made.__init__(self, *args, **kwargs)
+        nonlocal made_so_far
+        made_so_far += 1
+        given = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        twice = any(n in kwargs for n in names[: len(args)])
+        wrong = twice or len(args) > len(names) or given.keys() != set(names)
+        if wrong or made_so_far >= HOT:  # the compiled one also refuses in the words of Python
+            made.__init__ = _compile(made, names, defaults)
+            made.__init__(self, *args, **kwargs)
+            return
+        for name, put in setters:
+            put(self, given[name])
+        if after is not None:
+            after(self)
 
     def equal(self: Any, other: object) -> bool:
         return type(other) is made and bool(values(self) == values(other))
@@ -44,11 +61,13 @@ def frozen(cls: type[T]) -> type[T]:
         __setattr__=_refuse,
         __delattr__=_refuse,
         __reduce__=lambda self: (made, values(self)),
-        __dataclass_fields__={n: _field(cls, n, defaults) for n in names},
+        __dataclass_fields__=_Fields(cls, names, defaults),
         __dataclass_params__=None,
         _values=staticmethod(values),
     )
     made: Any = type(cls.__name__, (), body)
+    setters = [(name, made.__dict__[name].__set__) for name in names]
+    after = getattr(made, "__post_init__", None)
     return made  # type: ignore[no-any-return]
 
 
@@ -70,6 +89,18 @@ def _few(names: tuple[str, ...]) -> Any:
 
 def _refuse(self: Any, name: str, *value: Any) -> None:
     raise dataclasses.FrozenInstanceError(f"cannot change field '{name}'")
+
+
+class _Fields:
+    """What `dataclasses.fields` reads, made when it first asks: most commands never do."""
+
+    def __init__(self, cls: type, names: tuple[str, ...], defaults: dict[str, Any]) -> None:
+        self._given = cls, names, defaults
+
+    def __get__(self, value: object, owner: Any) -> dict[str, dataclasses.Field[Any]]:
+        cls, names, defaults = self._given
+        owner.__dataclass_fields__ = made = {n: _field(cls, n, defaults) for n in names}
+        return made
 
 
 def _field(cls: type, name: str, defaults: dict[str, Any]) -> dataclasses.Field[Any]:

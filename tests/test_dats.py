@@ -514,7 +514,7 @@ def test_the_mirror_of_erc8028_is_json_and_follows_its_formula() -> None:
 def test_records_have_tables_whose_columns_are_explained() -> None:
     import sqlite3
 
-    from idao.store.tables import SqlBase, sql_of
+    from idao.store.tables import SqlBase, ddl_of
 
     world, class_id, made = shop(1, 1, expires=(0, 5_000))
     settle(world, class_id, 7)
@@ -524,7 +524,7 @@ def test_records_have_tables_whose_columns_are_explained() -> None:
     db = sqlite3.connect(":memory:")
     for family in (accounts, dats, usage):
         for cls in family.RECORDS:
-            db.execute(sql_of(cls).ddl)
+            db.execute(ddl_of(cls))
     base = SqlBase(db)
     ours = {c: rows for c, rows in world.state.changes.items() if c.__module__.split(".")[-1] in
             ("accounts", "dats", "usage")}  # fmt: skip

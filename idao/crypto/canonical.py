@@ -15,11 +15,12 @@ reads it back, checking each field against its annotation.
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from struct import Struct
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import cbor2
 
@@ -153,8 +154,14 @@ HOT = 64
 few times should not pay for that, a ledger that is re-derived has every record through it many times."""
 
 
+def hints_of(cls: Any) -> dict[str, Any]:
+    """Field -> its type: what `typing.get_type_hints` finds for a class of a module, without its detours."""
+    space = vars(sys.modules[cls.__module__])
+    return {f.name: eval(f.type, space) if type(f.type) is str else f.type for f in fields(cls)}
+
+
 def _compile(cls: Any) -> _Codec:
-    hints = get_type_hints(cls, include_extras=True)
+    hints = hints_of(cls)
     # Canonical order of text keys: shorter first, then bytewise.
     names = sorted((f.name for f in fields(cls)), key=lambda n: (len(n), n))
     out = [(n, *_converters(hints[n], f"{cls.__name__}.{n}")) for n in names]

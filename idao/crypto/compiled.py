@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from idao.crypto import canonical
 from idao.crypto.canonical import BYTES, LIST, MAP, TEXT, UNSIGNED, WIDE, head
@@ -64,7 +64,7 @@ def codec_of(cls: Any) -> Pair | None:
 
 
 def _compile(cls: Any) -> Pair | None:
-    hints = get_type_hints(cls, include_extras=True)
+    hints = canonical.hints_of(cls)
     names = sorted((f.name for f in fields(cls)), key=lambda n: (len(n), n))
     maker = _Maker()
     fixed: bytes | None = head(MAP, len(names))

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar, cast, get_type_hints
+from typing import Any, Protocol, TypeVar, cast
 
 from idao.crypto import canonical
 from idao.errors import VerificationFailed
@@ -19,8 +19,6 @@ from idao.frozen import frozen
 R = TypeVar("R")
 Key = tuple[Any, ...]
 """Values of a record's key columns: int, bytes or str, in order."""
-
-_COLUMN_LINE = re.compile(r"^\s*(\w+): (.+)$", re.MULTILINE)
 
 
 @frozen
@@ -31,8 +29,6 @@ class Table:
     cls: type
     key: tuple[str, ...]
     columns: tuple[str, ...]
-    meanings: dict[str, str]
-    doc: str
     key_of: Callable[[Any], Key]
     """The key columns of a record."""
 
@@ -45,14 +41,10 @@ def record(name: str, *, key: tuple[str, ...]) -> Callable[[type[R]], type[R]]:
 
     def declare(cls: type[R]) -> type[R]:
         columns = tuple(f.name for f in fields(cast(Any, cls)))
-        doc = cls.__doc__ or ""
-        meanings = dict(_COLUMN_LINE.findall(doc))
         if columns[: len(key)] != key:
             raise TypeError(f"{cls.__name__}: key columns come first")
-        if missing := [c for c in columns if c not in meanings]:
-            raise TypeError(f"{cls.__name__}: docstring does not explain {missing}")
         key_of = attrgetter(*key) if len(key) > 1 else _alone(key[0])
-        _tables[cls] = Table(name, cls, key, columns, meanings, doc.strip().partition("\n")[0], key_of)
+        _tables[cls] = Table(name, cls, key, columns, key_of)
         return cls
 
     return declare
@@ -67,9 +59,18 @@ def table_of(cls: type) -> Table:
     return _tables[cls]
 
 
+def meanings_of(cls: type) -> tuple[str, dict[str, str]]:
+    """(what a row is, column -> what it holds), as the docstring says. `TypeError` where it omits one."""
+    text = (cls.__doc__ or "").strip()
+    meanings = dict(re.findall(r"^\s*(\w+): (.+)$", text, re.MULTILINE))
+    if missing := [c for c in _tables[cls].columns if c not in meanings]:
+        raise TypeError(f"{cls.__name__}: docstring does not explain {missing}")
+    return text.partition("\n")[0], meanings
+
+
 def column_types(cls: type) -> dict[str, Any]:
     """Column -> annotation, for the store."""
-    return get_type_hints(cls, include_extras=True)
+    return canonical.hints_of(cls)
 
 
 def key_of(rec: Any) -> Key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idao.ledger import genesis as genesis_rules
-from idao.store.tables import sql_of
+from idao.store.tables import ddl_of
 
 FIXED_DDL = (
     """create table meta ( -- facts of this file
@@ -90,7 +90,7 @@ FIXED_DDL = (
 def record_ddl() -> list[str]:
     from idao.ledger.registry import RECORDS  # every family: a reader needs none of them
 
-    return [sql_of(cls).ddl for cls in (*RECORDS, *genesis_rules.RECORDS)]
+    return [ddl_of(cls) for cls in (*RECORDS, *genesis_rules.RECORDS)]
 
 
 def schema() -> list[str]:

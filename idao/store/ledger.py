@@ -30,8 +30,6 @@ BUSY_MS = 5000
 
 CACHE_KIB = 32 * 1024
 """Pages that SQLite keeps of a ledger that is driven: the upper pages of all its tables."""
-WAL_PAGES = 4096
-"""Pages (16 MiB) after which the WAL goes into the file: a page that several blocks change goes once."""
 
 META_KEYS = ("bundle", "place", "ended", "halted", "unsigned-until", "pruned")
 """The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
@@ -54,6 +52,7 @@ class LedgerStore:
         self.base = SqlBase(db, 0 if readonly else RECORDS_KEPT)
         self.branches = SqlBranches(db, 0 if readonly else BRANCHES_KEPT)
         self._seen = 0
+        self._place: bytes | None = None
         bundle = self._meta("bundle")
         self.bundle = canonical.unpack(genesis_rules.Bundle, bundle)
         self.chain: Chain = genesis_rules.chain_of(self.bundle.genesis)
@@ -132,7 +131,9 @@ class LedgerStore:
     @property
     def quarantined(self) -> bool:
         """Whether the file was copied, restored or moved to here: what it came from may go on."""
-        return self.get_meta("place") != place.place_of(self.path)
+        if self._place is None:
+            self._place = place.place_of(self.path)
+        return self.get_meta("place") != self._place
 
     @property
     def standing(self) -> str:
@@ -441,7 +442,6 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     db.execute("pragma journal_mode = wal")
     db.execute("pragma synchronous = full")
     db.execute(f"pragma cache_size = -{CACHE_KIB}")
-    db.execute(f"pragma wal_autocheckpoint = {WAL_PAGES}")
     return db
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, cast, ge
 
 from idao.crypto import canonical, statetree
 from idao.errors import Malformed, VerificationFailed
-from idao.ledger.state import Key, column_types, table_of
+from idao.ledger.state import Key, column_types, meanings_of, table_of
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -27,7 +27,6 @@ RECORDS_KEPT, BRANCHES_KEPT = 16_384, 32_768
 class Sql(NamedTuple):
     """Statements and column kinds of one record class."""
 
-    ddl: str
     select: str
     by_key: str
     put: str
@@ -58,30 +57,35 @@ def sql_of(cls: type) -> Sql:
     return _statements[cls]
 
 
-def _sql(cls: type) -> Sql:
-    table = table_of(cls)
-    hints = column_types(cls)
-    lines, nested, booleans = [], [], []
+def ddl_of(cls: type) -> str:
+    """The statement that makes its table, with the columns explained."""
+    table, hints = table_of(cls), column_types(cls)
+    doc, meanings = meanings_of(cls)
+    lines = []
     for column in table.columns:
         bare, optional = _bare(hints[column])
         kind = {int: "integer", bool: "integer", str: "text"}.get(bare, "blob")
-        nested.append(get_origin(bare) is tuple or is_dataclass(bare))
-        booleans.append(bare is bool)
         null = "" if optional else " not null"
-        lines.append(f'  "{column}" {kind}{null}, -- {table.meanings[column]}')
+        lines.append(f'  "{column}" {kind}{null}, -- {meanings[column]}')
     key = ", ".join(f'"{k}"' for k in table.key)
     body = "\n".join(lines)
+    head = f'create table "{table.name}" ( -- {doc}'
+    return f"{head}\n{body}\n  primary key ({key})\n) strict, without rowid"
+
+
+def _sql(cls: type) -> Sql:
+    table, hints = table_of(cls), column_types(cls)
+    kinds = [_bare(hints[column])[0] for column in table.columns]
+    nested = [get_origin(kind) is tuple or is_dataclass(kind) for kind in kinds]
     names = ", ".join(f'"{c}"' for c in table.columns)
     where = " and ".join(f'"{k}" = ?' for k in table.key)
-    head = f'create table "{table.name}" ( -- {table.doc}'
     return Sql(
-        f"{head}\n{body}\n  primary key ({key})\n) strict, without rowid",
         f'select {names} from "{table.name}"',
         f'select {names} from "{table.name}" where {where}',
         f'insert or replace into "{table.name}" ({names}) values ({", ".join("?" * len(table.columns))})',
         f'delete from "{table.name}" where {where}',
         tuple(nested),
-        tuple(booleans),
+        tuple(kind is bool for kind in kinds),
         None if any(nested) or len(table.columns) < 2 else attrgetter(*table.columns),
     )
 
