@@ -28,7 +28,7 @@ def main() -> int:
             from idao.cli import main as run
 
             code = run()
-            gc.freeze()  # else Python looks through every module for cycles on its way out: a fifth of a start
+            gc.freeze()  # else Python looks for cycles through every module on its way out
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
