@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from group_world import BORN, STAKE, GroupWorld, group_of, hashed, person, rules
 from test_membership_changes import REST, rotate_body
-from test_proof_epochs import Home, judged
+from test_proof_epochs import Home, judged, stored
 
 from idao.crypto import canonical, note
 from idao.errors import VerificationFailed
@@ -204,3 +204,20 @@ def test_a_verifier_always_sees_the_break(old: GroupWorld, tmp_path: Path) -> No
     # Trust in the old quorum is no trust in this one.
     assert not judged(made, trust=[show_id("quorum", old.quorum)])["ok"]
     assert audit(world.store.path).ok  # type: ignore[union-attr]
+
+
+def test_a_ledger_tells_what_a_recovery_would_continue(tmp_path: Path) -> None:
+    world = stored(tmp_path)
+    store = world.store
+    assert store is not None
+    assert store.ancestry() == (parent_of(world.quorum, None), Ancestry(world.bundle.genesis, ()))
+    world.grow("bob", "cyd", "dan")
+    assert world.do("bob", "quorum.rotate", rotate_body(world, "bob", 1)) == ""
+    store.db.execute("delete from checkpoint where height > 8")
+    parent, before = store.ancestry()
+    assert (parent.height, len(before.lineage)) == (8, epochs.epoch_at(world.state, 8)[0].epoch)
+    world.step()
+    world.step()
+    parent, before = store.ancestry()
+    assert (parent.height, len(before.lineage)) == (world.tip.height, 2)
+    assert before.lineage == links_of(world, 2)

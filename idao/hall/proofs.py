@@ -17,7 +17,7 @@ from idao.crypto import canonical, note, statetree
 from idao.errors import NotFound, Refused, UsageError, VerificationFailed
 from idao.frozen import frozen
 from idao.hall import trust
-from idao.ledger import assets, attest, backing, dats, epochs, genesis, reviews
+from idao.ledger import assets, attest, backing, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
@@ -93,7 +93,7 @@ class Proofs:
         made = proof.Proof(
             v=1,
             bundle=dao.store.bundle,
-            lineage=self._lineage(checkpoint.epoch),
+            lineage=dao.store.links(checkpoint.epoch),
             tlog=str(note.TlogProof(position, path, signed)),
             header=dao.store.header(checkpoint.height),
             leaf=canonical.pack(receipt),
@@ -107,15 +107,6 @@ class Proofs:
             timestamps=(),
         )
         return show_id(kind, subject), proof.dump(made), checkpoint.size
-
-    def _lineage(self, epoch: int) -> tuple[proof.Link, ...]:
-        """How each set up to that of `epoch` was decided on by the one before."""
-        store, links = self._dao.store, []
-        for number in range(1, epoch + 1):
-            new = store.state().need(epochs.Epoch, number)
-            header, certificate = store.decided(new.start - 1)
-            links.append(proof.Link(header, certificate, new.members))
-        return tuple(links)
 
     def _subject(self, text: str) -> tuple[str, bytes, assets.AssetVersion | None, list[Any]]:
         """(kind, id, asset version, records to show) of what is to be proven."""

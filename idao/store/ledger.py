@@ -15,10 +15,13 @@ from idao.crypto import canonical, merkle
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
+from idao.ledger import succession
 from idao.ledger.execution import Chain, Executed, Tip
+from idao.ledger.lineage import Link
 from idao.ledger.state import State
+from idao.ledger.succession import Ancestry
 from idao.ledger.tx import Receipt
-from idao.model import Block, Certificate, Header, SignedVote, ValidatorSet, Vote, show_id
+from idao.model import Block, Certificate, Header, Parent, SignedVote, ValidatorSet, Vote, show_id
 from idao.store import place
 from idao.store.layout import schema as schema
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, refusal
@@ -282,6 +285,22 @@ class LedgerStore:
         if row is None:
             raise NotFound(f"no block at height {height}")
         return canonical.unpack(Header, row[0]), canonical.unpack(Certificate, row[1])
+
+    def links(self, epoch: int) -> tuple[Link, ...]:
+        """How each validator set up to that of `epoch` was decided on by the one before."""
+        out = []
+        for number in range(1, epoch + 1):
+            new = self.state().need(genesis_rules.Epoch, number)
+            header, certificate = self.decided(new.start - 1)
+            out.append(Link(header, certificate, new.members))
+        return tuple(out)
+
+    def ancestry(self) -> tuple[Parent, Ancestry]:
+        """What a recovery genesis would continue: the newest anchor, and the way to the set that made it."""
+        found = self.checkpoint()
+        parent = succession.parent_of(self.chain.quorum, found[1] if found else None)
+        epoch = genesis_rules.epoch_at(self.state(), parent.height)[0].epoch if found else 0
+        return parent, Ancestry(self.bundle.genesis, self.links(epoch))
 
     def block(self, height: int) -> tuple[Block, Certificate]:
         """The block as it was agreed on, and its finalization. `NotFound` where its body was pruned."""
