@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from group_world import person
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from member_world import Net, Person, trust
@@ -23,7 +25,7 @@ from idao.crypto import canonical
 from idao.crypto.keys import Signer
 from idao.errors import Malformed
 from idao.model import FINALIZE, NOTARIZE, NULLIFY
-from idao.node import link, wire
+from idao.node import link, pairing, wire
 from idao.node import messages as msg
 from idao.quorum import events as ev
 from idao.quorum.machine import Machine
@@ -58,7 +60,17 @@ MESH: list[tuple[int, Any]] = [
     (wire.RECORDS, wire.Records((RECORD, RECORD))),
     (wire.BYE, wire.Bye("goodbye")),
 ]
+JOINER = person("bob")
+PAIRING: list[Any] = [
+    pairing.Hail(1, X, X),
+    pairing.Reply(X, b"bundle", X),
+    pairing.Offer(X, JOINER.idao, X, RECORD, JOINER.inception, (), (b"register", b"join")),
+    pairing.Sealed(b"message", X),
+    pairing.Verdict(True, "", (RECORD,)),
+    pairing.Refusal("used"),
+]
 FRAMES: list[tuple[str, type, bytes]] = [
+    *((type(v).__name__, type(v), canonical.pack(v)) for v in PAIRING),
     *((type(v).__name__, type(v), canonical.pack(v)) for v in HUB),
     *((type(v).__name__, type(v), canonical.pack(v)) for _, v in MESH),
 ]
@@ -70,6 +82,8 @@ def test_no_kind_is_left_out() -> None:
         assert msg.decode(*msg.encode(value)) == value
     told = {v for name, v in vars(wire).items() if isinstance(v, type) and v.__module__ == wire.__name__}
     assert told == {type(v) for _, v in MESH}
+    frozen = {v for v in vars(pairing).values() if is_dataclass(v) and v.__module__ == pairing.__name__}
+    assert frozen == {type(v) for v in PAIRING}
 
 
 def reads(cls: type, data: bytes) -> None:

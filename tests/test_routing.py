@@ -158,6 +158,9 @@ def test_it_goes_where_it_was_routed(home: Path) -> None:
     assert (data["quorum"], data["coordinator"]["why"]) == (mine, "scope")
     assert must("--quorum", "bench", "asset", "list", "--json", home=home).json["assets"]
     assert must("asset", "list", "--json", home=home).json["assets"] == []
+    lost = run("asset", "show", data["asset"], "--json", home=home)
+    assert lost.code == 4 and lost.error["hint"].endswith(f"--quorum {mine}")
+    must("--quorum", mine, "asset", "show", data["asset"], home=home)
     said = must("contribute", home.parent / "rides.csv", "--why", home=home)
     assert "passed over  bench" in said.err and "chosen       ana" in said.err
 

@@ -57,7 +57,9 @@ class Assets:
         asset = self.dao.resolve("asset", text, self.own)
         found = self.dao.state().get(rules.Asset, asset)
         if found is None:
-            raise NotFound(f"no asset '{text}' on this ledger", hint="see 'idao asset list'")
+            there = Routing(self.dao).holder(asset)
+            hint = f"it is on another of your ledgers: --quorum {there}" if there else "see 'idao asset list'"
+            raise NotFound(f"no asset '{text}' on this ledger", hint=hint)
         if version > found.latest:
             raise NotFound(f"'{text}' has no version {version}", hint=f"the newest is {found.latest}")
         return asset, version or found.latest

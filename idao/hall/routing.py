@@ -109,6 +109,13 @@ class Routing:
                     found.append((quorum, a.asset))
         return found[0] if len(found) == 1 else None
 
+    def holder(self, asset: bytes) -> str:
+        """The full id of a quorum of this home on whose ledger an asset is, or nothing."""
+        for quorum, store in self._ledgers():
+            if store.state().get(asset_rules.Asset, asset) is not None:
+                return show_id("quorum", quorum)
+        return ""
+
     def queued(self) -> Iterator[tuple[bytes, list[Tx]]]:
         """(quorum, our transactions that wait for a block of it)."""
         with closing(self._dao.home_db(readonly=True)) as db:
