@@ -8,6 +8,7 @@
     keys/validator.key   signs blocks and checkpoints        }
     keys/data.key        wraps asset keys, keys chunk ids    }
     keys/backup.pub      what backups are sealed to, so that the phrase opens them
+    keys/tls/node.pem    the TLS end of its node: key and certificate, made when first needed
     keys/history         inception record and key events: public, so reading needs no key
     keys/members/NAME.*  identities of other people kept in this home
     home.db              outbox, key ring, chunk index, petnames

@@ -438,9 +438,12 @@ def test_heads_that_cannot_be(tmp_path: Path, head: tuple[int, int]) -> None:
             reader, writer = await t.dial()
             link = t.a.mesh.peers[t.c.idao].link
             assert link is not None
-            writer.write(HEAD.pack(head[0], head[1], 20) + bytes(100_000))
+            length, version = head
+            # A whole frame where it is only the version that is wrong, else the beginning of a large one.
+            writer.write(HEAD.pack(length, version, 20) + bytes(length - 2 if version != 1 else 100_000))
             await gone(reader)
             assert t.a.mesh.up() == [t.b.idao] and len(link._buffer) <= links.BUFFER
+            assert t.a.hub.frames == []
             assert t.a.mesh.peers[t.c.idao].offences == 1
 
     run(test())
@@ -718,6 +721,26 @@ def test_one_home_in_two_quorums_keeps_them_apart(tmp_path: Path) -> None:
         await world.until(lambda: b2.hub.downs)
         assert world.linked(a, b)
         await world.close(a, b, b2)
+
+    run(test())
+
+
+def test_a_member_of_one_quorum_is_nobody_in_another(tmp_path: Path) -> None:
+    """Both are at the same door; it brings a record for the second, signed by its own key."""
+
+    async def test() -> None:
+        async with trio(tmp_path) as t:
+            other, hub = b"O" * 32, world.Hub()
+            own = world.Node(tmp_path, 1, quorum=other)
+            own.listener = t.a.listener
+            second = Mesh(other, hub, t.a.identity, own.record())
+            t.a.listener.add(second)
+            theirs = world.Node(tmp_path, 3, quorum=other)
+            theirs.listener = t.c.listener
+            reader, writer = await t.dial(greet=False)
+            writer.write(frame(wire.HELLO, t.hello(quorum=other, record=theirs.record())))
+            assert not await gone(reader)
+            assert hub.ups == [] and t.c.idao not in t.a.hub.ups
 
     run(test())
 

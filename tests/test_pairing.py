@@ -16,7 +16,7 @@ import pytest
 from idao import identity, invite, noderecord
 from idao.crypto import canonical
 from idao.crypto.keys import Signer
-from idao.errors import NotFound, Refused, Unreachable
+from idao.errors import NotFound, Refused, Unreachable, VerificationFailed
 from idao.frozen import replace
 from idao.invite import Invite
 from idao.ledger import charter, genesis
@@ -421,19 +421,46 @@ def test_who_announced_one_identity_cannot_bring_another(tmp_path: Path) -> None
         a, thief = await Inviter(tmp_path).open(), Person(tmp_path, "thief")
         token = a.invite()
         who = thief.who
-        for change in ("nonce", "key", "idao"):
+        for change in ("nonce", "key", "idao", "proof"):
             link, got = await talker(a)
             nonce = b"n" * 32
             said = [link.pin, invite.commitment(nonce, who.idao, who.key, who.tls)]
             link.send(PAIR, canonical.pack(pairing.Hail(1, said[1], invite.proof(token.secret, 1, said))))
             reply = canonical.unpack(pairing.Reply, await got.get())
-            other = Person(tmp_path, "other") if change != "nonce" else thief
+            other = Person(tmp_path, "other") if change in ("key", "idao") else thief
             offer = other.offer(a.quorum, a.bundle, nonce if change != "nonce" else b"m" * 32)
             message = canonical.pack(offer)
             proof = invite.proof(token.secret, 3, [*said, reply.nonce, reply.bundle, message])
+            if change == "proof":
+                proof = bytes(32)
             link.send(PAIR, canonical.pack(pairing.Sealed(message, proof)))
             assert await got.get() == b"lost"
         assert a.offers == [] and len(a.desk.open_invites()) == 1
+        await a.close()
+
+    run(test())
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_an_inviter_must_prove_the_secret_too(
+    tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forgetful:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(invite, name)
+
+        def proof(self, secret: bytes, at: int, transcript: list[bytes]) -> bytes:
+            return invite.proof(bytes(16) if at == step else secret, at, transcript)
+
+    monkeypatch.setattr(pairing, "invite", Forgetful())
+
+    async def test() -> None:
+        a, b = await Inviter(tmp_path).open(), Person(tmp_path, "joiner")
+        task = joins(a.invite(), b, [])
+        if step == 4:
+            a.desk.decide(await a.offered(), True)
+        with pytest.raises(VerificationFailed, match="proof"):
+            await task
         await a.close()
 
     run(test())

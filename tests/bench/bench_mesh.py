@@ -2,9 +2,8 @@
 
     python tests/bench/bench_mesh.py [--rounds 5] [--frames 3000] [--size 300]
 
-Both ends live in one process, so a round trip is all the work of both. The bare echo reads and writes its
-bytes through asyncio's streams, and through a protocol that does nothing else; the meshes find frames, count,
-and hand them to a hub.
+Both ends live in one process, so a round trip is all the work of both. The bare echo is an asyncio protocol
+that does nothing else; the meshes find frames, count, and hand them to a hub.
 """
 
 from __future__ import annotations
@@ -64,22 +63,6 @@ async def protocol_trip(server: ssl.SSLContext, client: ssl.SSLContext, payload:
     return trip
 
 
-async def stream_trip(server: ssl.SSLContext, client: ssl.SSLContext, payload: bytes) -> Trip:
-    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            writer.write(data)
-
-    listening = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server)
-    port = listening.sockets[0].getsockname()[1]
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="")
-
-    async def trip() -> None:
-        writer.write(payload)
-        await reader.readexactly(len(payload))
-
-    return trip
-
-
 async def mesh_trip(folder: Path, payload: bytes) -> tuple[Trip, world.Node, world.Node]:
     a, b = await world.nodes(folder, 2)
     await world.until(lambda: world.linked(a, b))
@@ -105,7 +88,6 @@ async def measure(options: argparse.Namespace, folder: Path) -> None:
     mesh, *ends = await mesh_trip(folder, payload)
     trips = {
         "bare protocol": await protocol_trip(server, client, payload),
-        "bare streams": await stream_trip(server, client, payload),
         "mesh": mesh,
     }
     medians: dict[str, list[float]] = {name: [] for name in trips}
