@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from conftest import Lived
+
+from idao.crypto import seal
+from idao.home import Home
 
 
 def idao(lived: Lived, *words: str, **how: object) -> subprocess.CompletedProcess[str]:
@@ -63,3 +70,44 @@ def test_a_place_that_cannot_be_written(lived: Lived) -> None:
     for words in (("proof", lived.asset, "-o", "/proc/nowhere/p"), ("doctor", "--bundle", "/proc/nowhere/b")):
         done = idao(lived, *words)
         assert (done.returncode, done.stdout) == (1, ""), done.stderr
+
+
+def test_a_damaged_charter_stops_and_refuses_nobody(lived: Lived) -> None:
+    """A vote that meets it is not to blame: nothing is ordered, and the audit names the record."""
+    path = next((lived.path / "ledgers").glob("*.db"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        assert db.execute("update charter set rules = x'ff'").rowcount
+    height = lived.dao().store.height
+    done = idao(lived, "propose", "more", "--set", "vote.period=1d", "--json")
+    assert done.returncode == 6 and json.loads(done.stderr)["error"]["code"] == "damaged"
+    assert lived.dao().store.height == height
+    assert "charter" in idao(lived, "audit").stdout
+
+
+def test_the_bundle_for_helpers_holds_no_secret(tmp_path: Path) -> None:
+    """Each secret of the home, in each spelling somebody would search for."""
+    home, words, given = tmp_path / "home", tmp_path / "words", tmp_path / "passphrase"
+    given.write_text("correct horse battery staple\n")
+    environment = {**os.environ, "IDAO_PASSPHRASE_FILE": str(given)}
+    lived = Lived(home, tmp_path, "", "")
+    for command in (["init", "--name", "ana"], ["key", "phrase", "--out", str(words)]):
+        assert idao(lived, *command, env=environment).returncode == 0
+    assert idao(lived, "doctor", "--bundle", str(tmp_path / "b"), "--json", env=environment).returncode == 0
+    shown = (tmp_path / "b").read_text()
+    opened = Home.open(home)
+    kek = seal.open_lock((home / "keys/lock").read_bytes(), "correct horse battery staple")
+    secrets = [kek, *(opened.read_key(name, kek) for name in ("identity", "next", "validator", "data"))]
+    texts = [word for word in words.read_text().split() if len(word) > 4] + [
+        "correct horse",
+        str(home),
+        "ana",
+    ]
+    for secret in secrets:
+        texts += [
+            secret.hex(),
+            base64.b64encode(secret).decode()[:40],
+            base64.b32encode(secret).decode()[:40],
+        ]
+    # Words of the phrase are English, and one may stand there by chance, as "clock" does: two of them do not.
+    found = [t for t in texts if re.search(rf"(?<![a-z]){re.escape(t)}(?![a-z])", shown)]
+    assert len(found) < 3 and all(t in words.read_text().split() for t in found), found

@@ -7,9 +7,11 @@ gets through. Between two kills the home is put back, so each crash is met from 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,11 +21,14 @@ from conftest import Lived, at_home
 from idao.dao import Dao
 from idao.hall.contribute import Wish
 from idao.ledger import accounts
+from idao.model import parse_id
 from idao.store.audit import audit
 
 CALLS = ("pwrite64", "write", "fdatasync", "fsync", "rename", "unlink", "ftruncate")
 """What SQLite and idao change the disk with."""
 KILLED = (-9, 137)
+MOMENTS = int(os.environ.get("IDAO_KILLS", "24"))
+"""Random kills of real commands; more by hand."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -129,3 +134,33 @@ def test_votes_and_members(lived: Lived, words: list[str]) -> None:
         sound(lived.path).settle()
         assert sound(lived.path).pending() == 0
     assert count > 5
+
+
+def test_killed_at_random_moments(lived: Lived) -> None:
+    """Wherever it is: in Python, in SQLite, in the thread that writes packs."""
+    chance, killed = random.Random(11), 0
+    (lived.data / "more.bin").write_bytes(chance.randbytes(3_000_000))
+    spare = lived.path.with_name("spare")
+    shutil.copytree(lived.path, spare)
+    for i in range(MOMENTS):
+        shutil.rmtree(lived.path)
+        shutil.copytree(spare, lived.path)
+        at_home(lived.path)
+        words = [["account", "issue", "7"], ["contribute", str(lived.data), "--name", "clinic 2026"]][i % 2]
+        child = subprocess.Popen(
+            [sys.executable, "-m", "idao", "--home", str(lived.path), *words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        time.sleep(0.05 + chance.random() * 0.5)
+        child.kill()
+        said, killed = child.communicate()[0], killed + (child.returncode in KILLED)
+        dao = sound(lived.path)
+        if said and i % 2:
+            assert dao.assets.show(lived.asset)["version"] == 3
+        elif said:
+            assert dao.store.receipt_of(parse_id("tx", said.split()[-1])) is not None
+        dao.settle()
+        assert dao.pending() == 0
+        dao.tokens.issue(1)
+        assert sound(lived.path).assets.check() == []
+    assert killed > MOMENTS // 4

@@ -10,7 +10,7 @@ import re
 from typing import NoReturn
 
 from idao.crypto import canonical
-from idao.errors import Malformed, Refused, UsageError
+from idao.errors import Malformed, Refused, UsageError, VerificationFailed
 from idao.frozen import frozen
 from idao.model import INT_MAX
 from idao.policy import ACTIONS, SWITCHES
@@ -142,6 +142,15 @@ def parse(data: bytes) -> Rules:
         raise Malformed("a charter is a map")
     _check_all(rules)
     return rules
+
+
+def kept(data: bytes) -> Rules:
+    """The full map that a ledger keeps. `VerificationFailed` (code `damaged`): it was sound when it went in,
+    so what cannot be read now is no fault of a transaction that meets it."""
+    try:
+        return parse(data)
+    except Malformed as e:
+        raise VerificationFailed(f"a charter of the ledger is damaged: {e.message}", code="damaged") from e
 
 
 def mint_value(rules: Rules, score: int) -> int:

@@ -140,7 +140,7 @@ def _register(state: State, inception: Inception, events: tuple[SignedKeyEvent, 
 def rules_of(state: State, idao: bytes) -> dict[str, Any]:
     """The rules in force of an iDAO: every key present, defaults filled in."""
     found_charter = state.get(Charter, idao)
-    rules: dict[str, Any] = charter.parse(found_charter.rules) if found_charter else charter.defaults()
+    rules: dict[str, Any] = charter.kept(found_charter.rules) if found_charter else charter.defaults()
     return rules
 
 
@@ -315,7 +315,7 @@ def remove_member(ctx: Context, idao: bytes, body: RemoveMember) -> None:
 
 def set_rule(ctx: Context, idao: bytes, body: SetRule) -> None:
     now = ctx.state.need(Charter, idao)
-    rules = charter.parse(now.rules)
+    rules = charter.kept(now.rules)
     charter.check_rule(body.rule, value := canonical.decode(body.value))
     rules[body.rule] = value
     encoded = charter.encode(rules)
