@@ -97,7 +97,8 @@ def test_the_bundle_for_helpers_holds_no_secret(tmp_path: Path) -> None:
     opened = Home.open(home)
     kek = seal.open_lock((home / "keys/lock").read_bytes(), "correct horse battery staple")
     secrets = [kek, *(opened.read_key(name, kek) for name in ("identity", "next", "validator", "data"))]
-    texts = [word for word in words.read_text().split() if len(word) > 4] + [
+    texts = [word for word in words.read_text().split() if len(word) > 4]
+    texts += ["correct horse", str(home), "ana"]
         "correct horse",
         str(home),
         "ana",
