@@ -99,10 +99,6 @@ def test_the_bundle_for_helpers_holds_no_secret(tmp_path: Path) -> None:
     secrets = [kek, *(opened.read_key(name, kek) for name in ("identity", "next", "validator", "data"))]
     texts = [word for word in words.read_text().split() if len(word) > 4]
     texts += ["correct horse", str(home), "ana"]
-        "correct horse",
-        str(home),
-        "ana",
-    ]
     for secret in secrets:
         texts += [
             secret.hex(),
