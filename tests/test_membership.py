@@ -49,6 +49,9 @@ def test_what_a_group_genesis_may_not_be() -> None:
         {"stake": ((ann.idao, 1), (ann.idao, 1))},
         {"recovery_keys": (key, key)},
         {"recovery_threshold": 2},
+        {"formats": genesis.FORMATS + 1},
+        {"charter": hashed("another charter")},
+        {"kind": "club"},
         {"validators": ValidatorSet((Validator(person("bob").idao, key, 1),))},
     ):
         with pytest.raises(VerificationFailed):

@@ -12,12 +12,13 @@ from test_membership_changes import REST, rotate_body
 
 from idao import proof
 from idao.crypto import canonical, note
-from idao.crypto.certificates import make_certificate, votes_in
-from idao.errors import Refused
+from idao.crypto.certificates import make_certificate, verify_certificate, votes_in
+from idao.crypto.hashing import validators_hash
+from idao.errors import Refused, VerificationFailed
 from idao.hall.proofs import Demands, Proofs, verify
-from idao.ledger import epochs, genesis
-from idao.ledger.membership import Leave
-from idao.model import Validator, ValidatorSet, Vote, show_id
+from idao.ledger import epochs, genesis, succession
+from idao.ledger.membership import Leave, SetPower
+from idao.model import NOTARIZE, SignedVote, Validator, ValidatorSet, Vote, show_id
 from idao.store.audit import audit
 from idao.store.cosigns import Cosigned, put
 from idao.store.ledger import LedgerStore
@@ -107,22 +108,23 @@ def test_a_link_is_the_word_of_the_set_before(grown: GroupWorld, made: bytes) ->
     # Another set than the one the header names.
     usurper = canonical.pack(ValidatorSet((Validator(eve.idao, eve.validator().public, 1),)))
     assert "lineage" in failed(edit(made, 1, members=usurper))
-    # A header that names it, which nobody decided.
-    forged = replace(links[1].header, next_validators=hashed("x"))
-    assert "lineage" in failed(edit(made, 1, header=forged))
+    # A header that names it, with a finalization of the true one.
+    forged = replace(
+        links[1].header, next_validators=validators_hash(canonical.unpack(ValidatorSet, usurper))
+    )
+    assert "lineage" in failed(edit(made, 1, header=forged, members=usurper))
     # Decided by too few, or by others.
     c = links[1].certificate
     validators = grown.validators(links[1].header.height)
     few = make_certificate(c.vote, votes_in(c)[:2], validators)
     assert "lineage" in failed(edit(made, 1, certificate=few))
     assert "lineage" in failed(edit(made, 1, certificate=replace(c, signatures=c.signatures[::-1])))
-    # A notarization is no decision; the finalization of another height or quorum is none of this one.
-    notarized = grown.certify(validators, links[1].header.height, c.vote.digest)
-    votes = [replace(v, vote=replace(v.vote, kind=2)) for v in votes_in(notarized)]
-    assert "lineage" in failed(edit(made, 1, certificate=make_certificate(votes[0].vote, votes, validators)))
-    for vote in (replace(c.vote, height=c.vote.height + 1), replace(c.vote, quorum=hashed("q"))):
-        assert "lineage" in failed(edit(made, 1, certificate=replace(c, vote=vote)))
-    assert isinstance(c.vote, Vote)
+    # A notarization is no decision, although the same members signed it.
+    vote = replace(c.vote, kind=NOTARIZE)
+    votes = [SignedVote(vote, i, key.sign_vote(vote)) for i, key in grown._who(validators, None)]
+    notarized = make_certificate(vote, votes, validators)
+    assert verify_certificate(notarized, validators)
+    assert "lineage" in failed(edit(made, 1, certificate=notarized))
 
 
 def test_a_block_that_changes_nothing_is_no_link(grown: GroupWorld, made: bytes) -> None:
@@ -186,6 +188,36 @@ def test_nothing_is_proven_against_a_head_that_is_not_anchored(tmp_path: Path) -
     world.store.db.execute("delete from checkpoint where height = 2")  # type: ignore[union-attr]
     with pytest.raises(Refused, match="not anchored yet"):
         Proofs(Home(world.store)).make(show_id("tx", first.tx))  # type: ignore[arg-type]
+
+
+def test_a_set_that_comes_again_is_another_epoch(tmp_path: Path) -> None:
+    """A weight that is raised and lowered again: leaving both links out must not look the same."""
+    world = stored(tmp_path).grow("bob", "cyd", "dan")
+    for name in ("eve", "fay"):
+        world.admit(name, yes=(*REST, "dan"))
+        world.activate(name)
+    before = epochs.newest(world.state)
+    for power in (2, 1):
+        raised = ("validator.power", SetPower(person("bob").idao, power))
+        assert world.decide("ann", raised, yes=(*REST, "dan")) == ""
+    world.step()
+    world.step()
+    after = epochs.newest(world.state)
+    assert (after.hash, after.epoch) == (before.hash, before.epoch + 2)
+    store = world.store
+    assert store is not None
+    made = Proofs(Home(store)).make(show_id("tx", world.blocks[0][2][0].tx))[1]  # type: ignore[arg-type]
+    assert failed(made) == []
+    short = proof.parse(made).lineage[:-2]
+    assert "anchor" in failed(change(made, lineage=short))
+    parent, ancestry = store.ancestry()
+    heir = replace(world.bundle.genesis, parent=parent)
+    assert succession.judge(heir, world.quorum, ancestry).validators == 6
+    with pytest.raises(VerificationFailed, match="another epoch"):
+        succession.judge(heir, world.quorum, replace(ancestry, lineage=short))
+    for orphan, old in ((replace(heir, parent=None), world.quorum), (heir, hashed("another"))):
+        with pytest.raises(VerificationFailed, match="another quorum"):
+            succession.judge(orphan, old, ancestry)
 
 
 # --- audit ----------------------------------------------------------------------------------------
