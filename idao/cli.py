@@ -56,6 +56,7 @@ FAMILIES: dict[str, Family] = {
     "backup": _family("backup", "backup", "Make, verify and restore encrypted backups"),
     "quorum": _family("quorum", "quorum", "Groups of validators; going on after a copy or a move"),
     "node": _family("node", "node", "The process that takes part in quorums of many"),
+    "peer": _family("insight", "peer", "The nodes of the other members, and where they are"),
     "config": _family("keeping", "config", "Settings and where they come from"),
     "doctor": _family("keeping", "doctor", "Check disk, clock, keys, locks and versions"),
     "migrate": _family("keeping", "migrate", "Bring files that an older idao wrote up to date"),

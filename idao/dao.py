@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from idao.hall.assets import Assets
     from idao.hall.governance import Governance
     from idao.hall.groups import Groups
+    from idao.hall.insight import Insight
     from idao.hall.joining import Joining
     from idao.hall.keyring import Keyring
     from idao.hall.ledgers import Ledgers
@@ -148,6 +149,12 @@ class Dao:
         from idao.hall.groups import Groups
 
         return Groups(self)
+
+    @cached_property
+    def insight(self) -> Insight:
+        from idao.hall.insight import Insight
+
+        return Insight(self)
 
     @cached_property
     def joining(self) -> Joining:

@@ -172,6 +172,11 @@ STORY: list[tuple[str, str, str]] = [
     ("quorum create", "--name team --dry-run", ""),
     ("quorum invite", "--dry-run", ""),
     ("quorum leave", "--dry-run", ""),
+    ("quorum why", "", ""),
+    ("quorum forensics", "", ""),
+    ("peer list", "", ""),
+    ("peer add", "{bob} 192.168.1.20:24326", ""),
+    ("peer remove", "{bob}", ""),
     ("node run", "--dry-run", ""),
     ("node status", "", ""),
     ("node stop", "--dry-run", ""),
@@ -193,7 +198,7 @@ STORY: list[tuple[str, str, str]] = [
 ]
 """Every command but those `ELSEWHERE`, in an order in which each can do its work."""
 
-ELSEWHERE = {"demo", "node metrics", "quorum join", "quorum accept"}
+ELSEWHERE = {"demo", "node metrics", "quorum join", "quorum accept", "quorum doctor"}
 """Commands that want several processes: `test_node_quorum`."""
 
 KEYS = {"me": "idao", "dat2": "dat", "cleo": "member"}
@@ -215,7 +220,7 @@ READS = {
     ),
     *("schema", "completion", "help", "tee verify", "tee policy show", "tee policy diff"),
     *("tee status", "tee policy test", "tee collateral show", "quorum list", "quorum status"),
-    *("node status", "node service status"),
+    *("node status", "node service status", "quorum why", "quorum forensics", "peer list"),
 }
 """Commands that change nothing, anywhere."""
 

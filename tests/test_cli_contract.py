@@ -512,6 +512,7 @@ def ready(plain: World, tmp_path_factory: pytest.TempPathFactory) -> World:
     """A home in which every command could do its work once more."""
     world = copy(plain, tmp_path_factory.mktemp("ready") / "copy")
     must("trust", "add", world.ids["quorum"], home=world.home)
+    must("peer", "add", world.ids["bob"], "192.168.1.20:24326", home=world.home)
     must("key", "phrase", "--out", world.folder / "words", home=world.home)
     must("backup", "create", "-o", world.folder / "b.idao-backup", home=world.home)
     world.ids["proposal"] = last("propose", "fresh", home=world.home)

@@ -8,7 +8,7 @@ import typer
 
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, joining, open_dao
+from idao.commands import PLAIN, insight, joining, open_dao
 from idao.commands.backup import tell_continued
 from idao.commands.phrases import typed_phrase
 
@@ -42,6 +42,7 @@ def _create(name: Annotated[str, typer.Option("--name", help="What members call 
 
 
 joining.register(quorum)
+insight.register(quorum)
 
 
 @quorum.command("list")

@@ -6,18 +6,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from idao.errors import Pending
 from idao.ledger import genesis
+from idao.ledger.faults import Report as FaultReport
+from idao.ledger.faults import is_recorded
+from idao.model import Fault, show_id
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
     from idao.dao import Dao
 
 
-def chores(dao: Dao) -> Sequence[Callable[[], None]]:
+def chores(dao: Dao, faults: Callable[[], list[tuple[bytes, Fault]]]) -> Sequence[Callable[[], None]]:
     """Each is called now and again, in a thread; what one finds to do, it signs and does not wait for."""
     from idao.hall.reattest import Reattest
 
-    return (lambda: take_seats(dao), lambda: carry_through(dao), Reattest(dao))
+    return (lambda: take_seats(dao), lambda: carry_through(dao), Report(dao, faults), Reattest(dao))
 
 
 def _groups(dao: Dao) -> Iterator[Dao]:
@@ -45,3 +49,23 @@ def carry_through(dao: Dao) -> None:
     """Lets a change of the validator set take effect also where nobody else has something to say."""
     for there in _groups(dao):
         there.joining.carry_through()
+
+
+class Report:
+    """Brings proof of a lie to the ledger, where the liar's bond answers for it."""
+
+    def __init__(self, dao: Dao, seen: Callable[[], list[tuple[bytes, Fault]]]) -> None:
+        self._dao, self._seen = dao, seen
+
+    def __call__(self) -> None:
+        for quorum, fault in self._seen():
+            there = self._dao.on(show_id("quorum", quorum))
+            there.wait_s = 0
+            try:
+                if not is_recorded(there.state(), fault):
+                    there.submit([("fault.report", FaultReport(fault))])
+            except Pending:
+                pass  # it is in the outbox
+            finally:
+                if (opened := there.__dict__.get("store")) is not None:
+                    opened.close()

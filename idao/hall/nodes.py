@@ -33,7 +33,7 @@ class Nodes:
         keys = self._dao.keys()
         book = Logbook(log, plain=plain, level=level)
         network = LanNetwork(self._dao.home, keys, book)
-        runner = Runner(self._dao.home, network, book, chores=chores(self._dao))
+        runner = Runner(self._dao.home, network, book, chores=chores(self._dao, network.take_faults))
         began = time.monotonic()
         why = asyncio.run(runner.run())
         return {"stopped": why, "uptime_s": int(time.monotonic() - began)}

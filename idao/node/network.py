@@ -10,7 +10,7 @@ from typing import Any
 from idao.errors import IdaoError
 from idao.home import Home, Keys
 from idao.identity import idao_id
-from idao.model import parse_id
+from idao.model import Fault, parse_id
 from idao.node import addresses, metrics, tls
 from idao.node.control import Handler
 from idao.node.discovery import Discovery, Found
@@ -96,6 +96,14 @@ class LanNetwork:
         for seat in self.seats.values():
             seat.moved(own)
         self._log.note("addresses.changed", addresses=", ".join(own))
+
+    def take_faults(self) -> list[tuple[bytes, Fault]]:
+        """(quorum, fault) seen since this was last asked; may be called from another thread."""
+        out = []
+        for quorum, seat in list(self.seats.items()):
+            seen, seat.faults = seat.faults, []
+            out += [(quorum, fault) for fault in seen]
+        return out
 
     def reload(self, home: Home) -> None:
         self._home = home

@@ -194,6 +194,14 @@ class Seatholder:
             ],
         }  # fmt: skip
 
+    def _why(self) -> dict[str, Any]:
+        """What the height that is being decided waits for, with ids as people read them."""
+        found = self.member.why()
+        if not found:
+            return {}
+        said = {show_id("idao", bytes.fromhex(i)): words for i, words in found["said"].items()}
+        return {**found, "leader": show_id("idao", found["leader"]), "said": said}
+
     def status(self) -> dict[str, Any]:
         engine, links = self.member.engine, self.mesh.links()
         here = {self.me, *(link.peer for link in links if link.up)}
@@ -210,6 +218,7 @@ class Seatholder:
             "txs": self.txs,
             "faults": self.faults_seen,
             "alarms": self.alarms,
+            "why": self._why(),
             "peers": [_shown(link) for link in links],
         }
 

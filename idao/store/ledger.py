@@ -430,6 +430,11 @@ class LedgerStore:
         for (data,) in self.db.execute("select certificate from cert where height = ?", (height,)):
             yield canonical.unpack(Certificate, data)
 
+    def all_certificates(self) -> Iterator[Certificate]:
+        """Of every height, as far as they are kept: what a fork is proven from."""
+        for (data,) in self.db.execute("select certificate from cert order by height, kind, view, digest"):
+            yield canonical.unpack(Certificate, data)
+
     def put_certificate(self, certificate: Certificate) -> None:
         vote = certificate.vote
         self.db.execute(
