@@ -137,3 +137,28 @@ def test_a_member_of_the_owner_is_not_independent(role: str) -> None:
     assert sealed(world, "dan", asset, 5000) == ""
     assert (version(world, asset).independent, version(world, asset).verified) == (1, True)
     assert version(world, asset).score == 5000
+
+
+def test_what_a_review_may_not_be() -> None:
+    world = GroupWorld().grow("bob", "cyd", "dan")
+    world.register("eve")
+    asset = contribute(world, "bob")
+    fine = review(world, "cyd", asset)
+    assert seal(world, "eve", review(world, "eve", asset)) == "not-a-validator"
+    assert seal(world, "cyd", review(world, "cyd", hashed("nothing"))) == "unknown-asset"
+    assert seal(world, "cyd", fine) == ""
+    assert seal(world, "cyd", fine) == "already-sealed"
+    ahead = world.tip.height + 10
+    for changed, code in (
+        ({"asset": hashed("nothing")}, "unknown-asset"),
+        ({"root": hashed("other contents")}, "root-mismatch"),
+        ({"score": 8050}, "score-not-rounded"),
+        ({"as_of": ahead}, "as-of"),
+    ):
+        assert world.do("cyd", "review.open", replace(fine, review=replace(fine.review, **changed))) == code
+    assert world.do("cyd", "review.open", fine) == ""
+    assert world.do("cyd", "review.open", fine) == "already-reviewed"
+    assert seal(world, "cyd", fine) == "already-reviewed"
+    mine = review(world, "bob", asset)
+    assert world.do("bob", "review.open", mine) == ""
+    assert world.do("bob", "review.open", mine) == "already-reviewed"
