@@ -204,6 +204,16 @@ def test_a_block_is_checked_under_the_set_of_its_height() -> None:
         return ""
 
     fine = world.tip.certificate
+    good = make(leader.idao, fine)
+    assert "time is not later" in verdict(
+        replace(good, header=replace(good.header, time_ms=world.tip.time_ms))
+    )
+    tx = world.sign("ann", "quorum.leave", membership.Leave())
+    forged = replace(tx.signed, signatures=((tx.envelope.key, bytes(64)),))
+    assert "bad signature" in verdict(replace(good, txs=(canonical.pack(forged),)))
+    assert "state_root" in verdict(replace(good, header=replace(good.header, state_root=hashed("x"))))
+    big = [canonical.pack(replace(tx.signed, envelope=bytes(60_000)))] * 20
+    assert "too large" in verdict(replace(good, txs=tuple(big)))
     assert verdict(make(leader.idao, fine)) == ""
     assert "leader" in verdict(make(other.idao, fine))
     alone = ValidatorSet((leader,))

@@ -109,6 +109,8 @@ def test_an_audit_says_from_where(tmp_path: Path) -> None:
         ("update receipt set ok = 0", "its row says other"),
         ("update receipt set height = 3 where kind = 'asset.contribute'", "its row says other"),
         ("delete from tx where height < 15", "its transaction is missing"),
+        ("update tx set raw = cast(substr(raw, 1, length(raw) - 2) || x'0001' as blob) where height < 15",
+         "its signature does not hold"),
         ("update epoch set start = start + 1 where epoch = 1", "block"),
         ("update checkpoint set note = (select note from checkpoint where height = 4) where height = 6",
          "checkpoint"),
