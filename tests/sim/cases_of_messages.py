@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate, SignedVote
 from idao.quorum import events as ev
 
 from .bench import BODY, Bench, X, Y
@@ -272,3 +272,74 @@ def nothing_is_judged_after_the_commit(m: Any) -> None:
         else:
             b.say(b.cert(NOTARIZE, 0, Y))
         assert not b.of(ev.Halt)
+
+
+# --- found missing by fresh mutations -----------------------------------------------------------------
+
+
+@case
+def status_says_what_is_held(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(b.cert(NULLIFY, 0), b.cert(NOTARIZE, 1, X))
+    s = b.machine.status()
+    assert s is not None and (s.notarized, s.nullified) == (b"\2", b"\1")
+
+
+@case
+def held_blocks_are_given_to_who_asks(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.propose(0, X).forget_effects_keep_timers()
+    b.say(ev.GetBlock(1, X))
+    assert [f.block for f in b.sent(ev.Body)] == [BODY[X]]
+    b.say(ev.GetBlock(1, Y))
+    assert len(b.sent(ev.Body)) == 1 and not b.of(ev.Serve), "what is not here is not promised"
+
+
+@case
+def an_idle_height_blames_no_leader(m: Any) -> None:
+    b = Bench(m).start()
+    b.feed(*(ev.PeerUp(p) for p in b.peers[1:]))
+    b.feed(ev.PeerDown(b.peers[1]))
+    assert b.signed() == []
+
+
+@case
+def a_leader_that_has_proposed_may_go(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.feed(*(ev.PeerUp(p) for p in b.peers[1:]))
+    b.propose(0, X)
+    b.feed(ev.PeerDown(b.peers[1]))
+    assert NULLIFY not in [kind for kind, _, _ in b.signed()]
+
+
+@case
+def a_proposal_is_a_vote_to_propose(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.say(ev.Propose(b.sv(NOTARIZE, 1, 0, X), BODY[X], ()))
+    assert not b.machine.h.proposals and not b.machine.h.bodies and b.signed() == []
+
+
+@case
+def stored_rows_are_not_stored_again(m: Any) -> None:
+    b = Bench(m)
+    b.start(certificates=(b.cert(NULLIFY, 0),), pool=True)
+    assert b.view == 1 and not b.of(ev.Persist)
+
+
+@case
+def a_decided_height_tells_its_decision(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    decided = b.cert(FINALIZE, 0, X)
+    b.say(decided).forget_effects_keep_timers()
+    b.tick()
+    assert decided in b.sent(Certificate) and not b.of(ev.Commit)
+
+
+@case
+def the_vote_that_ended_the_view_before_is_told_too(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.propose(0, X).votes(NOTARIZE, 0, X)
+    assert b.view == 1 and (FINALIZE, 0, X) in b.signed()
+    b.forget_effects_keep_timers()
+    b.tick()
+    assert any(v.vote.kind == FINALIZE and v.vote.view == 0 for v in b.sent(SignedVote))
