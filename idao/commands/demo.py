@@ -1,4 +1,4 @@
-"""`idao demo`: the story of one person, in a temporary home that is removed at the end."""
+"""`idao demo`: one person's story and that of four, in a temporary folder that is removed at the end."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ VISITS = 200
 
 @demo.command()
 def _demo(
+    alone: Annotated[bool, typer.Option("--alone", help="Only the story of one person.")] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the temporary folder and say where it is.")
     ] = False,
 ) -> None:
-    """Tell the whole story of one person: init, contribute, mint, vote, prove, verify, audit.
+    """Tell the whole story: one person (init, contribute, mint, vote, prove, verify, audit), then a quorum of
+    four nodes, one of them killed, one lying for a while.
 
     Everything happens in a temporary home, with real commands, and is removed at the end.
 
@@ -40,7 +42,12 @@ def _demo(
         return
     folder = Path(tempfile.mkdtemp(prefix="idao-demo-"))
     try:
-        steps = _Story(folder).tell()
+        story = _Story(folder)
+        steps = story.tell()
+        if not alone:
+            from idao.commands.demo_quorum import Four
+
+            Four(story).tell()
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -69,7 +76,7 @@ class _Story:
         self._run(
             f"verify {file} {data / 'visits.csv'} --trust {me} --require trusted", ids=False, home=False
         )
-        self._say("a stranger checks the same proof against a file that was changed:")
+        self.say("a stranger checks the same proof against a file that was changed:")
         with (data / "visits.csv").open("a", encoding="utf-8") as f:
             f.write("999,1,1,forged\n")
         self._run(f"verify {file} {data / 'visits.csv'}", ids=False, home=False, code=6)
@@ -89,16 +96,19 @@ class _Story:
         (folder / "visits.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
         (folder / "README.txt").write_text("Visits of 2026. Made up for a demonstration.\n", encoding="utf-8")
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
         ui.say(text)
 
     def _run(self, line: str, *more: str, ids: bool = True, home: bool = True, code: int = 0) -> str:
+        return self.run(line, *more, ids=ids, home=self.home if home else None, code=code)
+
+    def run(self, line: str, *more: str, ids: bool = True, home: Path | None = None, code: int = 0) -> str:
         """Runs one real command in a process of its own; returns the last line of its stdout."""
         words = [*shlex.split(line), *more]
         shown = "$ idao " + shlex.join(words)
         self.steps.append(shown[2:])
-        self._say(shown)
-        where = ["--home", str(self.home)] if home else []
+        self.say(shown)
+        where = ["--home", str(home)] if home else []
         done = subprocess.run(
             [*own_command(), *where, *words],
             capture_output=True,
@@ -107,7 +117,7 @@ class _Story:
             check=False,
         )
         for text in (done.stderr + ("" if ids else done.stdout)).splitlines():
-            self._say("    " + text.removeprefix("idao: "))
+            self.say("    " + text.removeprefix("idao: "))
         if done.returncode != code:
             raise IdaoError(
                 f"the story broke at '{shown[2:]}' (exit {done.returncode})", hint=done.stderr.strip()

@@ -41,6 +41,10 @@ class Nodes:
     def status(self) -> dict[str, Any]:
         """What the running node says of itself, or only that none runs. Needs no key."""
         found = calling.ask(self._dao.home.path, "status", timeout_s=STATUS_S)
+        deadline = time.monotonic() + STATUS_S
+        while found is None and self.lock_held() and time.monotonic() < deadline:
+            time.sleep(LOCK_POLL_S)  # it is starting, or ending
+            found = calling.ask(self._dao.home.path, "status", timeout_s=STATUS_S)
         if found is None:
             if self.lock_held():
                 raise Unreachable(
