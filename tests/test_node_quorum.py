@@ -172,3 +172,47 @@ def test_a_second_node_of_a_home_is_refused(four: list[Box]) -> None:
     began = time.monotonic()
     ran = four[0].run("node", "run")
     assert ran.returncode == 8 and time.monotonic() - began < PATIENCE_S
+
+
+def test_the_doctor_tells_links_and_clocks(four: list[Box]) -> None:
+    until(lambda: four[0].status()["online"] == 4)
+    ran = four[0].run("quorum", "doctor", "--json")
+    found = json.loads(ran.stdout)
+    validator("quorum doctor").validate(found)
+    assert ran.returncode == 0 and sum(c["name"].startswith("member ") for c in found["checks"]) == 3, found
+    rows = four[0].json("peer", "list")
+    validator("peer list").validate(rows)
+    assert [p["up"] for p in rows["peers"]] == [True] * 3
+    four[1].kill()
+    until(lambda: four[0].status()["online"] == 3)
+    assert four[0].run("quorum", "doctor").returncode == 6
+    why = four[0].json("quorum", "why")
+    validator("quorum why").validate(why)
+    assert any("bring" in h for h in why["help"])
+    four[1].up()
+    until(lambda: four[0].status()["online"] == 4)
+
+
+def test_a_group_that_lost_too_many_goes_on_visibly(four: list[Box], tmp_path: Path) -> None:
+    """Last: it ends the quorum."""
+    old = four[0].status()["quorum"]
+    for box in four:
+        box.kill()
+    told = four[0].run("quorum", "recover", "--quorum", "clinic-lan", "--dry-run")
+    assert told.returncode == 0 and told.stderr.count("must join again") == 3
+    assert four[0].run("quorum", "recover", "--quorum", "clinic-lan").returncode == 2, "asks first"
+    ran = four[0].run("quorum", "recover", "--quorum", "clinic-lan", "--yes", "--json")
+    assert ran.returncode == 0, ran
+    found = json.loads(ran.stdout)["quorums"][0]
+    assert found["parent"] == old and found["name"] == "clinic-lan-r1" and found["quorum"] != old
+    status = four[0].json("quorum", "status", "clinic-lan-r1")
+    assert status["founder_mode"] and status["size"] == 1
+    ended = four[0].run("contribute", data(four, "after"), "--quorum", "clinic-lan", "--wait", "1")
+    assert ended.returncode == 5 and "continues it" in ended.stderr
+    made = json.loads(
+        four[0].run("contribute", data(four, "new"), "--quorum", "clinic-lan-r1", "--json").stdout
+    )
+    file = tmp_path / "r1.idao-proof"
+    four[0].must("proof", made["asset"], "-o", file, "--quorum", "clinic-lan-r1")
+    verified = four[0].run("verify", file)
+    assert verified.returncode == 0 and "1 of its 4 last validators" in verified.stdout, verified

@@ -11,6 +11,7 @@ from idao import ui
 from idao.commands import PLAIN, insight, joining, open_dao
 from idao.commands.backup import tell_continued
 from idao.commands.phrases import typed_phrase
+from idao.model import show_id
 
 quorum = typer.Typer(
     **PLAIN,
@@ -100,12 +101,13 @@ def _recover(
         str, typer.Option("--phrase-file", help="File with the 24 words; - is stdin.")
     ] = "",
 ) -> None:
-    """Go on in a home that was copied or moved, as a new quorum of one that names the old one.
+    """Go on as a new quorum that names the old one: in a copied or moved home, or when too many are away.
 
     Needs the recovery phrase (or the copy still kept here) and the key. The old ledger stays for reading;
-    assets keep their ids.
+    assets keep their ids. A group named by --quorum goes on in founder mode under a new id, and every proof
+    of it says so; the others must join it. Nothing of it is ever taken for the old quorum going on.
 
-    Example: idao quorum recover --phrase-file words.txt
+    Example: idao quorum recover --quorum clinic-lan --phrase-file words.txt
     """
     from idao.crypto import phrase
     from idao.dao import Dao
@@ -114,6 +116,11 @@ def _recover(
     o = ui.options
     dao = Dao.open(homes.locate(o.home), quorum=o.quorum, wait_s=o.wait_s, passphrase_file=o.passphrase_file)
     paths = recovery.wanting(dao)
+    stake = recovery.at_stake(dao)
+    if stake is not None:
+        ui.say(f"it would go on from height {stake.height}; {stake.behind}; {stake.lost} blocks are left")
+        for idao in stake.away:
+            ui.say(f"must join again: {dao.petname(idao) or show_id('idao', idao)}")
     if o.dry_run:
         ids = [f"quorum:{p.stem}" for p in paths]
         ui.result({"quorums": [], "would_end": ids, "dry_run": True}, [f"would end {i}" for i in ids])
@@ -126,6 +133,8 @@ def _recover(
         words = dao.keyring.phrase()
     else:
         words = phrase.read_phrase(typed_phrase(phrase_file))
+    if stake is not None:
+        ui.confirm("the old quorum ends in this home, for good")
     done = recovery.recover_here(dao, words)
     for c in done:
         tell_continued(c)

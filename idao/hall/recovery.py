@@ -24,6 +24,7 @@ from idao.frozen import frozen
 from idao.hall.founding import FIRST_STAKE, NAME_MAX
 from idao.home import Home, Keys, entropy, now_ms
 from idao.ledger import assets, dats, genesis, idao, reviews
+from idao.ledger.succession import Consent
 from idao.ledger.tx import parse_tx
 from idao.model import Parent, show_id
 from idao.store.backup import expire_outbox
@@ -148,6 +149,13 @@ class Succession:
             store.close()
             if live:
                 return genesis.quorum_id(begun), begun.name
+        bundle = self._bundle(name)
+        quorum = genesis.quorum_id(bundle.genesis)
+        LedgerStore.create(self.home.ledgers_folder / f"{stem_of(quorum)}.db", bundle).close()
+        return quorum, bundle.genesis.name
+
+    def _bundle(self, name: str | None) -> genesis.Bundle:
+        """The signed genesis of the successor."""
         before = self._old.bundle.genesis
         history = self.home.history()
         rules = self._old.state().need(idao.Charter, self._me).rules
@@ -165,9 +173,7 @@ class Succession:
             recovery=self._authority,
         )
         genesis.check_bundle(bundle, before)
-        quorum = genesis.quorum_id(bundle.genesis)
-        LedgerStore.create(self.home.ledgers_folder / f"{stem_of(quorum)}.db", bundle).close()
-        return quorum, bundle.genesis.name
+        return bundle
 
     def _parent(self) -> Parent:
         quorum, found = self._old.chain.quorum, self._old.checkpoint()
@@ -266,13 +272,92 @@ class Succession:
         )
 
 
+class GroupSuccession(Succession):
+    """A group of which too many are away for good, continued by one of its validators in founder mode.
+
+    The others join the new quorum as newcomers; what they said in the old one stays there for reading.
+    """
+
+    def _check(self) -> None:
+        parent, before = self._old.ancestry()
+        old = self._old.bundle.genesis
+        if old.recovery_threshold != 1 or self._authority.public not in old.recovery_keys:
+            raise UsageError(
+                f"this phrase may not continue {show_id('quorum', self._old.chain.quorum)}",
+                hint="its genesis names who may: the founder's phrase",
+            )
+        seats = self._old.validators(max(1, parent.height))[1].validators
+        if self._me not in {v.idao for v in seats}:
+            raise Refused("this iDAO did not decide in that quorum when it last anchored", code="no-seat")
+        self._before = parent, before
+
+    def _bundle(self, name: str | None) -> genesis.Bundle:
+        parent, before = self._before
+        old, history = self._old.bundle.genesis, self.home.history()
+        rules = self._old.state().need(idao.Charter, self._old.chain.quorum).rules
+        stake = sum(units for _, units in old.stake)
+        founder = genesis.Seated(history.inception, history.events, self.keys.validator.public, stake)
+        made = genesis.group_genesis(
+            name=next_name(name or old.name),
+            nonce=entropy(32),
+            time_ms=max(now_ms(), self._old.tip().time_ms + 1),
+            founders=(founder,),
+            rules=rules,
+            recovery_threshold=old.recovery_threshold,
+            recovery_keys=old.recovery_keys,
+            parent=parent,
+        )
+        signed = genesis.Founder(history.inception, history.events, self.keys.identity.sign_genesis(made))
+        consent = Consent(self._authority.public, self._authority.sign_genesis(made))
+        return genesis.recovered(made, rules, (signed,), (consent,), before)
+
+    def _end(self, quorum: bytes) -> int:
+        with self.home.driving(self._old.path, self.wait_s):  # `Busy` while the node drives it
+            return super()._end(quorum)
+
+
+def _succession(dao: Dao, seed: bytes, path: Path) -> Succession:
+    with closing(LedgerStore.open(path, readonly=True)) as store:
+        group = store.bundle.genesis.kind == genesis.GROUP
+    return (GroupSuccession if group else Succession)(dao.home, dao.keys(), seed, path, dao.wait_s)
+
+
+@frozen
+class Stake:
+    """What recovering a group means, before it is done."""
+
+    quorum: bytes
+    height: int
+    behind: str
+    away: tuple[bytes, ...]
+    """Validators that must join the new quorum."""
+    lost: int
+    """Final blocks above the last anchor: they are not continued."""
+
+
+def at_stake(dao: Dao) -> Stake | None:
+    """For a group that `--quorum` names; None for any other ledger."""
+    store = dao.store
+    if not dao.named_quorum or store.bundle.genesis.kind != genesis.GROUP:
+        return None
+    if store.continued_by is not None:
+        store.require_live()
+    parent, _ = store.ancestry()
+    seats = store.validators(max(1, parent.height))[1].validators
+    away = tuple(v.idao for v in seats if v.idao != dao.me)
+    behind = f"1 of its {len(seats)} last validators stands behind it"
+    return Stake(store.chain.quorum, parent.height, behind, away, store.height - parent.height)
+
+
 def wanting(dao: Dao) -> list[Path]:
     """Own ledgers that were copied or moved here; only the one of --quorum if that was given."""
+    if at_stake(dao) is not None:
+        return [dao.ledger_path()]
     paths = stranded(dao.home, dao.me)
     return [p for p in paths if p == dao.ledger_path()] if dao.named_quorum else paths
 
 
 def recover_here(dao: Dao, words: str) -> list[Continued]:
     """`idao quorum recover`: those ledgers end, and go on under new names."""
-    seed, keys = phrase.seed_from(words), dao.keys()
-    return [Succession(dao.home, keys, seed, path, dao.wait_s).run() for path in wanting(dao)]
+    seed = phrase.seed_from(words)
+    return [_succession(dao, seed, path).run() for path in wanting(dao)]
