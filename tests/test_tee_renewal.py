@@ -191,4 +191,4 @@ def test_nothing_is_signed_twice_while_the_others_are_away(
 
 def test_a_quorum_of_one_has_no_others_to_judge(attested: Dao) -> None:
     assert attested.tee.appraise_others() == 0 and not attested.tee.waiting()
-    assert chores(attested) and all(callable(c) for c in chores(attested))
+    assert any(isinstance(chore, Reattest) for chore in chores(attested, list))
