@@ -198,7 +198,7 @@ STORY: list[tuple[str, str, str]] = [
 ]
 """Every command but those `ELSEWHERE`, in an order in which each can do its work."""
 
-ELSEWHERE = {"demo", "node metrics", "quorum join", "quorum accept", "quorum doctor"}
+ELSEWHERE = {"demo", "node metrics", "quorum join", "quorum accept", "quorum doctor", "quorum repair"}
 """Commands that want several processes: `test_node_quorum`."""
 
 KEYS = {"me": "idao", "dat2": "dat", "cleo": "member"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from node_world import Box, quorum, until
+from test_schemas import validator
 
 NAMES = ("ana", "bob", "cleo", "dora")
 BRIDGE = f"idao{os.getpid() % 10000}"
@@ -122,3 +124,25 @@ def test_a_home_put_back_to_yesterday_lies_to_nobody(four: list[Box], tmp_path: 
     until(lambda: same(four))
     found = four[0].json("quorum", "forensics")
     assert found["guilty"] == [], "an honest validator is never accused"
+
+
+@pytest.mark.slow
+def test_a_damaged_ledger_is_fetched_again(four: list[Box]) -> None:
+    four[3].kill()
+    quorum_id = four[0].status()["quorum"]
+    path = four[3].home / "ledgers" / f"{quorum_id.removeprefix('quorum:')}.db"
+    for tail in ("-wal", "-shm"):
+        path.with_name(path.name + tail).unlink(missing_ok=True)
+    found = four[3].run("quorum", "repair", "--quorum", "clinic-lan", "--yes", "--json")
+    assert found.returncode == 0, found
+    validator("quorum repair").validate(json.loads(found.stdout))
+    assert four[3].status()["height"] == 0
+    four[3].up()
+    until(lambda: same(four))
+    for n in range(3):  # it signs again two blocks above what the others have proven
+        assert contribute(four[0], f"later {n}") == 0
+    four[2].kill()  # now the repaired one is needed
+    assert contribute(four[0], "with the repaired") == 0
+    four[2].up()
+    assert four[0].json("quorum", "forensics")["guilty"] == []
+    assert four[3].json("audit", "--quorum", "clinic-lan")["ok"]

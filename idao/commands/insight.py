@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("why")(_why)
     app.command("doctor")(_doctor)
     app.command("forensics")(_forensics)
+    app.command("repair")(_repair)
 
 
 def _why() -> None:
@@ -63,6 +64,24 @@ def _forensics() -> None:
         for f in data["faults"]
     ]
     ui.result(data, lines or ["nobody is known to have signed two things"], quiet=data["guilty"])
+
+
+def _repair() -> None:
+    """Set a group's damaged ledger aside and fetch it again from the others. The node must be stopped.
+
+    It signs nothing until they have proven where they stand. The old file is kept.
+
+    Example: idao quorum repair --quorum clinic-lan --yes
+    """
+    groups = open_dao().groups
+    if ui.options.dry_run:
+        data = groups.repair(dry=True)
+        ui.result(data, [f"would set aside a ledger of {data['height']} blocks"], quiet=[data["quorum"]])
+        return
+    ui.confirm("the ledger here is set aside and fetched again")
+    data = groups.repair()
+    ui.hint("the node fetches it: idao node run")
+    ui.result(data, [f"set aside as {data['kept']}"], quiet=[data["quorum"]])
 
 
 @peer.command("list")
