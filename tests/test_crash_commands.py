@@ -139,6 +139,7 @@ def test_votes_and_members(lived: Lived, words: list[str]) -> None:
 def test_killed_at_random_moments(lived: Lived) -> None:
     """Wherever it is: in Python, in SQLite, in the thread that writes packs."""
     chance, killed = random.Random(11), 0
+    took: list[float] = []
     (lived.data / "more.bin").write_bytes(chance.randbytes(3_000_000))
     spare = lived.path.with_name("spare")
     shutil.copytree(lived.path, spare)
@@ -147,11 +148,15 @@ def test_killed_at_random_moments(lived: Lived) -> None:
         shutil.copytree(spare, lived.path)
         at_home(lived.path)
         words = [["account", "issue", "7"], ["contribute", str(lived.data), "--name", "clinic 2026"]][i % 2]
+        begin = time.monotonic()
         child = subprocess.Popen(
             [sys.executable, "-m", "idao", "--home", str(lived.path), *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
-        time.sleep(0.05 + chance.random() * 0.5)
+        if i < 2:  # how long each takes on this machine: moments are drawn from that
+            child.wait()
+            took.append(time.monotonic() - begin)
+        time.sleep(chance.random() * took[i % 2])
         child.kill()
         said, killed = child.communicate()[0], killed + (child.returncode in KILLED)
         dao = sound(lived.path)
