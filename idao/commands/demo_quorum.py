@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -95,10 +96,12 @@ class Four:
         self.told.say("dora's node is replaced by one that signs two different blocks:")
         self.nodes["dora"].terminate()
         self.nodes["dora"].wait()
-        script = [sys.executable, "-m", "idao.hall.lying"]
+        # Inside the one file idao is found by what its start put on the path.
+        same = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         lied = subprocess.run(
-            [*_python(script), str(self.homes["dora"]), "clinic-lan"], capture_output=True, text=True
-        )
+            [sys.executable, "-m", "idao.hall.lying", str(self.homes["dora"]), "clinic-lan"],
+            capture_output=True, text=True, env=same,
+        )  # fmt: skip
         if lied.returncode:
             raise IdaoError("the liar could not lie", hint=lied.stderr.strip()[-300:])
         self._until("the lie is on the ledger", lambda: self._quietly("ana", "quorum", "forensics", "-q"))
@@ -140,15 +143,6 @@ class Four:
             if time.monotonic() > deadline:
                 raise IdaoError(f"the story broke: it did not come about that {what}")
             time.sleep(LOOK_S)
-
-
-def _python(script: list[str]) -> list[str]:
-    """How to run a module of this very idao: also inside the one file, which is a path for imports."""
-    own = own_command()
-    if own[-1].endswith(".pyz"):
-        code = f"import sys; sys.path.insert(0, {own[-1]!r}); import runpy; sys.argv[0] = 'lying'; "
-        return [own[0], "-c", code + "runpy.run_module('idao.hall.lying', run_name='__main__')"]
-    return script
 
 
 def _free_port() -> int:

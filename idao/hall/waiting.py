@@ -68,7 +68,8 @@ def _look(dao: Dao, store: LedgerStore, txs: Sequence[Tx]) -> list[tuple[Tx, int
         found = [(tx, *receipt) for tx in txs if (receipt := store.receipt_of(tx.id))]
         if len(found) == len(txs):
             return found
-        lacking = next(tx for tx in txs if store.receipt_of(tx.id) is None)
+        there = {tx.id for tx, _, _ in found}  # more may have come since
+        lacking = next(tx for tx in txs if tx.id not in there)
         if (why := hopeless(store.state(), lacking, store.tip().time_ms)) and not store.receipt_of(
             lacking.id
         ):
