@@ -19,6 +19,8 @@ from typing import NamedTuple
 import pytest
 from shipping import CLONE
 
+PATIENCE_S = 300
+
 FILES = [
     CLONE / "README.md",
     *sorted((CLONE / "docs").glob("*.md")),
@@ -75,7 +77,12 @@ def play(shown: list[Step], folder: Path) -> list[tuple[str, str, str]]:
         script += f'echo $? > "$notes/{n}.code"\n'
     environ = {"HOME": str(home), "PATH": f"{programs}:{os.environ['PATH']}", "LANG": "C.UTF-8"}
     done = subprocess.run(
-        ["bash", "--norc", "-c", script], cwd=home, env=environ, capture_output=True, text=True
+        ["bash", "--norc", "-c", script],
+        cwd=home,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,  # a step that waits for what does not come would wait for ever
     )
     assert done.stderr == ""
     kept = ("code", "out", "err")
