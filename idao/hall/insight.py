@@ -69,6 +69,8 @@ class Insight:
             return "this ledger was copied or restored: it asks the others before it signs again"
         if now.get("syncing"):
             return "this node is catching up"
+        if now.get("unsigned_until", 0) >= now.get("height", 0) > 0:
+            return f"this ledger was copied or restored: it signs again above height {now['unsigned_until']}"
         if not waits and not now.get("pool") and not now.get("armed"):
             return "nothing waits: an idle quorum makes no blocks"
         if not status["founder_mode"] and live["online"] * 3 <= status["size"] * 2:
@@ -210,6 +212,7 @@ def _help(status: dict[str, Any], now: dict[str, Any], rows: list[dict[str, Any]
     out = [f"bring {r['name'] or r['idao']} back ({r['missing']})" for r in rows if r["missing"]]
     if now.get("halted"):
         out.append("compare the ledgers: idao quorum forensics")
+        out.append("if no other copy of this home runs: stop the node, idao quorum repair")
     if now.get("quarantined") and status["size"] < membership.FOUR:
         out.append("with fewer than four validators nobody can vouch: idao quorum recover")
     return out

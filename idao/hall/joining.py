@@ -235,17 +235,19 @@ class Joining:
         return True
 
     def carry_through(self) -> bool:
-        """If a change of the set waits for blocks that nobody has reason to make, gives it one.
+        """If something waits for blocks that nobody has reason to make, gives it one.
 
-        A change decides two blocks later. The first of those who decide until then says again that it trusts
-        this quorum: true, harmless, and a transaction.
+        A change of the set decides two blocks later: the first of those who decide until then makes them.
+        A validator that may have forgotten what it signed is silent for two blocks, and makes them itself:
+        else a second one that comes back so finds a quorum in which too few may sign, for ever. It says
+        again that it trusts this quorum: true, harmless, and a transaction.
         """
         dao = self._dao
         store = dao.store
         _, now = store.validators(store.height + 1)
-        if epochs.newest(store.state()).start <= store.height + 1 or dao.queued():
-            return False
-        if now.validators[0].idao != dao.me:
+        silent = store.unsigned_until > store.height and any(v.idao == dao.me for v in now.validators)
+        changing = epochs.newest(store.state()).start > store.height + 1 and now.validators[0].idao == dao.me
+        if dao.queued() or not (silent or changing):
             return False
         with contextlib.suppress(Pending):
             dao.submit([("trust.add", AddTrust(dao.quorum, (), (), 1))])

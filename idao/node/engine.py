@@ -114,8 +114,7 @@ class Engine:
         """Whether anything may be signed at `height`: not halted, nothing forgotten (ADR 0031, recovery)."""
         if self.quarantined or self.halted is not None or self.store.continued_by is not None:
             return False
-        until = self.store.get_meta("unsigned-until")
-        return until is None or height > int(until)
+        return height > self.store.unsigned_until
 
     def release(self, until: int) -> None:
         """Ends the quarantine of a ledger that was copied, moved or restored: signs above `until` again."""

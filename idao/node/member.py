@@ -415,6 +415,7 @@ class Member:
             "halted": self.engine.halted,
             "quarantined": self.engine.quarantined,
             "signing": self.engine.machine.signing,
+            "unsigned_until": self.engine.store.unsigned_until,
             "pool": len(self.engine.pool),
             "syncing": self.sync.active,
         }

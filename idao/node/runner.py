@@ -156,7 +156,7 @@ class Runner:
         await self._network.stop()
 
     def _changed(self) -> None:
-        """A block is final somewhere: what follows from it is looked at soon."""
+        """A block is final somewhere, or signing began or ended: what follows is looked at soon."""
         self._stirred = True
         self._wake.set()
 

@@ -69,7 +69,7 @@ class Seatholder:
         self.member.links = self.mesh
         self.member.on_commit = self._on_commit
         self.member.on_fault = self._on_fault
-        self.member.on_trouble = lambda what, why: self.alarm(f"quorum.{what}", why=why)
+        self.member.on_trouble = self._on_trouble
         self.member.on_broken = self._on_broken
         self.mesh.on_record = self._on_record
         self.mesh.on_duplicate = self._on_duplicate
@@ -142,6 +142,10 @@ class Seatholder:
         self._log.note("block.final", "debug", quorum=self.quorum, height=height, receipts=len(receipts))
         if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
             self.allow()
+        self.changed()
+
+    def _on_trouble(self, what: str, why: str) -> None:
+        self.alarm(f"quorum.{what}", why=why)
         self.changed()
 
     def _on_fault(self, fault: Fault) -> None:

@@ -139,6 +139,11 @@ class LedgerStore:
         return self.get_meta("place") != self._place
 
     @property
+    def unsigned_until(self) -> int:
+        """The height up to which the validator here signs nothing: it may have forgotten what it signed."""
+        return int(self.get_meta("unsigned-until") or 0)
+
+    @property
     def standing(self) -> str:
         """Whether this home may sign here."""
         return ENDED if self.continued_by else QUARANTINED if self.quarantined else LIVE
