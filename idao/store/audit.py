@@ -192,23 +192,27 @@ class Audit:
 
     # --- blocks
 
-    def _block(self, tip: Tip, height: int) -> Tip:
+    def stored_block(self, height: int) -> tuple[Header, Certificate]:
+        """What a block's row holds. Notes it where the row itself says other than its header."""
         row = self.db.execute(
             "select hash, header, certificate, leaf from block where height = ?", (height,)
         ).fetchone()
         if row is None:
             raise Malformed("missing")
         header = canonical.unpack(Header, row[1])
-        certificate = canonical.unpack(Certificate, row[2])
+        if row[0] != rules.header_hash(header):
+            self.report.note(f"block {height}", "the stored hash is not that of its header")
+        if row[3] != header.log_size:
+            self.report.note(f"block {height}", "its leaf is recorded at another position")
+        return header, canonical.unpack(Certificate, row[2])
+
+    def _block(self, tip: Tip, height: int) -> Tip:
+        header, certificate = self.stored_block(height)
         epoch, validators = genesis_rules.epoch_at(State(self.base), height)
         txs = self.transactions(height)
         built = Block(header, tip.certificate, tuple(tx.raw for tx in txs))
         executed = rules.check(tip, self.store.chain, validators, built, self.authentic(height), txs)
         block_hash = rules.header_hash(header)
-        if row[0] != block_hash:
-            self.report.note(f"block {height}", "the stored hash is not that of its header")
-        if row[3] != header.log_size:
-            self.report.note(f"block {height}", "its leaf is recorded at another position")
         self.check_certificate(height, certificate, block_hash, validators)
         self._check_receipts(height, executed)
         self._keep(executed)
