@@ -44,6 +44,16 @@ class IdaoError(Exception):
             self.code = code
 
 
+class Newer(IdaoError):
+    """A file of a later format than this idao reads: nothing is wrong with it."""
+
+    code = "newer"
+
+    def __init__(self, what: str, found: int, known: int) -> None:
+        text = f"{what} was written by a newer idao (format {found}, this one reads {known})"
+        super().__init__(text, hint="update idao")
+
+
 class UsageError(IdaoError):
     exit_code, code = 2, "usage"
 

@@ -38,7 +38,7 @@ from idao import plaintoml
 from idao.crypto import canonical, seal
 from idao.crypto.hashing import Kind, digest
 from idao.crypto.keys import Signer
-from idao.errors import Busy, IdaoError, Locked, Malformed, NoHome, NotFound, UsageError
+from idao.errors import Busy, Locked, Malformed, Newer, NoHome, NotFound, UsageError
 from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
@@ -450,11 +450,7 @@ def _check_format(found: Any) -> None:
     if type(found) is not int or found < 1:
         raise UsageError(f"config.toml: format is a number, not '{found}'", code="config")
     if found > CONFIG_FORMAT:
-        raise IdaoError(
-            f"config.toml was written by a newer idao (format {found}, this one reads {CONFIG_FORMAT})",
-            hint="update idao",
-            code="newer",
-        )
+        raise Newer("config.toml", found, CONFIG_FORMAT)
 
 
 def _config_sum(body: bytes) -> bytes:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from idao.errors import VerificationFailed
 from idao.home import Home, file_lock
 from idao.store import migrate
 
@@ -15,11 +17,26 @@ def plan(path: Path) -> list[dict[str, Any]]:
 
 
 def run(path: Path, wait_s: float) -> list[dict[str, Any]]:
-    """Does it, one file after the other; each step says where the copy of the old file is. `Busy`."""
+    """Does it, one file after the other; each step says where the copy of the old file is. `Busy`.
+
+    A file that is damaged stays as it is and does not keep the others: the first such refusal comes last.
+    """
     home = Home.open(path)
-    with home.exclusive(wait_s), file_lock(path / "contents.lock", wait_s):
-        steps = migrate.steps(path)
-        return [{**_shown(step), "copy": str(migrate.run(path, step))} for step in steps]
+    if not migrate.steps(path):
+        return []
+    done, refused = [], None
+    with home.exclusive(wait_s), file_lock(path / "contents.lock", wait_s), home.node_alone():
+        for step in migrate.steps(path):
+            ledger = path / step.file
+            held = home.driving(ledger, wait_s) if ledger.parent.name == "ledgers" else nullcontext()
+            try:
+                with held:
+                    done.append({**_shown(step), "copy": str(migrate.run(path, step))})
+            except VerificationFailed as e:
+                refused = refused or e
+    if refused is not None:
+        raise refused
+    return done
 
 
 def _shown(step: migrate.Step) -> dict[str, Any]:

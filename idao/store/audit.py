@@ -32,6 +32,8 @@ from idao.store.opening import APPLICATION_ID
 from idao.store.signatures import Signatures
 from idao.store.tables import from_row, sql_of
 
+REFUSALS = ("not-found", "older", "newer", "foreign", "busy", "disk")
+"""What keeps a file from being audited, with a way out of its own; all else that opening finds is damage."""
 FINDINGS_MAX = 1000
 """A file with more is past naming one by one."""
 Progress = Callable[[int, int], None]
@@ -60,12 +62,12 @@ class Report:
 
 
 def audit(path: Path, progress: Progress | None = None) -> Report:
-    """Audits one ledger file. Damage is a finding, never an exception; `NotFound` if there is no file."""
+    """Audits one ledger file. Damage is a finding, never an exception; another format, or no file, is one."""
     report = Report()
     try:
         store = files.LedgerStore.open(path, readonly=True)
     except IdaoError as e:
-        if e.code == "not-found":
+        if e.code in REFUSALS:
             raise
         report.note("file", e.message)
         return report

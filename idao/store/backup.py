@@ -29,7 +29,7 @@ from nacl.exceptions import CryptoError
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
-from idao.errors import IdaoError, Locked, Malformed, VerificationFailed
+from idao.errors import Locked, Malformed, Newer, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Range, Size
 from idao.store.home_db import BUSY_SECONDS, USER_VERSION, resum
@@ -37,7 +37,8 @@ from idao.store.opening import check_owner, connect_reading, refusal
 from idao.store.packs import disk_error
 from idao.store.seal import unwrap, wrap
 
-MAGIC = b"idao-backup 1\n"
+FORMAT = 1
+MAGIC = b"idao-backup %d\n" % FORMAT
 BLOCK_BYTES = 1 << 20
 """Content of a block: memory stays small, and the 21 bytes around each cost nothing."""
 HEADER_BYTES_MAX = 4096
@@ -104,11 +105,10 @@ def with_sum(old: bytes) -> bytes:
 
 
 def check_key_version(data: bytes) -> int:
-    """The format of `keys/backup.pub`, 0 if it cannot be told. `IdaoError` (`newer`)."""
+    """The format of `keys/backup.pub`, 0 if it cannot be told. `Newer`."""
     found = canonical.version_of(data, limit=HEADER_BYTES_MAX)
     if found > KEY_VERSION:
-        text = f"keys/backup.pub was written by a newer idao (format {found}, this one reads {KEY_VERSION})"
-        raise IdaoError(text, hint="update idao", code="newer")
+        raise Newer("keys/backup.pub", found, KEY_VERSION)
     return found
 
 
@@ -235,6 +235,14 @@ def read_header(file: BinaryIO) -> Header:
         raise damaged(f"its header cannot be read ({e.message})") from e
 
 
+def _check_format(file: BinaryIO) -> None:
+    """`Newer` for a sound file whose first line names a later format. Leaves `file` at its start."""
+    name, _, number = file.readline(len(MAGIC) + 8).rstrip(b"\n").partition(b" ")
+    if name == MAGIC.split()[0] and number.isdigit() and int(number) > FORMAT:
+        raise Newer("the backup", int(number), FORMAT)
+    file.seek(0)
+
+
 def check_bytes(path: Path, done: Done | None = None) -> Header:
     """Compares every byte with the hash at the end; takes no secret. `VerificationFailed`."""
     try:
@@ -249,6 +257,8 @@ def check_bytes(path: Path, done: Done | None = None) -> Header:
                     done(len(data))
             sound = left == 0 and file.read() == hashed.digest()
             file.seek(0)
+            if sound:
+                _check_format(file)
             header = read_header(file)
             _walk(file)
             if not sound:

@@ -27,7 +27,8 @@ from idao.store.layout import schema as schema
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, refusal
 from idao.store.tables import BRANCHES_KEPT, RECORDS_KEPT, SqlBase, SqlBranches
 
-VERSION = 1
+VERSION = 2
+"""Format 1 had no cosignatures, seats, bonds. `store.migrate` leads from each to the next."""
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
 

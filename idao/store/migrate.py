@@ -5,7 +5,8 @@ Every file of a home says its format: `user_version` of home.db and of each ledg
 chunk's form stands in its row of home.db.
 
 A step copies the file into `before-migration/`, writes the new one aside, flushes it and renames it over the
-old one. So a crash leaves the old file or the new one, and the copy is there before either changes.
+old one. So a crash leaves the old file or the new one, and the copy is there before either changes. What it
+leaves aside the next run clears, and does that step again from its beginning.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from idao.store.packs import disk_error, sync_folder
 
 COPIES = "before-migration"
 """The folder of a home that keeps what was there before."""
+ASIDE = ".migrating"
+"""The folder beside a file in which its successor is made: under its own name, so that it can be audited."""
 
 
 @frozen
@@ -47,27 +50,28 @@ def steps(home: Path) -> list[Step]:
         path = home / file
         if path.exists() and (version := read(path)) < current:
             found.append(Step(file, version, current, what))
-    for path in sorted((home / "ledgers").glob("*.db")):  # there is one format so far: only newer ones differ
-        _format_of(path, ledger.VERSION)
+    for path in sorted((home / "ledgers").glob("*.db")):
+        if (version := _format_of(path, ledger.VERSION)) < ledger.VERSION:
+            found.append(Step(f"ledgers/{path.name}", version, ledger.VERSION, _LEDGER_CHANGES))
     return found
 
 
 def run(home: Path, step: Step) -> Path:
     """Does one step; returns where the copy of the old file is. The caller holds the home's locks."""
     path, copy = home / step.file, home / COPIES / f"{Path(step.file).name}.format{step.found}"
-    aside = path.with_name(f".{path.name}.migrating")
+    aside = path.parent / ASIDE / path.name
+    kind = step.file if path.parent.name != "ledgers" else "ledger"
     try:
         copy.parent.mkdir(mode=0o700, exist_ok=True)
-        for stale in (aside, Path(f"{aside}-wal"), Path(f"{aside}-shm")):
-            stale.unlink(missing_ok=True)
-        _STEPS[step.file, step.found](path, copy, aside, partial(_replace, path, copy, aside))
-    except sqlite3.Error as e:
+        shutil.rmtree(aside.parent, ignore_errors=True)  # of a run that was killed
+        aside.parent.mkdir(mode=0o700)
+        _STEPS[kind, step.found](path, copy, aside, partial(_replace, path, copy, aside))
+    except (sqlite3.Error, UnicodeDecodeError) as e:
         raise refusal(str(path), e) from e
     except OSError as e:
         raise disk_error(e, f"migrating {path}") from e
     finally:
-        with suppress(OSError):
-            aside.unlink()
+        shutil.rmtree(aside.parent, ignore_errors=True)
     return copy
 
 
@@ -105,6 +109,7 @@ def _format_of_backup_key(path: Path) -> int:
     return backup.check_key_version(path.read_bytes()) or backup.KEY_VERSION
 
 
+_LEDGER_CHANGES = "its blocks are kept; records, receipts, log and state are derived from them again"
 _KINDS: tuple[tuple[str, Callable[[Path], int], int, str], ...] = (
     (
         "keys/backup.pub",
@@ -124,15 +129,22 @@ _KINDS: tuple[tuple[str, Callable[[Path], int], int, str], ...] = (
 # --- steps --------------------------------------------------------------------------------------------
 
 
-def _sums_for_rows(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
-    """home.db 1 to 2: every table with its rows, each with its sum; drafts, which nothing wrote, go."""
+@contextmanager
+def _held(path: Path, copy: Path) -> Iterator[None]:
+    """Copies a database; until the new file is there, nobody writes into this one."""
     with closing(connect(path, "rw", home_db.BUSY_SECONDS)) as old:
         # Its log is folded in and removed, or it would be taken for the new file's.
         if old.execute("pragma journal_mode = delete").fetchone()[0] != "delete":
             raise Busy(f"{path} is in use by another process", hint="stop the node, then run it again")
-        old.execute("begin exclusive")  # until the new file is there, nobody writes into this one
+        old.execute("begin exclusive")
         shutil.copyfile(path, copy)
         os.chmod(copy, 0o600)
+        yield
+
+
+def _sums_for_rows(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+    """home.db 1 to 2: every table with its rows, each with its sum; drafts, which nothing wrote, go."""
+    with _held(path, copy):
         home_db.open_home_db(aside).close()
         with closing(home_db.open_home_db(aside)) as db:
             db.execute("attach ? as old", (str(copy),))
@@ -143,6 +155,15 @@ def _sums_for_rows(path: Path, copy: Path, aside: Path, replace: Callable[[], No
                 db.execute(f"insert into main.{table} select {row} from old.{table}")
             db.execute("commit")
             db.execute("detach old")
+        replace()
+
+
+def _ledger_again(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+    """A ledger, 1 to 2: a table of cosignatures, seats, bonds and faults; another form of the genesis."""
+    from idao.store import rederive  # all rules of the ledger, and the audit
+
+    with _held(path, copy):
+        rederive.again(copy, aside, path)
         replace()
 
 
@@ -157,5 +178,6 @@ def _sum_for_backup_key(path: Path, copy: Path, aside: Path, replace: Callable[[
 
 _STEPS: dict[tuple[str, int], Callable[[Path, Path, Path, Callable[[], None]], None]] = {
     ("home.db", 1): _sums_for_rows,
+    ("ledger", 1): _ledger_again,
     ("keys/backup.pub", 1): _sum_for_backup_key,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from idao.errors import Busy, IdaoError, VerificationFailed
+from idao.errors import Busy, IdaoError, Newer, VerificationFailed
 
 APPLICATION_ID = 0x6964616F
 """'idao' in ASCII, so that `file` and we ourselves know the file."""
@@ -51,11 +51,7 @@ def check_owner(db: sqlite3.Connection, what: str, version: int, *, least: int |
     if owner != APPLICATION_ID:
         raise IdaoError(f"{what} is not a file of idao", code="foreign")
     if found > version:
-        raise IdaoError(
-            f"{what} was written by a newer idao (format {found}, this one reads {version})",
-            hint="update idao",
-            code="newer",
-        )
+        raise Newer(what, found, version)
     if found < (version if least is None else least):
         raise IdaoError(
             f"{what} was written by an older idao (format {found}, this one reads {version})",

@@ -11,12 +11,13 @@ from typing import Annotated
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
-from idao.errors import IdaoError, Malformed
+from idao.errors import IdaoError, Malformed, Newer
 from idao.frozen import frozen
 from idao.model import Name, Range, Size, Word
 from idao.tee.given import FILE_BYTES_MAX, Given, sort_files
 
 PARTS_MAX = 64
+FORMAT = 1
 BUNDLE_BYTES_MAX = 8 * 1024 * 1024
 
 
@@ -30,7 +31,7 @@ class Part:
 class Bundle:
     """Files of one vendor. The window is that in which all of them are valid; `source` is for people."""
 
-    v: Annotated[int, Range(1, 1)]
+    v: Annotated[int, Range(FORMAT, FORMAT)]
     kind: Word
     source: Name
     fetched_ms: int
@@ -111,10 +112,12 @@ def dump(bundle: Bundle) -> bytes:
 
 
 def load(data: bytes) -> Bundle:
-    """The bundle of a file. `Malformed` unless it is one and its window is that of its parts."""
+    """The bundle of a file. `Malformed` unless it is one and its window is that of its parts; `Newer`."""
     try:
         bundle = canonical.unpack(Bundle, data, limit=BUNDLE_BYTES_MAX)
     except Malformed as e:
+        if (found := canonical.version_of(data, limit=BUNDLE_BYTES_MAX)) > FORMAT:
+            raise Newer("the bundle of collateral", found, FORMAT) from e
         raise Malformed(f"not a bundle of collateral: {e.message}") from e
     again = make(
         bundle.kind,
