@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,28 @@ def test_under_three_policies(five: bytes, tmp_path: Path) -> None:
     # Simulated machines have no stable name, so a list of known machines lets none of them in.
     known = judged(five, tmp_path, relaxed(SIMULATED, platforms=("00" * 16,)))
     assert known["anchor"]["attested"] == 0 and {a["reason"] for a in known["attestations"]} == {"platform"}
+
+
+def test_needs_no_general_reader_of_certificates(five: bytes, tmp_path: Path) -> None:
+    """It takes as long to load as twenty cosigners to judge (ADR 0049)."""
+    (tmp_path / "policy.json").write_text(dump(SIMULATED))
+    (tmp_path / "proof").write_bytes(five)
+    words = [
+        "verify",
+        f"{tmp_path}/proof",
+        "--tee-policy",
+        f"{tmp_path}/policy.json",
+        "--require",
+        "simulated:3",
+    ]
+    code = (
+        f"import sys; sys.argv = ['idao', *{words!r}]\n"
+        "from idao.__main__ import main\n"
+        "try: main()\n"
+        "finally: print(sorted(m for m in sys.modules if 'x509' in m or m == 'importlib.resources'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == "['idao.tee.x509']", done.stderr
 
 
 @pytest.mark.parametrize("demand", ["simulated:4", "tee:1", "tee-amd:1", "tee-tdx:1", "tpm-rooted:1"])

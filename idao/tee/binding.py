@@ -192,9 +192,9 @@ def read_key(data: bytes) -> bytes:
         return bytes.fromhex(text.removeprefix("0x"))
     found = given.sort_files([data])
     if found.certificates:
-        from idao.tee import certs, tpm
+        from idao.tee import certs
 
-        return tpm.spki_der(certs.load(found.certificates[0]).public_key())
+        return certs.load(found.certificates[0]).spki
     if found.keys:
         return found.keys[0]
     if 32 <= len(data) <= given.TEXT_BYTES_MAX:

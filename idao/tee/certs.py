@@ -1,4 +1,4 @@
-"""X.509 as the vendors of TEEs use it: strict DER, pinned roots, chains by name and signature, CRLs.
+"""Certificates as the vendors of TEEs use them: pinned roots, chains by name and signature, revocation lists.
 
 No RFC 5280 path builder fits: AMD's leaves have serial number 0 and no key identifiers, Nitro's bundle
 starts at the root. Chains are short and their order is given, so each link is checked as it stands.
@@ -6,22 +6,26 @@ starts at the root. Chains are short and their order is given, so each link is c
 
 from __future__ import annotations
 
-import calendar
 import hashlib
 import re
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from idao.errors import Malformed
 from idao.tee.result import Findings
+from idao.tee.x509 import (
+    SEQUENCE,
+    Certificate,
+    Der,
+    RevocationList,
+    common_name,
+    constraints,
+    key_bits,
+    show_utc,
+    utc_ms,
+)
 
-if TYPE_CHECKING:
-    from cryptography.x509 import Certificate, CertificateRevocationList
-
-CERT_BYTES_MAX = 8192
-"""The largest real certificate seen has 1.7 kB."""
 CHAIN_MAX = 8
 """The longest real chain has five certificates."""
 CACHED = 512
@@ -30,11 +34,6 @@ CACHED_PEM_BYTES = 16 * 1024
 """A chain has 2 to 6 kB; larger texts are read again each time, so that the cache stays small."""
 _TIME = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})Z")
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----([^-]*)-----END \1-----")
-
-
-def at_ms(moment: Any) -> int:
-    """Milliseconds UTC of an aware datetime."""
-    return calendar.timegm(moment.utctimetuple()) * 1000
 
 
 def pem_blocks(data: bytes, label: str) -> list[bytes]:
@@ -61,24 +60,7 @@ def _pem_blocks(data: bytes, label: str) -> tuple[bytes, ...]:
 @lru_cache(maxsize=CACHED)
 def load(der: bytes) -> Certificate:
     """A certificate; `Malformed` for anything but exactly one DER certificate."""
-    from cryptography import x509
-
-    if len(der) > CERT_BYTES_MAX:
-        raise Malformed("certificate too large", code="chain")
-    try:
-        with warnings.catch_warnings():
-            # AMD gives every VCEK and VLEK the serial number 0, about which `cryptography` complains.
-            warnings.filterwarnings("ignore", message=".*serial number.*")
-            # Google's TPM authorities have names longer than X.520 allows.
-            warnings.filterwarnings("ignore", message="Attribute's length")
-            cert = x509.load_der_x509_certificate(der)
-            cert.public_key()
-            _ = cert.extensions, cert.issuer, cert.subject
-            if cert.serial_number < 0:  # revocation lists cannot be asked for it
-                raise ValueError("negative serial number")
-            return cert
-    except Exception as e:  # hostile DER makes the parser raise many kinds
-        raise Malformed(f"not a certificate: {type(e).__name__}", code="chain") from e
+    return Certificate(der)
 
 
 def load_all(ders: Sequence[bytes]) -> list[Certificate]:
@@ -89,75 +71,102 @@ def load_all(ders: Sequence[bytes]) -> list[Certificate]:
 
 @lru_cache(maxsize=CACHED)
 def spki(cert: Certificate) -> str:
-    """SHA-256 of the subject public key info, in hex: how roots are pinned.
-
-    Cut out as it stands: the library's way of writing a key again takes as long as verifying a signature.
-    """
-    tbs = cert.tbs_certificate_bytes
-    pos = element(tbs, 0)[0]
-    if tbs[pos] == 0xA0:  # the version, which the first kind of certificate does not state
-        pos = element(tbs, pos)[1]
-    for _ in ("serial number", "algorithm", "issuer", "validity", "subject"):
-        pos = element(tbs, pos)[1]
-    return hashlib.sha256(tbs[pos : element(tbs, pos)[1]]).hexdigest()
+    """SHA-256 of the subject public key info as it stands, in hex: how roots are pinned."""
+    return hashlib.sha256(cert.spki).hexdigest()
 
 
-def element(data: bytes, at: int) -> tuple[int, int]:
-    """(begin of the contents, end) of the DER element at `at`; `Malformed` if it does not fit."""
-    if at + 2 > len(data):
-        raise Malformed("DER ends early", code="chain")
-    size, begin = data[at + 1], at + 2
-    if size & 0x80:
-        count = size & 0x7F
-        if not 1 <= count <= 3:
-            raise Malformed("DER with a strange length", code="chain")
-        size, begin = int.from_bytes(data[begin : begin + count], "big"), begin + count
-    if begin + size > len(data):
-        raise Malformed("DER ends early", code="chain")
-    return begin, begin + size
+def name_of(cert: Certificate) -> str:
+    """Its subject, as people call it."""
+    return common_name(cert.subject)
 
 
-@lru_cache(maxsize=CACHED)
-def serial(cert: Certificate) -> int:
-    """The serial number; AMD's zero without complaint."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*serial number.*")
-        return cert.serial_number
+# --- keys and signatures --------------------
 
-
-def common_name(name: Any) -> str:
-    from cryptography.x509.oid import NameOID
-
-    found = name.get_attributes_for_oid(NameOID.COMMON_NAME)
-    return str(found[0].value) if found else ""
+EC_KEYS = {
+    bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107"): "p256",
+    bytes.fromhex("301006072a8648ce3d020106052b81040022"): "p384",
+    bytes.fromhex("301006072a8648ce3d020106052b81040023"): "p521",
+}
+RSA_KEY = bytes.fromhex("300d06092a864886f70d0101010500")
+"""AlgorithmIdentifiers of the keys that vendors have; all others are no keys here."""
+_PSS_384 = (
+    "a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
+)
+SIGNATURES = {
+    bytes.fromhex("300a06082a8648ce3d040302"): ("ecdsa", "sha256"),
+    bytes.fromhex("300a06082a8648ce3d040303"): ("ecdsa", "sha384"),
+    bytes.fromhex("300a06082a8648ce3d040304"): ("ecdsa", "sha512"),
+    bytes.fromhex("300d06092a864886f70d01010b0500"): ("rsa", "sha256"),
+    bytes.fromhex("300d06092a864886f70d01010c0500"): ("rsa", "sha384"),
+    bytes.fromhex("300d06092a864886f70d01010d0500"): ("rsa", "sha512"),
+    # AMD: MGF1 with the same hash, salt of 48 bytes; with and without the trailer that is the default.
+    bytes.fromhex("304106092a864886f70d01010a3034" + _PSS_384): ("pss", "sha384"),
+    bytes.fromhex("304606092a864886f70d01010a3039" + _PSS_384 + "a303020101"): ("pss", "sha384"),
+}
+"""AlgorithmIdentifier of a certificate's signature -> (scheme, hash)."""
 
 
 @lru_cache(maxsize=CACHED)
+def public_key(spki_der: bytes) -> Any:
+    """The key of a SubjectPublicKeyInfo: EC or RSA. `Malformed` for any other."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    algorithm, bits = key_bits(spki_der)
+    if (curve := EC_KEYS.get(algorithm)) is not None:
+        if bits[:1] != b"\4":
+            raise Malformed("a public key in a strange form", code="chain")
+        return point(curve, bits[1:])
+    if algorithm != RSA_KEY:
+        raise Malformed("a public key of another kind than RSA, P-256, P-384 or P-521", code="chain")
+    inner = Der(bits).enter(SEQUENCE)
+    modulus, exponent = inner.integer(), inner.integer()
+    inner.done()
+    try:
+        return rsa.RSAPublicNumbers(exponent, modulus).public_key()
+    except ValueError as e:
+        raise Malformed("not an RSA key", code="chain") from e
+
+
+def key_of(cert: Certificate) -> Any:
+    """The certificate's public key; None if it is of no kind that is known here."""
+    try:
+        return public_key(cert.spki)
+    except Malformed:
+        return None
+
+
+@lru_cache(maxsize=CACHED)
+def _verifies(key_der: bytes, algorithm: bytes, signature: bytes, data: bytes) -> bool:
+    """Does the key verify the signature of a certificate or list?"""
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+    scheme, hash_name = SIGNATURES.get(algorithm, ("", ""))
+    try:
+        key = public_key(key_der)
+        if scheme == "ecdsa" and isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(hash_algorithm(hash_name)))
+            return True
+        if scheme in ("rsa", "pss") and isinstance(key, rsa.RSAPublicKey):
+            hashed: Any = hash_algorithm(hash_name)
+            pss = padding.PSS(padding.MGF1(hashed), hashed.digest_size)
+            key.verify(signature, data, pss if scheme == "pss" else padding.PKCS1v15(), hashed)
+            return True
+    except (InvalidSignature, Malformed, ValueError):
+        pass
+    return False
+
+
 def issued_by(cert: Certificate, issuer: Certificate) -> bool:
     """Does the issuer's name stand in the certificate and its key verify it?"""
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-
-    try:
-        cert.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
+    named = cert.issuer == issuer.subject
+    return named and _verifies(issuer.spki, cert.algorithm, cert.signature, cert.tbs)
 
 
 def is_ca(cert: Certificate, below: int) -> bool:
     """May this certificate issue, with `below` certificates of authorities between it and the leaf?"""
-    from cryptography import x509
-
-    try:
-        basic = cert.extensions.get_extension_for_class(x509.BasicConstraints).value
-        if not basic.ca or (basic.path_length is not None and basic.path_length < below):
-            return False
-    except x509.ExtensionNotFound:
-        return False
-    try:
-        return cert.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        return True
+    said = constraints(cert)
+    return said.issues and (said.path_length is None or said.path_length >= below)
 
 
 def check_chain(
@@ -173,7 +182,7 @@ def check_chain(
     ok = found.check(f"{name}: root", bool(chain) and spki(chain[-1]) in pins, "", "root")
     for i, cert in enumerate(chain):
         issuer = chain[min(i + 1, len(chain) - 1)]
-        subject = common_name(cert.subject)
+        subject = name_of(cert)
         link = issued_by(cert, issuer) and (i == 0 or is_ca(cert, i - 1))
         ok &= found.check(f"{name}: link {i}", link, subject, "chain")
         low, high = window(cert)
@@ -184,27 +193,23 @@ def check_chain(
 
 def window(cert: Certificate) -> tuple[int, int]:
     """Validity in ms UTC, both ends included."""
-    return at_ms(cert.not_valid_before_utc), at_ms(cert.not_valid_after_utc)
+    return cert.not_before_ms, cert.not_after_ms
 
 
-def crl_window(crl: CertificateRevocationList) -> tuple[int, int]:
+def crl_window(crl: RevocationList) -> tuple[int, int]:
     """Validity in ms UTC; a list without next update is good at its own moment only."""
-    low = at_ms(crl.last_update_utc)
-    return low, at_ms(crl.next_update_utc) if crl.next_update_utc else low
+    return crl.this_ms, crl.this_ms if crl.next_ms is None else crl.next_ms
 
 
 def rfc3339_ms(text: str) -> int:
     """`2025-06-19T10:16:03Z` in ms UTC; `Malformed` for any other form."""
-    import datetime
-
     found = _TIME.fullmatch(text) if isinstance(text, str) else None
     if found is None:
         raise Malformed("not a time of the collateral", code="collateral")
     try:
-        moment = datetime.datetime(*(int(part) for part in found.groups()))  # type: ignore[arg-type]
-    except ValueError as e:
+        return utc_ms(*(int(part) for part in found.groups()))
+    except Malformed as e:
         raise Malformed("not a time of the collateral", code="collateral") from e
-    return calendar.timegm(moment.timetuple()) * 1000
 
 
 def hash_algorithm(name: str) -> Any:
@@ -221,7 +226,7 @@ def ecdsa_raw(cert_or_key: Any, raw: bytes, data: bytes, hash_name: str) -> bool
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-    key = cert_or_key.public_key() if hasattr(cert_or_key, "public_key") else cert_or_key
+    key = key_of(cert_or_key) if isinstance(cert_or_key, Certificate) else cert_or_key
     half = len(raw) // 2
     if not isinstance(key, ec.EllipticCurvePublicKey) or half != (key.key_size + 7) // 8 or len(raw) % 2:
         return False
@@ -259,39 +264,17 @@ def point(curve: str, xy: bytes) -> Any:
 
 
 @lru_cache(maxsize=64)
-def load_crl(der: bytes) -> CertificateRevocationList:
+def load_crl(der: bytes) -> RevocationList:
     """A revocation list; `Malformed` for anything but exactly one."""
-    from cryptography import x509
-
     try:
-        crl = x509.load_der_x509_crl(der)
-        # These parse on demand, and then raise many kinds on hostile bytes.
-        _ = crl.issuer, crl.last_update_utc, crl.next_update_utc, crl.extensions, len(crl)
-        crl.get_revoked_certificate_by_serial_number(0)
-        return crl
-    except Exception as e:
-        raise Malformed(f"not a revocation list: {type(e).__name__}", code="collateral") from e
+        return RevocationList(der)
+    except Malformed as e:
+        raise Malformed(f"not a revocation list: {e.message}", code="collateral") from e
 
 
-def crl_signed_by(crl: CertificateRevocationList, issuer: Certificate) -> bool:
-    """ECDSA, or RSASSA-PSS with SHA-384 as AMD's key roots sign."""
-    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
-    key = issuer.public_key()
-    if crl.issuer != issuer.subject:
-        return False
-    try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            return crl.is_signature_valid(key)
-        if isinstance(key, rsa.RSAPublicKey):
-            pss = padding.PSS(padding.MGF1(hashes.SHA384()), 48)
-            key.verify(crl.signature, crl.tbs_certlist_bytes, pss, hashes.SHA384())
-            return True
-    except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
-        return False
-    return False
+def crl_signed_by(crl: RevocationList, issuer: Certificate) -> bool:
+    """Does the issuer's name stand on the list and its key verify it?"""
+    return crl.issuer == issuer.subject and _verifies(issuer.spki, crl.algorithm, crl.signature, crl.tbs)
 
 
 def check_crl(
@@ -311,15 +294,11 @@ def check_crl(
     check_revoked(found, crl, judged, name)
 
 
-def check_revoked(
-    found: Findings, crl: CertificateRevocationList, judged: Sequence[Certificate], name: str
-) -> None:
+def check_revoked(found: Findings, crl: RevocationList, judged: Sequence[Certificate], name: str) -> None:
     """None of `judged` stands on the list; if one does, since when."""
     for cert in judged:
-        hit = crl.get_revoked_certificate_by_serial_number(serial(cert))
-        who, since = common_name(cert.subject), None if hit is None else hit.revocation_date_utc
+        since = crl.revoked.get(cert.serial)
         if since is not None:
-            moment = at_ms(since)
-            found.revoked_ms = moment if found.revoked_ms is None else min(found.revoked_ms, moment)
-        when = "" if since is None else f", since {since:%Y-%m-%dT%H:%M:%SZ}"
-        found.check(f"{name}: not revoked", hit is None, who + when, "revoked")
+            found.revoked_ms = since if found.revoked_ms is None else min(found.revoked_ms, since)
+        when = "" if since is None else f", since {show_utc(since)}"
+        found.check(f"{name}: not revoked", since is None, name_of(cert) + when, "revoked")

@@ -67,7 +67,7 @@ def _windows(files: Given) -> list[tuple[str, int, int]]:
     out = []
     for der in files.certificates:
         cert = certs.load(der)
-        out.append((f"certificate {certs.common_name(cert.subject)}", *certs.window(cert)))
+        out.append((f"certificate {certs.name_of(cert)}", *certs.window(cert)))
     return out + statements(files)
 
 
@@ -75,11 +75,12 @@ def statements(files: Given) -> list[tuple[str, int, int]]:
     """(name, from, to) of what a vendor states anew again and again: revocation lists, levels, identities."""
     from idao.tee import certs, intel
     from idao.tee.given import unhex
+    from idao.tee.x509 import common_name
 
     out = []
     for der in files.crls:
         crl = certs.load_crl(der)
-        out.append((f"crl of {certs.common_name(crl.issuer)}", *certs.crl_window(crl)))
+        out.append((f"crl of {common_name(crl.issuer)}", *certs.crl_window(crl)))
     for data in files.intel:
         collateral = intel.read_collateral(data)
         for name in ("root_ca_crl", "pck_crl"):

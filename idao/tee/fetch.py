@@ -92,7 +92,7 @@ def _intel(raw: bytes, kind: str, now_ms: int, ask: Get) -> collateral.Bundle:
     q = quote.parse(raw)
     leaf, authority, *_ = certs.load_all(certs.pem_blocks(q.chain, "CERTIFICATE"))
     fmspc = quote.pck(leaf).fmspc.hex()
-    ca = "platform" if "Platform" in certs.common_name(authority.subject) else "processor"
+    ca = "platform" if "Platform" in certs.name_of(authority) else "processor"
     # The default 'standard' lags a year behind and hides newer advisories.
     tcb = ask(f"{INTEL}/{kind}/certification/v4/tcb?fmspc={fmspc}&update=early")
     qe = ask(f"{INTEL}/{kind}/certification/v4/qe/identity?update=early")

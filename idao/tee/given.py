@@ -69,22 +69,17 @@ def sort_files(files: Iterable[bytes]) -> Given:
 
 def _der_kind(data: bytes) -> str:
     """'certificate', 'crl' or 'key' of a DER structure; empty if it is none of them."""
-    from cryptography.hazmat.primitives.serialization import load_der_public_key
-
     from idao.tee import certs
+    from idao.tee.x509 import key_bits
 
-    for kind, read in (("certificate", certs.load), ("crl", certs.load_crl)):
+    for kind, read in (("certificate", certs.load), ("crl", certs.load_crl), ("key", key_bits)):
         try:
             read(data)
             return kind
         except Malformed:
             continue
-    try:
-        load_der_public_key(data)
-        return "key"
-    except Exception:  # any DER: the parser raises many kinds
-        # Looks like a certificate that does not parse: kept, so that its chain fails for what it is.
-        return "certificate" if data[4:6] == b"\x30\x82" else ""
+    # Looks like a certificate that does not parse: kept, so that its chain fails for what it is.
+    return "certificate" if data[4:6] == b"\x30\x82" else ""
 
 
 def unhex(text: str, what: str) -> bytes:

@@ -20,7 +20,7 @@ from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from idao.tee.x509 import Certificate
 
 PARTS = (
     "pck_crl_issuer_chain",
@@ -235,7 +235,7 @@ def _identity(
     """Whose statements these are, and of whom they speak."""
     found.check("root", certs.spki(chain[-1]) in trust.intel)
     by = certs.spki(chain[1]) in trust.intel_authorities
-    named = "SGX PCK Certificate" in certs.common_name(chain[0].subject)
+    named = "SGX PCK Certificate" in certs.name_of(chain[0])
     found.check("pck chain", by and named and chain[0].issuer == chain[1].subject, "", "chain")
     for part in ("tcb_info", "qe_identity"):
         issuers = certs.load_all(
@@ -300,9 +300,7 @@ def _windows(found: Findings, collateral: Collateral, chain: list[Certificate], 
     for i, cert in enumerate(chain):
         low, high = certs.window(cert)
         found.window(low, high)
-        found.check(
-            f"chain: validity {i}", low <= now_ms <= high, certs.common_name(cert.subject), "cert-expired"
-        )
+        found.check(f"chain: validity {i}", low <= now_ms <= high, certs.name_of(cert), "cert-expired")
 
 
 # --- the library --------------------

@@ -12,6 +12,7 @@ from idao.tee import certs, cose, roots
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
+from idao.tee.x509 import Certificate, constraints
 
 ES384 = -35
 _OPTIONAL = (("public_key", 1, 1024), ("user_data", 0, 512), ("nonce", 0, 512))
@@ -50,18 +51,13 @@ def judge(
     found.check("debug", pcr0 is not None and any(pcr0), "PCR0 is zero" if pcr0 and not any(pcr0) else "")
     given_roots = [c for c in certs.load_all(given.certificates) if c.issuer == c.subject]
     for root in given_roots:
-        found.check("root given", certs.spki(root) in trust.nitro, certs.common_name(root.subject), "root")
+        found.check("root given", certs.spki(root) in trust.nitro, certs.name_of(root), "root")
     found.level = "tee"
 
 
-def _signs(leaf: Any) -> bool:
-    from cryptography import x509
-
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return bool(usage.digital_signature) and not certs.is_ca(leaf, 0)
+def _signs(leaf: Certificate) -> bool:
+    said = constraints(leaf)
+    return said.signs and not said.issues
 
 
 def _fields(payload: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
 
 if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+    from idao.tee.x509 import Certificate
 
 REQUEST = 37
 SIGNATURE = 96

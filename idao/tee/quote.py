@@ -12,6 +12,7 @@ from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.tee.given import Given
 from idao.tee.result import Findings
+from idao.tee.x509 import Certificate
 
 SGX, TDX = 0, 0x81
 HEADER = 48
@@ -180,8 +181,8 @@ class Pck:
     fmspc: bytes
 
 
-_ROOT_OID = "1.2.840.113741.1.13.1"
 _OID_BYTES = bytes.fromhex("2a864886f84d010d01")
+"""1.2.840.113741.1.13.1"""
 
 
 def _der(data: bytes, pos: int) -> tuple[int, bytes, int]:
@@ -213,10 +214,9 @@ def _pairs(sequence: bytes) -> dict[bytes, tuple[int, bytes]]:
     return out
 
 
-def pck(cert: object) -> Pck:
+def pck(cert: Certificate) -> Pck:
     """The extension of a PCK certificate; `Malformed` if it has none or a strange one."""
-    extensions = cert.extensions  # type: ignore[attr-defined]
-    raw = next((e.value.value for e in extensions if e.oid.dotted_string == _ROOT_OID), None)
+    raw = cert.extensions.get(_OID_BYTES)
     if raw is None:
         raise Malformed("the certificate has no PCK extension")
     top = _pairs(_der(raw, 0)[1])

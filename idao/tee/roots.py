@@ -7,7 +7,7 @@ The simulator's keys are apart, in `SIMULATED`, which only evidence of the kind 
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from typing import Any
 
 from idao.frozen import frozen
 
@@ -76,5 +76,11 @@ def certificates(vendor: str) -> tuple[bytes, ...]:
     """The DER certificates shipped for `amd`, `google`, `nitro`, `nvidia`, `intel` or `simulated`."""
     from idao.tee.certs import pem_blocks
 
-    data = resources.files("idao.tee").joinpath("roots", f"{vendor}.pem").read_bytes()
-    return tuple(pem_blocks(data, "CERTIFICATE"))
+    return tuple(pem_blocks(shipped(f"{vendor}.pem"), "CERTIFICATE"))
+
+
+def shipped(name: str) -> bytes:
+    """A file of the package's `roots`, by the loader that brought this module: `importlib.resources` takes
+    longer to load than the roots to read."""
+    loader: Any = __spec__.loader
+    return bytes(loader.get_data(__file__.rpartition("roots.py")[0] + f"roots/{name}"))

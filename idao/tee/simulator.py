@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from idao.frozen import frozen
-from idao.tee import quote, snp
+from idao.tee import quote, roots, snp
 from idao.tee.envelope import SIMULATED
 
 FMSPC, PCEID, PPID = bytes.fromhex("51D010000000"), b"\0\0", b"simulated ppid!!"
@@ -148,9 +148,14 @@ def pem(*certificates: Any) -> str:
 
 def pem_of(*ders: bytes) -> str:
     """PEM of DER certificates in order."""
-    from idao.tee.certs import load
+    import base64
 
-    return pem(*(load(d) for d in ders))
+    out = []
+    for der in ders:
+        text = base64.b64encode(der).decode()
+        lines = [text[i : i + 64] for i in range(0, len(text), 64)]
+        out += ["-----BEGIN CERTIFICATE-----", *lines, "-----END CERTIFICATE-----", ""]
+    return "\n".join(out)
 
 
 def _raw(key: Any, data: bytes, hash_name: str = "sha256") -> bytes:
@@ -358,14 +363,11 @@ def _quote(report_data: bytes, flaws: frozenset[str], leaf_key: Any, chain: byte
 @cache
 def _rsa(index: int) -> Any:
     """The simulator's published RSA keys: root, intermediate, and another root."""
-    from importlib import resources
-
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
     from idao.tee.certs import pem_blocks
 
-    data = resources.files("idao.tee").joinpath("roots", "simulated.pem").read_bytes()
-    return load_der_private_key(pem_blocks(data, "PRIVATE KEY")[index], None)
+    return load_der_private_key(pem_blocks(roots.shipped("simulated.pem"), "PRIVATE KEY")[index], None)
 
 
 CHIP = hashlib.sha512(b"simulated chip").digest()
@@ -422,7 +424,7 @@ def _vcek_extensions(flaws: frozenset[str], chip: bytes) -> list[tuple[Any, bool
         "4": bytes(64) if "wrong-hw-id" in flaws else chip,
     }
     make = x509.UnrecognizedExtension
-    return [(make(x509.ObjectIdentifier(snp.OID + n), v), False) for n, v in values.items()]
+    return [(make(x509.ObjectIdentifier(f"1.3.6.1.4.1.3704.1.{n}"), v), False) for n, v in values.items()]
 
 
 def _report(report_data: bytes, flaws: frozenset[str], chip: bytes) -> bytes:

@@ -7,7 +7,6 @@ certificate names the firmware it was derived for, which must be the report's RE
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 from idao.errors import Malformed
 from idao.frozen import frozen
@@ -15,13 +14,12 @@ from idao.tee import certs, roots
 from idao.tee.given import Given
 from idao.tee.policy import Floor, TeePolicy
 from idao.tee.result import Findings
-
-if TYPE_CHECKING:
-    from cryptography.x509 import Certificate
+from idao.tee.x509 import Certificate, common_name
 
 SIZE = 0x4A0
 SIGNED = 0x2A0
-OID = "1.3.6.1.4.1.3704.1."
+OID = bytes.fromhex("2b060104019c7801")
+"""1.3.6.1.4.1.3704.1: AMD's extensions lie below."""
 HOST_VMPL = 0xFFFFFFFF
 KNOWN_POLICY_BITS = (1 << 26) - 1
 MIGRATE_MA, DEBUG, ALIAS_CHECK = 1 << 18, 1 << 19, 1 << 5
@@ -126,13 +124,12 @@ def parse(raw: bytes) -> Report:
 
 
 def _extensions(leaf: Certificate) -> dict[str, bytes]:
-    """AMD's extensions of a VCEK or VLEK: the number after the common prefix -> raw DER value."""
-    out = {}
-    for extension in leaf.extensions:
-        if extension.oid.dotted_string.startswith(OID):
-            value = getattr(extension.value, "value", b"")
-            out[extension.oid.dotted_string[len(OID) :]] = bytes(value)
-    return out
+    """AMD's extensions of a VCEK or VLEK: the numbers after the common prefix -> raw DER value."""
+    return {
+        ".".join(map(str, oid[len(OID) :])): value
+        for oid, value in leaf.extensions.items()
+        if oid.startswith(OID)
+    }
 
 
 def _small(der: bytes | None) -> int:
@@ -163,10 +160,10 @@ def _chain(given: Given, trust: roots.Trust, claimed: str) -> list[Certificate]:
     """Leaf (of the `claimed` kind if there are several), intermediate and root: the authorities given, or if
     none are given those shipped with idao. A root that was left out is supplied."""
     loaded = certs.load_all(given.certificates)
-    leaves = [c for c in loaded if OID + "1" in {e.oid.dotted_string for e in c.extensions}]
+    leaves = [c for c in loaded if OID + b"\1" in c.extensions]
     if not leaves:
         return []
-    leaf = next((c for c in leaves if certs.common_name(c.subject) == f"SEV-{claimed.upper()}"), leaves[0])
+    leaf = next((c for c in leaves if certs.name_of(c) == f"SEV-{claimed.upper()}"), leaves[0])
     authorities = [c for c in loaded if c not in leaves]
     if not authorities and trust is roots.VENDORS:
         authorities = [certs.load(d) for d in roots.certificates("amd")]
@@ -247,7 +244,7 @@ def _revocation(
     root = chain[-1]
     lists = [d for d in given.crls if certs.load_crl(d).issuer == root.subject]
     # Every real VCEK has serial number 0, which no list can single out.
-    judged = [c for c in chain[:-1] if certs.serial(c)]
+    judged = [c for c in chain[:-1] if c.serial]
     windows = [certs.crl_window(certs.load_crl(d)) for d in lists]
     current = [i for i, (low, high) in enumerate(windows) if low <= now_ms <= high]
     for i, der in enumerate(lists):
@@ -266,10 +263,10 @@ def _platform(found: Findings, report: Report, chain: list[Certificate], policy:
     """Key, product, chip and firmware."""
     leaf = chain[0]
     extensions = _extensions(leaf)
-    issuer = certs.common_name(leaf.issuer)
+    issuer = common_name(leaf.issuer)
     under = "vlek" if issuer.startswith("SEV-VLEK-") else "vcek"
     claimed = report.signing_key if report.version >= 3 else under
-    name_fits = certs.common_name(leaf.subject) == f"SEV-{under.upper()}"
+    name_fits = certs.name_of(leaf) == f"SEV-{under.upper()}"
     found.check("key kind", claimed == under and name_fits, f"{claimed} under {issuer}", "chain")
     found.check("signing key", under in policy.amd_signing_keys, under, "signing-key")
     certified = _product(extensions)

@@ -1,0 +1,229 @@
+"""The own reader of certificates and revocation lists, held against a general library."""
+
+from __future__ import annotations
+
+import json
+import random
+import warnings
+from collections.abc import Iterator
+
+import pytest
+from tee_world import cases
+from test_tee_fuzz import SEED, SLOW, mutate
+
+from idao.errors import Malformed
+from idao.tee import certs, cose, envelope, nitro, quote, roots, x509
+from idao.tee.collateral import expand
+from idao.tee.given import Given
+
+QUICK = 4
+
+
+def _carried(parsed: envelope.Parsed) -> Iterator[bytes]:
+    """Certificates inside evidence."""
+    if parsed.kind in ("sgx", "tdx"):
+        yield from quote.chain_of(quote.parse(parsed.blob)).certificates
+    if parsed.kind == "nitro":
+        fields = nitro._fields(cose.sign1(cose.read(parsed.blob)).payload)
+        yield from (fields["certificate"], *fields["cabundle"])
+    if parsed.tpm is not None and parsed.tpm.certificate:
+        yield parsed.tpm.certificate
+    if parsed.azure is not None:
+        yield from parsed.azure.certificates
+        if parsed.azure.td_quote:
+            yield from quote.chain_of(quote.parse(parsed.azure.td_quote)).certificates
+
+
+def everything() -> tuple[list[bytes], list[bytes]]:
+    """(certificates, revocation lists) of vendors' roots, evidence and collateral at hand."""
+    certificates = {d for v in ("amd", "google", "nitro", "nvidia", "intel") for d in roots.certificates(v)}
+    lists: set[bytes] = set()
+    for case in cases().values():
+        given: Given = expand(case.files)
+        for text in given.intel:
+            value = json.loads(text)
+            for name in value:
+                if name.endswith("_chain") and value[name]:
+                    certificates.update(certs.pem_blocks(value[name].encode(), "CERTIFICATE"))
+            lists.update(bytes.fromhex(value[n]) for n in ("pck_crl", "root_ca_crl") if n in value)
+        try:
+            parsed = envelope.parse(case.evidence)
+            certificates.update(_carried(parsed), parsed.given.certificates)
+        except Malformed:
+            pass
+        certificates.update(given.certificates)
+        lists.update(given.crls)
+    return sorted(certificates), sorted(lists)
+
+
+CERTIFICATES, LISTS = everything()
+
+
+def _theirs(der: bytes) -> dict[str, object] | None:
+    from cryptography import x509 as general
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cert = general.load_der_x509_certificate(der)
+            key = cert.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            names = [
+                n.get_attributes_for_oid(general.NameOID.COMMON_NAME) for n in (cert.issuer, cert.subject)
+            ]
+            try:
+                basic = cert.extensions.get_extension_for_class(general.BasicConstraints).value
+                ca = (basic.ca, basic.path_length)
+            except general.ExtensionNotFound:
+                ca = (False, None)
+            return {
+                "serial": cert.serial_number,
+                "tbs": cert.tbs_certificate_bytes,
+                "signature": cert.signature,
+                "spki": key,
+                "issuer": names[0][0].value if names[0] else "",
+                "subject": names[1][0].value if names[1] else "",
+                "window": tuple(
+                    int(t.timestamp()) * 1000 for t in (cert.not_valid_before_utc, cert.not_valid_after_utc)
+                ),
+                "ca": ca,
+                "extensions": [e.oid.dotted_string for e in cert.extensions],
+            }
+    except Exception:
+        return None
+
+
+def _dotted(oid: bytes) -> str:
+    numbers, value = [], 0
+    for byte in oid:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            numbers.append(value)
+            value = 0
+    first = min(numbers[0] // 40, 2)
+    return ".".join(map(str, (first, numbers[0] - 40 * first, *numbers[1:])))
+
+
+def _ours(der: bytes) -> dict[str, object] | None:
+    try:
+        cert = certs.load.__wrapped__(der)
+        said = x509.constraints(cert)
+    except Malformed:
+        return None
+    return {
+        "serial": cert.serial,
+        "tbs": cert.tbs,
+        "signature": cert.signature,
+        "spki": cert.spki,
+        "issuer": x509.common_name(cert.issuer),
+        "subject": x509.common_name(cert.subject),
+        "window": certs.window(cert),
+        "ca": (said.ca, said.path_length),
+        "extensions": [_dotted(oid) for oid in cert.extensions],
+    }
+
+
+def test_there_is_much_to_compare() -> None:
+    assert len(CERTIFICATES) > 50 and len(LISTS) > 5
+
+
+@pytest.mark.parametrize("der", CERTIFICATES, ids=range(len(CERTIFICATES)))
+def test_reads_every_certificate_as_the_general_library(der: bytes) -> None:
+    theirs, ours = _theirs(der), _ours(der)
+    assert ours is not None and ours == theirs
+
+
+def compared(count: int) -> None:
+    """What both read they read alike; what only this one takes differs in what nobody asks for."""
+    chance = random.Random(f"{SEED} x509")
+    for der in CERTIFICATES:
+        for _ in range(count):
+            bad = mutate(der, chance)
+            ours = _ours(bad)
+            theirs = _theirs(bad) if ours is not None else None
+            assert theirs is None or ours == theirs, bad.hex()
+
+
+def test_reads_mutations_alike() -> None:
+    compared(QUICK)
+
+
+@pytest.mark.slow
+def test_reads_many_mutations_alike() -> None:
+    compared(SLOW // 50)
+
+
+def test_links_as_the_general_library() -> None:
+    from cryptography import x509 as general
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        general_ones = [general.load_der_x509_certificate(d) for d in CERTIFICATES]
+    ours = [certs.load(d) for d in CERTIFICATES]
+    linked = 0
+    for i, a in enumerate(ours):
+        for j, b in enumerate(ours):
+            if a.issuer != b.subject:
+                continue
+            try:
+                general_ones[i].verify_directly_issued_by(general_ones[j])
+                theirs = True
+            except Exception:
+                theirs = False
+            assert certs.issued_by(a, b) is theirs
+            linked += theirs
+    assert linked > 40
+
+
+@pytest.mark.parametrize("der", LISTS, ids=range(len(LISTS)))
+def test_reads_every_revocation_list_as_the_general_library(der: bytes) -> None:
+    from cryptography import x509 as general
+
+    theirs, ours = general.load_der_x509_crl(der), certs.load_crl(der)
+    assert (ours.tbs, ours.signature) == (theirs.tbs_certlist_bytes, theirs.signature)
+    ends = theirs.next_update_utc
+    assert certs.crl_window(ours) == tuple(
+        int(t.timestamp()) * 1000 for t in (theirs.last_update_utc, ends or theirs.last_update_utc)
+    )
+    assert ours.revoked == {r.serial_number: int(r.revocation_date_utc.timestamp()) * 1000 for r in theirs}
+
+
+@pytest.mark.parametrize("der", [CERTIFICATES[0], LISTS[0]], ids=["certificate", "list"])
+def test_cut_or_longer_is_nothing(der: bytes) -> None:
+    read = x509.Certificate if der is CERTIFICATES[0] else x509.RevocationList
+    read(der)
+    for bad in (*(der[:n] for n in range(len(der))), der + b"\0", der + der):
+        with pytest.raises(Malformed):
+            read(bad)
+
+
+SEQ = x509.SEQUENCE
+
+
+@pytest.mark.parametrize(
+    ("der", "read"),
+    [
+        ("308100", lambda d: d.span(SEQ)),  # a length longer than needed
+        ("30820001ff", lambda d: d.span(SEQ)),
+        ("3080", lambda d: d.span(SEQ)),  # one that does not say where it ends
+        ("30847fffffff", lambda d: d.span(SEQ)),
+        ("3005", lambda d: d.span(SEQ)),
+        ("0200", lambda d: d.integer()),
+        ("02020001", lambda d: d.integer()),
+        ("0202ff80", lambda d: d.integer()),
+        ("030101", lambda d: d.bits()),
+        ("0300", lambda d: d.bits()),
+        ("170d3235303133323030303030305a", lambda d: d.moment()),  # the 32nd of January
+        ("170b323530313031303030305a", lambda d: d.moment()),  # without seconds
+        ("170d323530313031303030303030 31".replace(" ", ""), lambda d: d.moment()),
+        ("170d32350a3130313030303030305a", lambda d: d.moment()),
+    ],
+)
+def test_der_in_another_form_than_the_shortest(der: str, read: object) -> None:
+    with pytest.raises(Malformed):
+        read(x509.Der(bytes.fromhex(der)))  # type: ignore[operator]
+
+
+def test_times_of_both_centuries() -> None:
+    for text, year in ((b"500101000000Z", 1950), (b"491231235959Z", 2049)):
+        assert str(year) in x509.show_utc(x509.Der(b"\x17\x0d" + text).moment())
