@@ -347,7 +347,7 @@ def _ask_library(
     try:
         root = roots.certificates("simulated")[0] if trust.own_root else None
         judge = qvl.PyQuoteVerifier(root) if root else qvl.PyQuoteVerifier()
-        theirs = qvl.PyQuoteCollateralV3.from_json(collateral.text)
+        theirs = _theirs(collateral.text)
         now_s = now_ms // 1000
         neutral = qvl.PyQuotePolicy.claims_only(now_s)
         claims = json.loads(judge.verify_with_policy(q.raw, theirs, now_s, neutral).to_json())
@@ -364,6 +364,12 @@ def _ask_library(
     agreed = tcb["status"] == found.tcb_status and tuple(sorted(tcb["advisory_ids"])) == found.advisories
     found.check("signatures", True, "", "signature")
     found.check("both verifiers agree", agreed, tcb["status"], "verifiers-disagree")
+
+
+@lru_cache(maxsize=16)  # as many as are read
+def _theirs(text: str) -> Any:
+    """Collateral as the library wants it."""
+    return library().PyQuoteCollateralV3.from_json(text)
 
 
 def _explain(

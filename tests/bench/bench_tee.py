@@ -37,9 +37,10 @@ from idao.tee.policy import dump
 
 
 def forget() -> None:
-    """Empties what the TEE room remembers of certificates and collateral."""
+    """Empties what the TEE room remembers of certificates and collateral, not of policies."""
     for one in gc.get_objects():
-        if isinstance(one, _lru_cache_wrapper) and str(getattr(one, "__module__", "")).startswith("idao.tee"):
+        room = str(getattr(one, "__module__", "")) if isinstance(one, _lru_cache_wrapper) else ""
+        if room.startswith("idao.tee") and room != "idao.tee.policy":
             one.cache_clear()
 
 
