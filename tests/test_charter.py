@@ -47,11 +47,13 @@ def test_the_default_charter_is_pinned() -> None:
 def test_unknown_and_missing_rules_are_malformed(key: str) -> None:
     rules = charter.defaults()
     value = rules.pop(key)
+    later = charter.RULES[key].later  # may be left out of the bytes, and only there
     for wrong in (rules, {**rules, key + "x": value}, {**rules, key: value, "vote.luck": 1}):
         with pytest.raises(Malformed):
             charter.encode(wrong)
-        with pytest.raises(Malformed):
-            charter.parse(canonical.encode(wrong))
+        if not (later and wrong is rules):
+            with pytest.raises(Malformed):
+                charter.parse(canonical.encode(wrong))
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,8 @@ def _show(
     lines += [f"parent    {p['asset']}@{p['version']}" for p in data["lineage"]]
     for r in data["reviews"]:
         by = r["reviewer"] if r["independent"] else "its owner alone"
-        lines.append(f"review    {ui.bp(r['score'])} by {by}, {r['assessor']}")
+        backed = "" if r["level"] == "none" else f", backed by hardware ({r['level']})"
+        lines.append(f"review    {ui.bp(r['score'])} by {by}, {r['assessor']}{backed}")
     lines += [f"score     {name}: {ui.bp(points)}" for name, points in data["scores"].items()]
     ui.result(data, lines, quiet=[data["asset"]])
 

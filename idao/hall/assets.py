@@ -199,7 +199,9 @@ class Assets:
             "parents": [show_id("asset", p) for p, _ in version.parents],
             "lineage": [{"asset": show_id("asset", p), "version": v} for p, v in version.parents],
             "verified": version.verified,
-            "reviews": [self._review(r) for r in given],
+            "reviews": [
+                self._review(r, state.get(reviews.ReviewBacking, asset, number, r.reviewer)) for r in given
+            ],
             "independent_reviews": version.independent,
             "score": version.score,
             "scores": self._scores(asset, number),
@@ -221,10 +223,11 @@ class Assets:
         }
 
     @staticmethod
-    def _review(r: reviews.ReviewRecord) -> dict[str, Any]:
+    def _review(r: reviews.ReviewRecord, backed: reviews.ReviewBacking | None) -> dict[str, Any]:
         return {
             "reviewer": show_id("idao", r.reviewer),
             "independent": r.independent,
+            "level": backed.level if backed else "none",
             "assessor": r.assessor,
             "code": r.code.hex(),
             "score": r.score,

@@ -27,6 +27,8 @@ AGE_MS_MAX = 24 * 3_600_000
 """Greatest life of claims where the quorum has voted no policy: that of the strict one."""
 POLICY_BYTES_MAX = 8000
 """Bytes of a policy on a ledger: what one action of a proposal can hold."""
+BACKED = ("tee", "tee-measured")
+"""Levels of evidence that a charter may ask for, the lower first: hardware, and hardware with known code."""
 ROLE = "validator"
 """What a validator's claims say it is."""
 
@@ -185,6 +187,36 @@ def read(evidence: bytes) -> tuple[Evidence, Claims]:
 
     found = canonical.unpack(Evidence, evidence)
     return found, canonical.unpack(Claims, found.claims)
+
+
+# --- what others think of it ----------------------------------------------------------------------
+
+
+def backed_level(ctx: Context, validator: bytes) -> str:
+    """What a validator's newest evidence is worth by the word of the others, now: '' or one of `BACKED`.
+
+    Counted are appraisals under the policy that the quorum has voted, by so much power that one of their
+    signers must be honest. The validator's own does not count. No verifier is asked: every node finds the same.
+    """
+    found = ctx.state.get(Attestation, validator)
+    agreed = ctx.state.get(TeePolicyRecord, ctx.governor)
+    if found is None or agreed is None or found.not_after_ms < ctx.time_ms:
+        return ""
+    _, validators = epoch_at(ctx.state, ctx.height)
+    power = {v.idao: v.power for v in validators.validators if v.idao != validator}
+    held = [
+        (BACKED.index(a.level) + 1, power[a.appraiser])
+        for a in ctx.state.scan(Appraisal, validator)
+        if (a.evidence, a.policy) == (found.evidence, agreed.hash)
+        and a.accepted
+        and a.not_after_ms >= ctx.time_ms
+        and a.level in BACKED
+        and a.appraiser in power
+    ]
+    for rank in range(len(BACKED), 0, -1):
+        if sum(p for level, p in held if level >= rank) >= validators.honest_size:
+            return BACKED[rank - 1]
+    return ""
 
 
 # --- applying -------------------------------------------------------------------------------------

@@ -39,6 +39,8 @@ class Rule:
     low: int = 0
     high: int = INT_MAX
     unit: str = ""
+    later: bool = False
+    """Made after charters were signed without it: those have its default, which is never written."""
 
     def allows(self, value: object) -> bool:
         if self.choices:
@@ -48,7 +50,7 @@ class Rule:
 
 _YES_NO = ("allow", "deny")
 
-# A rule added here changes what a full map is: it comes with a new formats version.
+# A rule added here without `later` changes what a full map is: it comes with a new formats version.
 RULES: dict[str, Rule] = {
     "vote.method": Rule("person", "one member one vote, or votes by weight", ("person", "weighted")),
     "vote.cap": Rule(
@@ -87,6 +89,12 @@ RULES: dict[str, Rule] = {
         1, "in a quorum of several: good reviews by others before an asset is verified", high=64
     ),
     "review.score-min": Rule(0, "lowest headline score of a good review", high=10_000, unit="bp"),
+    "review.tee": Rule(
+        "none",
+        "in a quorum of several: who reviews another's contents must be backed by hardware of this level",
+        ("none", "tee", "tee-measured"),
+        later=True,
+    ),
     "economy.model": Rule(
         "fixed", "value of a DAT whose mint names none: the base, or base times score", ("fixed", "score")
     ),
@@ -132,7 +140,12 @@ def _check_all(rules: Rules) -> None:
 def encode(rules: Rules) -> bytes:
     """The canonical bytes of a full map. `Malformed` if a rule is missing, unknown or out of bounds."""
     _check_all(rules)
-    return canonical.encode(rules)
+    return canonical.encode({key: value for key, value in rules.items() if not _silent(key, value)})
+
+
+def _silent(key: str, value: Value) -> bool:
+    """Is this said by leaving it out?"""
+    return RULES[key].later and value == RULES[key].default
 
 
 def parse(data: bytes) -> Rules:
@@ -140,7 +153,11 @@ def parse(data: bytes) -> Rules:
     rules = canonical.decode(data, limit=RULES_BYTES_MAX)
     if type(rules) is not dict:
         raise Malformed("a charter is a map")
+    said = set(rules)
+    rules = {**{key: rule.default for key, rule in RULES.items() if rule.later}, **rules}
     _check_all(rules)
+    if any(_silent(key, rules[key]) for key in said):
+        raise Malformed("a charter leaves out what is so without saying")
     return rules
 
 

@@ -4,6 +4,7 @@ An owner reviews its own at once, and the record says so: `independent` stays 0.
 quorum of one, and in a quorum of several only if its charter asks for no others (`review.independent = 0`).
 There a reviewer of another's asset, who must be a validator, first submits the commitment and opens it in a
 later block, so that nobody can copy a verdict: it binds quorum, asset, version, reviewer, epoch and a salt.
+A charter may ask that whoever reads another's contents for a review is backed by hardware (`review.tee`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.frozen import frozen, replace
 from idao.ledger.assets import AssetVersion
+from idao.ledger.attest import BACKED, Attestation, backed_level
 from idao.ledger.idao import role_of, rules_of
 from idao.ledger.state import record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -109,6 +111,25 @@ class Seal:
     commitment: Hash
 
 
+@record("review_tee", key=("asset", "version", "reviewer"))
+@frozen
+class ReviewBacking:
+    """What stood behind a reviewer when its review was opened, where the charter asks for hardware.
+
+    asset: the asset reviewed
+    version: its version
+    reviewer: the validator's iDAO
+    level: what its evidence was worth by the word of the other validators: tee or tee-measured
+    evidence: id of that evidence
+    """
+
+    asset: Id
+    version: int
+    reviewer: Id
+    level: Word
+    evidence: Hash
+
+
 @frozen
 class Commit:
     asset: Id
@@ -131,8 +152,11 @@ def review_commitment(quorum: bytes, review: Review, salt: bytes) -> bytes:
 def _apply_commit(ctx: Context, body: Commit) -> None:
     if ctx.actor not in ctx.reviewers:
         refuse("not-a-validator", "only validators review")
-    if ctx.state.get(AssetVersion, body.asset, body.version) is None:
+    found = ctx.state.get(AssetVersion, body.asset, body.version)
+    if found is None:
         refuse("unknown-asset", "no such asset version on this ledger")
+    if found.owner != ctx.actor:
+        _check_hardware(ctx)
     if ctx.state.get(Seal, body.asset, body.version, ctx.actor) is not None:
         refuse("already-sealed", "this reviewer has sealed a review already")
     if ctx.state.get(ReviewRecord, body.asset, body.version, ctx.actor) is not None:
@@ -158,6 +182,9 @@ def _apply_open(ctx: Context, body: Open) -> None:
         refuse("already-reviewed", "this reviewer has reviewed it already")
     if ctx.several and not own:
         _check_seal(ctx, body)
+    if not own and (level := _check_hardware(ctx)):
+        evidence = ctx.state.need(Attestation, ctx.actor).evidence
+        ctx.state.put(ReviewBacking(review.asset, review.version, ctx.actor, level, evidence))
     independent = role_of(ctx.state, found.owner, ctx.actor) is None
     ctx.state.put(
         ReviewRecord(
@@ -167,6 +194,22 @@ def _apply_open(ctx: Context, body: Open) -> None:
         )
     )  # fmt: skip
     _conclude(ctx, found)
+
+
+def _check_hardware(ctx: Context) -> str:
+    """The level of the reviewer's hardware if the quorum's charter asks for one, else ''.
+
+    Asked when a review is sealed and again when it is opened: evidence may have ended between, or the charter
+    have changed. Then the seal stays, and the review is opened after the next attestation.
+    """
+    wanted = rules_of(ctx.state, ctx.governor)["review.tee"]
+    if wanted == "none" or not ctx.several:
+        return ""
+    level = backed_level(ctx, ctx.actor)
+    if level not in BACKED[BACKED.index(wanted) :]:
+        why = f"the charter wants reviewers of another's contents backed at level {wanted}"
+        refuse("tee-required", f"{why}; by the other validators' word it is {level or 'not'}")
+    return level
 
 
 def _check_seal(ctx: Context, body: Open) -> None:
@@ -199,5 +242,5 @@ def _conclude(ctx: Context, version: AssetVersion) -> None:
     )
 
 
-RECORDS = (ReviewRecord, Seal)
+RECORDS = (ReviewRecord, Seal, ReviewBacking)
 KINDS = (TxKind("review.commit", Commit, _apply_commit), TxKind("review.open", Open, _apply_open))
