@@ -80,8 +80,7 @@ class Dao:
         keys: Keys | None = None,
     ) -> None:
         self.home, self.wait_s, self._passphrase_file = home, wait_s, passphrase_file
-        self.named_quorum = quorum
-        self._keys = keys
+        self.named_quorum, self._keys = quorum, keys
 
     @classmethod
     def open(cls, path: Path, **options: Any) -> Dao:
@@ -419,8 +418,10 @@ class Dao:
     def _drive(self, store: LedgerStore, outbox: Outbox, raws: Sequence[bytes]) -> list[Done]:
         """Everything queued for this ledger goes through the engine, ours and what a crash left."""
         from idao.node.engine import Engine
+        from idao.validatorkeys import held
 
-        engine = Engine(store, self.keys().validator, now_ms)
+        newest, *older = held(self.home, store.chain.quorum, self.keys())
+        engine = Engine(store, newest, now_ms, *older)
         inadmissible: dict[bytes, str] = {}
         waiting = outbox.waiting()
         for tx in waiting:

@@ -6,6 +6,7 @@
     keys/next.key        replaces it in a rotation           }
     keys/after.key       comes after that one; only while a rotation runs
     keys/validator.key   signs blocks and checkpoints        }
+    keys/seat-*.key      the same in a quorum of several (`validatorkeys.py`) }
     keys/data.key        wraps asset keys, keys chunk ids    }
     keys/backup.pub      what backups are sealed to, so that the phrase opens them
     keys/tls/node.pem    the TLS end of its node: key and certificate, made when first needed
@@ -491,6 +492,5 @@ def _toml(value: Any) -> str:
             hint="change it by hand",
             code="config",
         )
-    text = value
-    escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in text)
+    escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in value)
     return f'"{escaped}"'

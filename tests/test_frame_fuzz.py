@@ -64,9 +64,9 @@ JOINER = person("bob")
 PAIRING: list[Any] = [
     pairing.Hail(1, X, X),
     pairing.Reply(X, b"bundle", X),
-    pairing.Offer(X, JOINER.idao, X, RECORD, JOINER.inception, (), (b"register", b"join")),
+    pairing.Offer(X, JOINER.idao, X, RECORD, JOINER.inception, (), (b"register", b"join"), "bob"),
     pairing.Sealed(b"message", X),
-    pairing.Verdict(True, "", (RECORD,)),
+    pairing.Verdict(True, "", (RECORD,), "ana"),
     pairing.Refusal("used"),
 ]
 FRAMES: list[tuple[str, type, bytes]] = [

@@ -69,7 +69,7 @@ class Person:
         register = self.tx(quorum, "idao.register", Register(self.inception, ()), 1)
         txs = (register, self.tx(quorum, "quorum.join", seat, 2))
         key = self.validator.public
-        return Offer(nonce, self.idao, key, self.record(quorum), self.inception, (), txs)
+        return Offer(nonce, self.idao, key, self.record(quorum), self.inception, (), txs, "joiner")
 
 
 class Inviter:

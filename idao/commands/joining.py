@@ -1,4 +1,4 @@
-"""`idao quorum invite / join / accept / leave`: how people come and go. Registered on `quorum`'s app."""
+"""`idao quorum invite / join / accept / leave …`: how people come and go. Registered on `quorum`'s app."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ def register(app: typer.Typer) -> None:
     app.command("join")(_join)
     app.command("accept")(_accept)
     app.command("leave")(_leave)
+    app.command("withdraw")(_withdraw)
+    app.command("remove")(_remove)
+    app.command("rotate")(_rotate)
 
 
 def _invite(
@@ -78,6 +81,8 @@ def _join(
     dao = open_dao()
     data = dao.joining.join(text, peers=peer or (), name=name, on_words=_show_words)
     ui.say(f"'{data['name']}' is now what commands mean; your place is taken as soon as the members agree")
+    if data["inviter"] and data["inviter"]["name"]:
+        ui.say(f"the inviter is called '{data['inviter']['name']}' here: {data['inviter']['idao']}")
     if not data["node"]:
         ui.hint("take part: idao node run")
     ui.result(data, ids=data["quorum"])
@@ -108,6 +113,9 @@ def _invite_text(given: str) -> str:
 
 def _accept(
     words: Annotated[str, typer.Option("--words", help="The six words on the joiner's screen.")] = "",
+    name: Annotated[
+        str, typer.Option("--name", help="What you call it here; default: as it calls itself.")
+    ] = "",
     refuse: Annotated[bool, typer.Option("--refuse", help="Turn the newcomer away.")] = False,
     member: Annotated[
         str, typer.Option("--member", metavar="ID", help="Admit one who asks on the ledger already.")
@@ -125,7 +133,8 @@ def _accept(
         return
     offer = dao.joining.await_offer(words)
     if ui.options.dry_run:
-        ui.result({"idao": offer["idao"], "words": offer["words"], "dry_run": True}, [offer["words"]])
+        told = {key: offer[key] for key in ("idao", "words")}
+        ui.result({**told, "claims": offer["name"], "dry_run": True}, [offer["words"]])
         return
     if offer["contested"]:
         ui.warn("somebody else came with the same invite: it is in two hands")
@@ -134,21 +143,27 @@ def _accept(
         ui.result(done, [f"turned away {done['idao']}"], quiet=[done["idao"]])
         return
     if not words:
-        ui.say(f"{offer['idao']} wants to join; its screen must show:")
+        ui.say(f"{offer['idao']} wants to join and calls itself '{offer['name']}'; its screen must show:")
         ui.say(f"    {offer['words']}")
         if not ui.interactive() and not ui.options.yes:
             raise UsageError(
                 "the words must be compared first", hint="give them as read from the joiner: --words '…'"
             )
         ui.confirm("the joiner's screen shows the same six words")
-    _tell_admitted(dao.joining.accept(offer))
+    data = dao.joining.accept(offer, name=name)
+    if not name and data["name"] and data["name"] != offer["name"]:
+        ui.say(
+            f"it calls itself '{offer['name']}', which is taken or no petname: here it is '{data['name']}'"
+        )
+    _tell_admitted(data)
 
 
 def _tell_admitted(data: dict[str, Any]) -> None:
+    called = f" as '{data['name']}'" if data["name"] else ""
     if data["seat"] == "asking":
         ui.say(f"asked the members: idao vote {data['proposal']} yes")
     else:
-        ui.say("admitted: it takes its place once its node has caught up")
+        ui.say(f"admitted{called}: it takes its place once its node has caught up")
     ui.result(data, ids=data["idao"])
 
 
@@ -165,3 +180,60 @@ def _leave() -> None:
     data = dao.joining.leave()
     when = f"from height {data['free_height']}" if data["free_height"] else "later"
     ui.result(data, [f"left; the bond of {data['bond']} stake is free {when}"], quiet=[data["quorum"]])
+
+
+def _withdraw(
+    member: Annotated[
+        str, typer.Argument(metavar="[ID]", help="Whose bond: full id or petname; default: your own.")
+    ] = "",
+) -> None:
+    """Give the bond of a seat that was left back to whoever put it up, once it has answered long enough.
+
+    Example: idao quorum withdraw
+    """
+    from idao.hall import seats
+
+    data = seats.withdraw(open_dao(), member, dry=ui.options.dry_run)
+    verb = "would return" if ui.options.dry_run else "returned"
+    lines = [f"{verb} {r['value']} stake to {r['to']}" for r in data["returned"]]
+    ui.result(data, lines, quiet=[data["idao"]])
+
+
+def _remove(
+    member: Annotated[str, typer.Argument(metavar="ID", help="Full iDAO id or petname.")],
+    force: Annotated[bool, typer.Option("--force", help="Even if too few of the rest are online.")] = False,
+) -> None:
+    """Take a seat away from one who is lost: opens a vote of the members, with your yes.
+
+    Example: idao quorum remove dora --yes
+    """
+    from idao.hall import seats
+
+    dao = open_dao()
+    if ui.options.dry_run:
+        data = seats.remove(dao, member, force=force, dry=True)
+        ui.result(data, [f"would propose to remove {data['idao']}"], quiet=[data["idao"]])
+        return
+    ui.confirm(f"'{member}' is to lose its seat in this quorum")
+    data = seats.remove(dao, member, force=force)
+    if data["seat"] != "removed":
+        ui.say(f"asked the members: idao vote {data['proposal']} yes")
+    ui.result(data, ids=data["idao"])
+
+
+def _rotate() -> None:
+    """Give your seat a new validator key, from two blocks on. The node goes on; the old key is destroyed.
+
+    Once a day at most. Your own key, which signs transactions, is replaced by: idao key rotate
+
+    Example: idao quorum rotate
+    """
+    from idao.hall import seats
+
+    data = seats.rotate(open_dao(), dry=ui.options.dry_run)
+    if ui.options.dry_run:
+        ui.result(data, [f"would replace {data['replaces']}"])
+        return
+    when = f"signs from height {data['signs_from']} on" if data["signs_from"] else "signs once you have power"
+    ui.say(f"the new key {when}; backups from before hold the old one: make a new backup")
+    ui.result(data, ids=data["key"])

@@ -11,6 +11,7 @@ from idao.ledger import genesis
 from idao.ledger.faults import Report as FaultReport
 from idao.ledger.faults import is_recorded
 from idao.model import Fault, show_id
+from idao.node import calling
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
@@ -21,7 +22,13 @@ def chores(dao: Dao, faults: Callable[[], list[tuple[bytes, Fault]]]) -> Sequenc
     """Each is called now and again, in a thread; what one finds to do, it signs and does not wait for."""
     from idao.hall.reattest import Reattest
 
-    return (lambda: take_seats(dao), lambda: carry_through(dao), Report(dao, faults), Reattest(dao))
+    return (
+        lambda: take_seats(dao),
+        lambda: carry_through(dao),
+        Report(dao, faults),
+        Reattest(dao),
+        lambda: retire_keys(dao),
+    )
 
 
 def _groups(dao: Dao) -> Iterator[Dao]:
@@ -49,6 +56,14 @@ def carry_through(dao: Dao) -> None:
     """Lets a change of the validator set take effect also where nobody else has something to say."""
     for there in _groups(dao):
         there.joining.carry_through()
+
+
+def retire_keys(dao: Dao) -> None:
+    """Destroys validator keys that were replaced, here and in the node's memory, once their epoch is over."""
+    from idao.hall import seats
+
+    if sum([seats.retire(there) for there in _groups(dao)]):
+        calling.ask(dao.home.path, "reload")
 
 
 class Report:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from idao import validatorkeys
+from idao.crypto.keys import Signer
 from idao.errors import NotFound, Refused, UsageError
 from idao.hall.founding import check_name
 from idao.home import entropy, now_ms
@@ -33,7 +35,8 @@ class Groups:
         if dry:
             return {"name": name, "founder": show_id("idao", dao.me), "dry_run": True}
         keys, history = dao.keys(), dao.home.history()
-        founder = genesis.Seated(history.inception, history.events, keys.validator.public, FOUNDER_STAKE)
+        seed = validatorkeys.fresh()
+        founder = genesis.Seated(history.inception, history.events, Signer(seed).public, FOUNDER_STAKE)
         bundle = genesis.group(
             name=name,
             nonce=entropy(32),
@@ -44,6 +47,7 @@ class Groups:
             recovery_threshold=1,
             recovery_keys=(self._authority(),),
         )
+        validatorkeys.keep(dao.home, genesis.quorum_id(bundle.genesis), seed, keys.kek)
         quorum = self.take_in(bundle, name)
         return {"quorum": show_id("quorum", quorum), "name": name, "founder": show_id("idao", dao.me)}
 

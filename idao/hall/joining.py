@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from idao import validatorkeys
+from idao.crypto.keys import Signer
 from idao.errors import IdaoError, NotFound, Pending, Refused, Unreachable, UsageError
 from idao.home import now_ms, show_time
 from idao.ledger import bonds, epochs, membership
@@ -21,6 +23,7 @@ from idao.store.ledger import LedgerStore
 if TYPE_CHECKING:
     from idao.dao import Dao
     from idao.ledger.genesis import Bundle
+    from idao.node.joining import Welcome
     from idao.node.pairing import Offer
 
 BOND = 1_000_000
@@ -73,14 +76,20 @@ class Joining:
             )
         raise NotFound("nobody waits to join", hint="make an invite: idao quorum invite", code="nobody")
 
-    def accept(self, offer: dict[str, Any], *, bond: int = BOND) -> dict[str, Any]:
-        """Lets the newcomer in: its request onto the ledger, its node to the others', a vote to admit it."""
+    def accept(self, offer: dict[str, Any], *, name: str = "", bond: int = BOND) -> dict[str, Any]:
+        """Lets the newcomer in: its request onto the ledger, its node to the others', a vote to admit it.
+
+        It is called `name` here from now on; without one, what it calls itself, if that can be a petname.
+        """
         dao = self._dao
         idao, key = parse_id("idao", offer["idao"]), bytes.fromhex(offer["key"])
+        called = dao.people.name_for(idao, name, offer["name"])
         dao.keys()  # asks for the passphrase before the newcomer is told anything
         self._already_seated(idao)
         dao.pass_on([base64.b64decode(raw) for raw in offer["txs"]])
         calling.need(dao.home.path, "decide", words=offer["words"], accept=True)
+        if called is not None and dao.petname(idao) != called:
+            dao.people.add_name(called, offer["idao"])
         seat = membership.seat_of(dao.state(), idao)
         if seat is None or seat.key != key:
             raise Refused("the newcomer's request was not taken by the ledger", code="not-asking")
@@ -103,6 +112,7 @@ class Joining:
         now = membership.seat_of(dao.state(), idao)
         return {
             "idao": show_id("idao", idao),
+            "name": dao.petname(idao),
             "quorum": show_id("quorum", dao.quorum),
             "proposal": shown["proposal"],
             "state": shown["state"],
@@ -130,7 +140,8 @@ class Joining:
         taken = invite.decode(text)
         keys = dao.keys()
         tls_identity = tls.identity(dao.home.path)
-        who = joining.Who(dao.me, keys.validator.public, tls_identity.pin)
+        seed = validatorkeys.fresh()  # quorums do not share a key, and one that was left takes none twice
+        who = joining.Who(dao.me, Signer(seed).public, tls_identity.pin)
         shown: list[str] = []
 
         def tell(words: str) -> None:
@@ -138,7 +149,8 @@ class Joining:
             on_words(words)
 
         def offer(quorum: bytes, bundle: Bundle, nonce: bytes) -> Offer:
-            return self._offer(quorum, nonce, tls_identity.certificate)
+            signer = validatorkeys.keep(dao.home, quorum, seed, keys.kek)
+            return self._offer(quorum, nonce, tls_identity.certificate, signer)
 
         async def pair() -> joining.Welcome:
             try:
@@ -163,8 +175,19 @@ class Joining:
             "idao": show_id("idao", dao.me),
             "words": shown[-1],
             "members": len(welcome.records),
+            "inviter": self._call_inviter(welcome),
             "node": self._tell_node(),
         }
+
+    def _call_inviter(self, welcome: Welcome) -> dict[str, Any] | None:
+        """Who let us in, under the petname that it has here from now on."""
+        if welcome.inviter is None:
+            return None
+        people, shown = self._dao.people, show_id("idao", welcome.inviter)
+        called = people.name_for(welcome.inviter, "", welcome.name)
+        if called is not None and self._dao.petname(welcome.inviter) != called:
+            people.add_name(called, shown)
+        return {"idao": shown, "name": called}
 
     def _tell_node(self) -> bool:
         """Whether a running node has taken the new ledger up."""
@@ -173,7 +196,7 @@ class Joining:
         except IdaoError:
             return False
 
-    def _offer(self, quorum: bytes, nonce: bytes, certificate: bytes) -> Offer:
+    def _offer(self, quorum: bytes, nonce: bytes, certificate: bytes, signer: Signer) -> Offer:
         from idao import noderecord
         from idao.dao import Actor, signed
         from idao.node import addresses
@@ -182,9 +205,9 @@ class Joining:
         dao = self._dao
         keys, history = dao.keys(), dao.home.history()
         own = addresses.own(dao.home, addresses.port_of(dao.home))
-        record = noderecord.make(keys.validator, quorum, dao.me, certificate, own, now_ms())
-        possession = keys.validator.sign_possession(quorum, dao.me)
-        body = Join(keys.validator.public, possession, record.record.tls)
+        record = noderecord.make(signer, quorum, dao.me, certificate, own, now_ms())
+        possession = signer.sign_possession(quorum, dao.me)
+        body = Join(signer.public, possession, record.record.tls)
         who, key_seq = Actor(dao.me, keys.identity), len(history.events)
         known = self._known(quorum)
         steps: list[tuple[str, Any]] = [("quorum.join", body)]
@@ -192,7 +215,8 @@ class Joining:
             steps.insert(0, ("idao.register", Register(history.inception, history.events)))
         seq = known.seq if known else 0
         txs = tuple(signed(who, quorum, key_seq, seq + n, kind, b) for n, (kind, b) in enumerate(steps, 1))
-        return Offer(nonce, dao.me, keys.validator.public, record, history.inception, history.events, txs)
+        name = str(dao.home.get("idao", "name", ""))
+        return Offer(nonce, dao.me, signer.public, record, history.inception, history.events, txs, name)
 
     def _known(self, quorum: bytes) -> Identity | None:
         """This iDAO as a ledger that is here already knows it: it was a member before."""

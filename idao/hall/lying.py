@@ -10,7 +10,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from idao import noderecord
+from idao import noderecord, validatorkeys
+from idao.crypto.keys import Signer
 from idao.dao import Dao
 from idao.errors import UsageError
 from idao.home import now_ms
@@ -51,23 +52,24 @@ def lie(home: Path, quorum: str) -> None:
         height = store.height + 1
         validators = store.validators(height)[1]
         seats = membership.seats(store.state())
-    keys = dao.keys()
-    index = validators.index_of_key(keys.validator.public)
+    index = next((n for n, v in enumerate(validators.validators) if v.idao == dao.me), None)
     if index is None:
         raise UsageError("this home does not vote yet", code="demo")
+    key = validators.validators[index].key
+    signer = validatorkeys.of_key(dao.home, dao.quorum, dao.keys(), key)
     both = []
     for digest in (b"\1" * 32, b"\2" * 32):
         vote = Vote(NOTARIZE, dao.quorum, height, 0, digest)
-        both.append(msg.encode(SignedVote(vote, index, keys.validator.sign_vote(vote))))
+        both.append(msg.encode(SignedVote(vote, index, signer.sign_vote(vote))))
     book = peerbook.read(dao.ledger_path())
     others = [Allowed(s.idao, s.key, book.get(s.idao)) for s in seats if s.idao != dao.me]
-    asyncio.run(_tell(dao, others, both))
+    asyncio.run(_tell(dao, signer, others, both))
 
 
-async def _tell(dao: Dao, others: list[Allowed], frames: list[tuple[int, bytes]]) -> None:
+async def _tell(dao: Dao, signer: Signer, others: list[Allowed], frames: list[tuple[int, bytes]]) -> None:
     own, home = tls.identity(dao.home.path), dao.home
     where = addresses.own(home, addresses.port_of(home))
-    signed = noderecord.make(dao.keys().validator, dao.quorum, dao.me, own.certificate, where, now_ms())
+    signed = noderecord.make(signer, dao.quorum, dao.me, own.certificate, where, now_ms())
     mesh = Mesh(dao.quorum, _Deaf(), own, signed)
     mesh.allow(others)
     mesh.start()

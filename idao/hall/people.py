@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -242,6 +243,27 @@ class People:
             if not dry:
                 petnames.put(db, new)
         return _named(new)
+
+    def name_for(self, idao: bytes, wanted: str, claimed: str) -> str | None:
+        """The petname for somebody new: `wanted`, or else the one it has, or else after what it claims.
+
+        A claim is a suggestion alone: letters and digits of ASCII, with a number where that name is another's
+        already. None when nothing is left of it. `UsageError` when `wanted` stands for another.
+        """
+        with self._dao.home_db(readonly=True) as db:
+            if wanted:
+                check_name(wanted)
+                petnames.check(db, Petname(wanted, "idao", idao))
+                return wanted
+            known = petnames.listed(db)
+        if own := next((n.name for n in known if n.id == idao), None):
+            return own
+        plain = re.sub(r"[^A-Za-z0-9_-]+", "-", claimed).strip("-")[: NAME_MAX - 4].rstrip("-")
+        taken = {*RESERVED, *(n.name for n in known), str(self._dao.home.get("idao", "name", ""))}
+        if not plain.replace("-", "").replace("_", ""):
+            return None
+        names = [plain, *(f"{plain}-{n}" for n in range(2, len(taken) + 3))]
+        return next(n for n in names if n not in taken)
 
     def remove_name(self, name: str, *, dry: bool = False) -> dict[str, Any]:
         with self._dao.home_db(readonly=dry) as db:

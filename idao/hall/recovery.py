@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from idao import validatorkeys
 from idao.crypto import canonical, note, phrase
 from idao.crypto.keys import Signer
 from idao.dao import Dao
@@ -296,7 +297,8 @@ class GroupSuccession(Succession):
         old, history = self._old.bundle.genesis, self.home.history()
         rules = self._old.state().need(idao.Charter, self._old.chain.quorum).rules
         stake = sum(units for _, units in old.stake)
-        founder = genesis.Seated(history.inception, history.events, self.keys.validator.public, stake)
+        seed = validatorkeys.fresh()
+        founder = genesis.Seated(history.inception, history.events, Signer(seed).public, stake)
         made = genesis.group_genesis(
             name=next_name(name or old.name),
             nonce=entropy(32),
@@ -309,6 +311,7 @@ class GroupSuccession(Succession):
         )
         signed = genesis.Founder(history.inception, history.events, self.keys.identity.sign_genesis(made))
         consent = Consent(self._authority.public, self._authority.sign_genesis(made))
+        validatorkeys.keep(self.home, genesis.quorum_id(made), seed, self.keys.kek)
         return genesis.recovered(made, rules, (signed,), (consent,), before)
 
     def _end(self, quorum: bytes) -> int:

@@ -99,8 +99,7 @@ class Tee:
         seen = self._beacon()
         life = seen.time_ms + chosen.max_age_ms
         nonce = binding.beacon(self._dao.quorum, seen.header)
-        key = self._dao.keys().validator.public
-        claims = binding.Claims(1, self._dao.quorum, self._dao.me, key, rules.ROLE, nonce, life)
+        claims = binding.Claims(1, self._dao.quorum, self._dao.me, mine.key, rules.ROLE, nonce, life)
         if simulated:
             evidence = attester.simulate(claims, now_ms(), kind or "tdx")
         else:

@@ -72,7 +72,7 @@ class Engine:
     """Drives one ledger for this home's validator key. The caller holds the ledger's lock."""
 
     def __init__(self, store: LedgerStore, signer: Signer, clock: Callable[[], int], *older: Signer) -> None:
-        """`signer`: the validator key; `older`: those it replaces, which sign until their epoch has ended.
+        """`signer`: the newest validator key; `older`: those it replaces, which sign while in the set.
 
         `clock`: ms UTC. `Refused` where a quorum of one may not go on (`ended`, `quarantine`).
         """
@@ -98,6 +98,14 @@ class Engine:
         seated = [s for s in self._signers if self.validators.index_of_key(s.public) is not None]
         self._signer = (seated or self._signers)[0]
         self._index = self.validators.index_of_key(self._signer.public)
+
+    def hold(self, signers: Sequence[Signer]) -> None:
+        """Other keys of this home, newest first: each height takes the one that its set names."""
+        self._signers = tuple(signers)
+        self._load_tip()
+
+    def is_own(self, key: bytes) -> bool:
+        return any(s.public == key for s in self._signers)
 
     @property
     def alone(self) -> bool:

@@ -42,6 +42,10 @@ class Welcome:
     """The genesis, checked."""
     records: tuple[SignedNodeRecord, ...]
     """Of the members; each one's signature holds."""
+    inviter: bytes | None
+    """Its iDAO, as the record of the certificate that answered names it."""
+    name: str
+    """What the inviter calls itself."""
 
 
 MakeOffer = Callable[[bytes, Bundle, bytes], Offer]
@@ -115,7 +119,8 @@ async def _talk(
         noderecord.check(signed)
         if signed.record.quorum != quorum:
             raise Malformed("a node record of another quorum")
-    return Welcome(quorum, bundle, verdict.records)
+    inviter = next((r.record.idao for r in verdict.records if r.record.tls == link.pin), None)
+    return Welcome(quorum, bundle, verdict.records, inviter, printable(verdict.name))
 
 
 def _reply(answer: bytes) -> Reply:

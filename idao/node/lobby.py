@@ -20,6 +20,7 @@ from idao.node.listener import Listener
 from idao.node.logbook import Logbook
 from idao.node.pairing import Desk, Pending
 from idao.node.seat import Seatholder
+from idao.node.wire import printable
 
 MINUTES_MAX = 24 * 60
 """An invite that is open for longer than a day is a hole."""
@@ -28,9 +29,11 @@ MINUTES_MAX = 24 * 60
 class Lobby:
     """The desk of pairing, asked over the control socket."""
 
-    def __init__(self, listener: Listener, seats: Mapping[bytes, Seatholder], log: Logbook) -> None:
+    def __init__(
+        self, listener: Listener, seats: Mapping[bytes, Seatholder], log: Logbook, name: str = ""
+    ) -> None:
         self._listener, self._seats, self._log = listener, seats, log
-        self.desk = Desk(listener, self._on_offer)
+        self.desk = Desk(listener, self._on_offer, name)
         self.changed: Callable[[], None] = lambda: None
         """Invites opened or ended: what is announced changes."""
         self.desk.on_failure = lambda address, why: log.note(
@@ -89,6 +92,7 @@ def _shown(p: Pending) -> dict[str, Any]:
         "words": p.words,
         "idao": show_id("idao", p.offer.idao),
         "key": p.offer.key.hex(),
+        "name": printable(p.offer.name),
         "since": show_time(p.since_ms),
         "contested": p.contested,
         "present": p.present,

@@ -326,7 +326,7 @@ class Member:
         return next((v.key for v in validators.validators if v.idao == peer), None)
 
     def _answer_cosigns(self, peer: bytes, height: int) -> None:
-        mine = next((c for c in self.engine.heads.held(height) if c.key == self.engine.machine.key), None)
+        mine = next((c for c in self.engine.heads.held(height) if self.engine.is_own(c.key)), None)
         if mine is not None:
             self._send(peer, msg.Cosign(height, mine.log, mine.time_s, mine.witness))
 

@@ -128,13 +128,12 @@ class Mesh:
             if allowed.idao == self.idao:
                 continue
             peer = self.peers.get(allowed.idao)
-            if peer is None or peer.allowed.key != allowed.key:
-                if peer is not None:
-                    self._end(peer, "its validator key changed")
+            if peer is None:
                 peer = Peer(allowed)
+            elif peer.allowed.key != allowed.key:
+                peer = self._under_new_key(peer, allowed)
             else:
-                newer = _newer(allowed.record, peer.record)
-                peer.allowed, peer.record = allowed, newer
+                peer.allowed, peer.record = allowed, _newer(allowed, peer.record)
             kept[allowed.idao] = peer
         gone = [peer for idao, peer in self.peers.items() if idao not in kept]
         self.peers = kept
@@ -143,6 +142,17 @@ class Mesh:
         self._trust()
         if any(peer.record is None for peer in kept.values()):
             self._to_all(links.frame(wire.ASK_RECORDS, b""))
+
+    def _under_new_key(self, peer: Peer, allowed: Allowed) -> Peer:
+        """Its validator key changed. The link stays if the caller still knows the same certificate of it."""
+        known, told = peer.record, allowed.record
+        if known is None or told is None or known.record.tls != told.record.tls:
+            self._end(peer, "its validator key changed")
+            return Peer(allowed)
+        peer.allowed, peer.record = allowed, told
+        if peer.link is not None:
+            peer.link.write(links.frame(wire.ASK_RECORDS, b""))
+        return peer
 
     def update(self, own: SignedNodeRecord) -> None:
         """A newer record of this node (its addresses changed): sent to all."""
@@ -369,7 +379,8 @@ class Mesh:
         peer = self.peers.get(record.idao)
         if peer is None or record.quorum != self.quorum or record.key != peer.allowed.key:
             return
-        if peer.record is not None and peer.record.record.seq >= record.seq:
+        known = peer.record.record if peer.record is not None else None
+        if known is not None and known.key == record.key and known.seq >= record.seq:
             return
         noderecord.check(signed)
         peer.record = signed
@@ -419,10 +430,10 @@ class Mesh:
         peer.sent_alive = now
 
 
-def _newer(a: SignedNodeRecord | None, b: SignedNodeRecord | None) -> SignedNodeRecord | None:
-    if a is None or b is None:
-        return a or b
-    return a if a.record.seq > b.record.seq else b
+def _newer(allowed: Allowed, known: SignedNodeRecord | None) -> SignedNodeRecord | None:
+    """The one by the present key, then the later: whoever holds an old key chooses its numbers."""
+    both = [r for r in (allowed.record, known) if r is not None]
+    return max(both, key=lambda r: (r.record.key == allowed.key, r.record.seq), default=None)
 
 
 def _ignore(link: Link, kind: int, payload: bytes) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from idao import validatorkeys
+from idao.crypto.keys import Signer
 from idao.errors import IdaoError
 from idao.home import Home, Keys
 from idao.identity import idao_id
@@ -30,7 +32,7 @@ class LanNetwork:
         self._identity = tls.identity(home.path)
         self.listener = Listener(self._identity, addresses.port_of(home), addresses.hosts_of(home))
         self.seats: dict[bytes, Seatholder] = {}
-        self.lobby = Lobby(self.listener, self.seats, log)
+        self.lobby = Lobby(self.listener, self.seats, log, str(home.get("idao", "name", "")))
         self.lobby.changed = self._announce
         self.discovery: Discovery | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -59,7 +61,8 @@ class LanNetwork:
         self, ledger: Path, changed: Callable[[], None], failed: Callable[[str], None]
     ) -> Seatholder:
         own = addresses.own(self._home, self.listener.port)
-        seat = Seatholder(ledger, self._me, self._keys, self._identity, own, self._log)
+        signers = self._signers(parse_id("quorum", f"quorum:{ledger.stem}"))
+        seat = Seatholder(ledger, self._me, signers, self._identity, own, self._log)
         seat.changed, seat.failed = changed, failed
         seat.manual = manual_addresses(self._home)
         self.seats[seat.quorum] = seat
@@ -105,10 +108,14 @@ class LanNetwork:
             out += [(quorum, fault) for fault in seen]
         return out
 
+    def _signers(self, quorum: bytes) -> tuple[Signer, ...]:
+        return validatorkeys.held(self._home, quorum, self._keys)
+
     def reload(self, home: Home) -> None:
         self._home = home
         for seat in self.seats.values():
             seat.manual = manual_addresses(home)
+            seat.hold(self._signers(seat.quorum))
             seat.allow()
 
     def status(self) -> dict[str, Any]:

@@ -46,6 +46,8 @@ OFFER_BYTES_MAX = 768 * 1024
 BUNDLE_BYTES_MAX = 1024 * 1024
 """64 founders with long key histories."""
 HISTORY_MAX = KEY_EVENTS_MAX
+NAME_BYTES_MAX = 400
+"""Of a joiner's own name: 100 characters, as a home allows."""
 
 _Proof = Annotated[bytes, Size(32)]
 
@@ -67,7 +69,10 @@ class Reply:
 
 @frozen
 class Offer:
-    """Who asks to join. `txs`: `idao.register` where the iDAO is new to the quorum, then `quorum.join`."""
+    """Who asks to join. `txs`: `idao.register` where the iDAO is new to the quorum, then `quorum.join`.
+
+    `name` is what it calls itself: shown as a claim, and a suggestion of what to call it.
+    """
 
     nonce: Salt
     idao: Id
@@ -77,6 +82,7 @@ class Offer:
     inception: Inception
     events: Annotated[tuple[SignedKeyEvent, ...], Size(0, HISTORY_MAX)]
     txs: Annotated[tuple[Annotated[bytes, Size(1, TX_BYTES_MAX + 4096)], ...], Size(1, 2)]
+    name: Annotated[str, Size(0, NAME_BYTES_MAX)]
 
 
 @frozen
@@ -92,6 +98,8 @@ class Verdict:
     accepted: bool
     reason: Annotated[str, Size(0, 200)]
     records: Annotated[tuple[SignedNodeRecord, ...], Size(0, RECORDS_MAX)]
+    name: Annotated[str, Size(0, NAME_BYTES_MAX)]
+    """What the inviter calls itself: a suggestion."""
 
 
 @frozen
@@ -182,11 +190,11 @@ class Desk:
     """The inviter's side: open invites, and offers that wait. Runs on the listener's event loop.
 
     `on_offer` is told of each offer that holds together; what is accepted must come through `decide`.
-    Invites live in memory alone: a restart of the node voids them.
+    Invites live in memory alone: a restart of the node voids them. `name` is what its owner calls itself.
     """
 
-    def __init__(self, listener: Listener, on_offer: Callable[[Pending], None]) -> None:
-        self.listener, self.on_offer = listener, on_offer
+    def __init__(self, listener: Listener, on_offer: Callable[[Pending], None], name: str = "") -> None:
+        self.listener, self.on_offer, self.name = listener, on_offer, name
         self.on_failure: Callable[[str, str], None] = lambda address, why: None
         """For the log: who tried what."""
         self._tickets: list[_Ticket] = []
@@ -250,7 +258,7 @@ class Desk:
         if ticket.session is not session or ticket not in self._tickets:
             raise NotFound("the joiner has gone", hint="an invite that has not expired may be tried again")
         records = tuple(ticket.records()[:RECORDS_MAX]) if accepted else ()
-        message = canonical.pack(Verdict(accepted, reason[:100], records))
+        message = canonical.pack(Verdict(accepted, reason[:100], records, self.name if accepted else ""))
         session.transcript.append(message)
         shown = invite.proof(ticket.invite.secret, 4, session.transcript)
         session.link.send(PAIR, canonical.pack(Sealed(message, shown)))

@@ -8,12 +8,13 @@ its certificates all the same.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from idao import __version__, noderecord
-from idao.home import Keys, now_ms, show_time
+from idao.crypto.keys import Signer
+from idao.home import now_ms, show_time
 from idao.ledger import membership
 from idao.ledger.tx import Receipt
 from idao.model import Fault, show_id
@@ -40,12 +41,13 @@ class Seatholder:
         self,
         path: Path,
         me: bytes,
-        keys: Keys,
+        signers: Sequence[Signer],
         identity: TlsIdentity,
         addresses: tuple[str, ...],
         log: Logbook,
     ) -> None:
-        self.path, self.me, self._keys, self._identity, self._log = path, me, keys, identity, log
+        """`signers`: the validator keys of this home that may be the seat's, newest first."""
+        self.path, self.me, self._signers, self._identity, self._log = path, me, signers, identity, log
         self.store = LedgerStore.open(path)
         self.quorum = self.store.chain.quorum
         self.changed: Callable[[], None] = lambda: None
@@ -57,7 +59,7 @@ class Seatholder:
         self.commits = self.txs = self.faults_seen = 0
         self.committed_ms = 0
         self._seats: list[membership.Seat] = []
-        engine = Engine(self.store, keys.validator, now_ms)
+        engine = Engine(self.store, signers[0], now_ms, *signers[1:])
         self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
         self.records = peerbook.read(path)
         self.mesh = Mesh(
@@ -75,8 +77,24 @@ class Seatholder:
         self.mesh.on_duplicate = self._on_duplicate
 
     def _own_record(self, addresses: tuple[str, ...]) -> SignedNodeRecord:
-        signer, certificate = self._keys.validator, self._identity.certificate
+        signer, certificate = self._seat_signer(), self._identity.certificate
         return noderecord.make(signer, self.quorum, self.me, certificate, addresses, now_ms())
+
+    def _seat_signer(self) -> Signer:
+        """The key that the ledger names; before it names one, the newest."""
+        seat = membership.seat_of(self.store.state(), self.me)
+        fitting = [s for s in self._signers if seat is not None and s.public == seat.key]
+        return (fitting or list(self._signers))[0]
+
+    def hold(self, signers: Sequence[Signer]) -> None:
+        """The home has other validator keys by now: one that comes is here before the ledger names it."""
+        self._signers = signers
+        self.member.engine.hold(signers)
+        self._sign_record_anew()
+
+    def _sign_record_anew(self) -> None:
+        if self._seat_signer().public != self.mesh.own.record.key:
+            self.mesh.update(self._own_record(self.mesh.own.record.addresses))
 
     # --- life
 
@@ -98,16 +116,17 @@ class Seatholder:
     def allow(self) -> None:
         """Tells the mesh who may link, as the ledger stands."""
         self._seats = membership.seats(self.store.state())
-        seated = {s.idao: s.key for s in self._seats if s.state in LINKED}
+        seated = {s.idao: (s.key, s.tls) for s in self._seats if s.state in LINKED}
         if self.me not in seated:
-            told = {i: r.record.key for i, r in self.records.items() if r.record.quorum == self.quorum}
-            seated = {**told, **seated}
-        self.mesh.allow([self._allowed(idao, key) for idao, key in sorted(seated.items())])
+            records = {i: r.record for i, r in self.records.items() if r.record.quorum == self.quorum}
+            seated = {**{i: (r.key, r.tls) for i, r in records.items()}, **seated}
+        self.mesh.allow([self._allowed(idao, *ends) for idao, ends in sorted(seated.items())])
 
-    def _allowed(self, idao: bytes, key: bytes) -> Allowed:
+    def _allowed(self, idao: bytes, key: bytes, tls: bytes) -> Allowed:
+        """A record by an older key still says where the node is, if the ledger names the same certificate."""
         known = self.records.get(idao)
-        record = known if known is not None and known.record.key == key else None
-        return Allowed(idao, key, record, self.manual.get(idao, ()))
+        counts = known is not None and (known.record.key == key or known.record.tls == tls)
+        return Allowed(idao, key, known if counts else None, self.manual.get(idao, ()))
 
     def learn(self, records: list[SignedNodeRecord]) -> None:
         """Records that came by another way than the mesh (pairing)."""
@@ -124,10 +143,10 @@ class Seatholder:
         self._keep(signed)
 
     def _keep(self, signed: SignedNodeRecord) -> None:
-        known = self.records.get(signed.record.idao)
-        if known is not None and known.record.seq >= signed.record.seq:
+        record, known = signed.record, self.records.get(signed.record.idao)
+        if known is not None and known.record.key == record.key and known.record.seq >= record.seq:
             return
-        self.records[signed.record.idao] = signed
+        self.records[record.idao] = signed
         try:
             peerbook.write(self.path, self.records.values())
         except OSError as e:
@@ -142,6 +161,7 @@ class Seatholder:
         self._log.note("block.final", "debug", quorum=self.quorum, height=height, receipts=len(receipts))
         if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
             self.allow()
+            self._sign_record_anew()
         self.changed()
 
     def _on_trouble(self, what: str, why: str) -> None:
