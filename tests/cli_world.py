@@ -198,8 +198,11 @@ STORY: list[tuple[str, str, str]] = [
 ]
 """Every command but those `ELSEWHERE`, in an order in which each can do its work."""
 
-ELSEWHERE = {"demo", "node metrics", "quorum join", "quorum accept", "quorum doctor", "quorum repair"}
-"""Commands that want several processes: `test_node_quorum`."""
+ELSEWHERE = {
+    *("demo", "node metrics", "quorum join", "quorum accept", "quorum doctor", "quorum repair"),
+    *("quorum rotate", "quorum remove", "quorum withdraw", "quorum accuse"),
+}
+"""Commands that want a group, or several processes: `test_seats`, `test_node_quorum`, `test_node_seats`."""
 
 KEYS = {"me": "idao", "dat2": "dat", "cleo": "member"}
 """Key of JSON in which an id of the story stands, where it is not the id's own name."""

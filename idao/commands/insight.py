@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.command("why")(_why)
     app.command("doctor")(_doctor)
     app.command("forensics")(_forensics)
+    app.command("accuse")(_accuse)
     app.command("repair")(_repair)
 
 
@@ -64,6 +65,28 @@ def _forensics() -> None:
         for f in data["faults"]
     ]
     ui.result(data, lines or ["nobody is known to have signed two things"], quiet=data["guilty"])
+
+
+def _accuse(
+    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="The two messages; - is stdin.")],
+) -> None:
+    """Report two conflicting messages that one validator signed; its bond answers for it.
+
+    In one file or two: cosigned checkpoints as C2SP notes, or votes as JSON objects with kind (propose,
+    notarize, finalize, nullify), height, view, digest (hex; empty for nullify), key (did:key) and signature
+    (hex). With --dry-run they are only judged.
+
+    Example: idao quorum accuse votes.json
+    """
+    from idao.hall.accusing import accuse, read_messages
+
+    data = accuse(open_dao(), [read_messages(f) for f in files], dry=ui.options.dry_run)
+    who = data["name"] or data["idao"] or data["key"]
+    if ui.options.dry_run:
+        ui.result(data, [f"they prove that {who} signed two things ({data['kind']})"], quiet=[data["key"]])
+        return
+    ui.say(f"recorded: {who} signed two things at height {data['height']}; it lost {data['slashed']} stake")
+    ui.result(data, ids=data["tx"])
 
 
 def _repair() -> None:

@@ -1,0 +1,137 @@
+"""A seat as its holder sees it, in a group of one founder: a new key, an accusation, names for newcomers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cli_world import must, run
+from test_schemas import validator
+
+from idao import validatorkeys
+from idao.crypto import note
+from idao.crypto.keys import Signer, did_key
+from idao.dao import Dao
+from idao.errors import NotFound, UsageError
+from idao.home import Home
+from idao.model import NOTARIZE, VOTE_NAMES, Vote, show_id
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    path = tmp_path / "ana"
+    must("init", "--name", "ana", "--no-passphrase", home=path)
+    must("quorum", "create", "--name", "lan", home=path)
+    return path
+
+
+def beat(home: Path, n: int) -> None:
+    """One more block."""
+    must("trust", "add", show_id("quorum", bytes([n]) * 32), home=home)
+
+
+def signers(home: Path) -> tuple[Signer, ...]:
+    dao = Dao.open(home)
+    return validatorkeys.held(dao.home, dao.quorum, dao.keys())
+
+
+def vote(signer: Signer, quorum: bytes, height: int, digest: bytes) -> dict[str, object]:
+    signed = signer.sign_vote(Vote(NOTARIZE, quorum, height, 0, digest))
+    return {"kind": VOTE_NAMES[NOTARIZE], "height": height, "view": 0, "digest": digest.hex(),
+            "key": did_key(signer.public), "signature": signed.hex()}  # fmt: skip
+
+
+def test_a_key_is_replaced_two_blocks_later_and_destroyed(home: Path) -> None:
+    beat(home, 1)
+    own, before = signers(home)[-1].public, signers(home)[0]
+    assert before.public != own, "a group has a key of its own"
+    dry = must("quorum", "rotate", "--dry-run", "--json", home=home).json
+    validator("quorum rotate").validate(dry)
+    made = must("quorum", "rotate", "--json", home=home).json
+    validator("quorum rotate").validate(made)
+    assert made["replaces"] == dry["replaces"] == did_key(before.public) != made["key"]
+    height = made["height"]
+    assert made["signs_from"] == height + 2
+    from idao.hall import seats
+
+    assert seats.retire(Dao.open(home)) == 0, "the old key still signs the block between"
+    beat(home, 2)
+    assert seats.retire(Dao.open(home)) == 1
+    assert [did_key(s.public) for s in signers(home)] == [made["key"], did_key(own)]
+    beat(home, 3)
+    store = Dao.open(home).store
+    assert did_key(store.validators(height + 2)[1].validators[0].key) == made["key"]
+    assert must("audit", home=home).code == 0
+    again = run("quorum", "rotate", home=home)
+    assert again.code == 5 and "once a day" in again.err and len(signers(home)) == 2
+
+
+def test_a_quorum_of_one_keeps_its_key(home: Path) -> None:
+    for words in (("rotate",), ("remove", "me", "--yes")):
+        refused = run("quorum", *words, "--quorum", "ana", home=home)
+        assert refused.code == 5 and "quorum of one" in refused.err
+    assert run("quorum", "withdraw", home=home).code == 4
+
+
+def test_a_key_that_is_gone_is_told(home: Path) -> None:
+    dao = Dao.open(home)
+    with pytest.raises(NotFound, match="not in this home"):
+        validatorkeys.of_key(dao.home, dao.quorum, dao.keys(), bytes(32))
+
+
+def test_two_votes_brought_by_hand_cost_the_bond(home: Path, tmp_path: Path) -> None:
+    beat(home, 1)
+    signer, quorum = signers(home)[0], Dao.open(home).quorum
+    one, two = (vote(signer, quorum, 1, bytes([n]) * 32) for n in (1, 2))
+    file = tmp_path / "votes.json"
+    file.write_text(json.dumps([one, two]))
+    dry = must("quorum", "accuse", file, "--dry-run", "--json", home=home).json
+    validator("quorum accuse").validate(dry)
+    made = must("quorum", "accuse", file, "--json", home=home).json
+    validator("quorum accuse").validate(made)
+    assert (made["kind"], made["height"]) == ("notarize", 1) and int(made["slashed"]) > 0
+    assert must("quorum", "forensics", "--json", home=home).json["guilty"] == [made["idao"]]
+    assert run("quorum", "accuse", file, home=home).code == 5, "recorded once"
+    for wrong, code in (
+        ([one], 2), ([one, one], 5), ([one, {**two, "height": 2}], 5), ([one, {**two, "kind": "vote"}], 2),
+        ([one, {**two, "signature": "00" * 64}], 5), ([one, {**two, "signature": "00"}], 2),
+        ([{**one, "height": 99}, {**two, "height": 99}], 5), ([one, {**two, "view": -1}], 2), ("no", 2),
+    ):  # fmt: skip
+        file.write_text(json.dumps(wrong) if wrong != "no" else "no")
+        refused = run("quorum", "accuse", file, home=home)
+        assert refused.code == code and "Traceback" not in refused.err, (wrong, refused)
+
+
+def test_two_heads_brought_by_hand_cost_the_bond(home: Path, tmp_path: Path) -> None:
+    beat(home, 1)
+    signer, quorum = signers(home)[0], Dao.open(home).quorum
+    true = must("log", "checkpoint", "--json", home=home).json["note"]
+    text = note.parse_note(true).text
+    other = text.replace(text.split("\n")[2], "A" * 43 + "=")
+    forged = str(note.Note(other, (note.cosignature(signer, quorum, other, 1),)))
+    files = [tmp_path / "a", tmp_path / "b"]
+    for file, words in zip(files, (true, forged), strict=True):
+        file.write_text(words)
+    assert run("quorum", "accuse", files[0], files[0], home=home).code == 5
+    made = must("quorum", "accuse", *files, "--json", home=home).json
+    assert made["kind"] == "cosign" and int(made["slashed"]) > 0
+
+
+def test_a_newcomer_is_called_as_it_says_unless_that_is_another(home: Path) -> None:
+    people = Dao.open(home).people
+    a, b, c = (bytes([n]) * 32 for n in (1, 2, 3))
+    assert people.name_for(a, "", "bob") == "bob"
+    people.add_name("bob", show_id("idao", a))
+    assert people.name_for(a, "", "someone else") == "bob", "who has a name keeps it"
+    assert people.name_for(b, "", "bob") == "bob-2"
+    assert people.name_for(b, "", "ana") == "ana-2", "nobody is called as this home is"
+    assert people.name_for(b, "", "me") == "me-2"
+    assert people.name_for(b, "", "b\u043eb of the clinic") == "b-b-of-the-clinic", (
+        "no letters that look alike"
+    )
+    assert people.name_for(b, "", "\u202e!?") is None
+    assert people.name_for(c, "cleo", "bob") == "cleo"
+    with pytest.raises(UsageError):
+        people.name_for(c, "bob", "")
+    assert Home.open(home).get("idao", "name") == "ana"
