@@ -51,6 +51,8 @@ HUB: list[Any] = [
     msg.TipIs(CERT),
     msg.GetReceipts(2),
     msg.Receipts(2, (b"leaf",)),
+    msg.GetBundle(X),
+    msg.Bundle(X, b"collateral"),
 ]
 """A value of every kind of the hub's."""
 RECORD = noderecord.make(Signer(bytes(32)), X, X, b"certificate", ("10.0.0.1:4711",), 5)

@@ -19,9 +19,11 @@ from idao.home import now_ms
 from idao.ledger import attest
 from idao.ledger.state import State
 from idao.tee import renewal
+from idao.tee.policy import STRICT, relaxed
 from idao.tee.renewal import GAP_MS, HOUR_MS, LOOK_AGAIN_MS, LOOK_MS_MAX, Held, due
 
 DAY = 24 * HOUR_MS
+SIMULATED = relaxed(STRICT, kinds=("simulated",), least_level="simulated")
 BORN = 1_790_000_000_000
 HELD = Held(BORN, BORN + DAY, None, sound=True, own_key=True)
 
@@ -151,7 +153,22 @@ def test_a_node_renews_only_what_was_attested_and_never_simulates(
         State, "get", lambda self, *asked: record if asked[0] is attest.Attestation else real(self, *asked)
     )
     Reattest(dao)()
-    assert made == [{"kind": "tdx"}]
+    assert made == [{"kind": "tdx", "simulated": False}]
+
+
+def test_a_simulation_is_renewed_where_the_policy_names_it(
+    fresh: Callable[[], Dao], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dao = fresh()
+    made: list[Any] = []
+    dao.tee.attest(simulated=True)
+    monkeypatch.setattr(tee.Tee, "renew", lambda self, **asked: made.append(asked))
+    monkeypatch.setattr(tee.Tee, "due", lambda self: renewal.Due("ended", now_ms() + 1))
+    Reattest(dao)()
+    assert not made
+    monkeypatch.setattr(tee.Tee, "policy", lambda self: (SIMULATED, 1))
+    Reattest(dao)()
+    assert made == [{"kind": "", "simulated": True}]
 
 
 def test_a_chore_is_quiet_until_it_is_time_and_after_a_failure(

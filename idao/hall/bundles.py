@@ -1,4 +1,4 @@
-"""The collateral that a home keeps: bundles as files named by their hash, in `tee/` of the home."""
+"""The collateral that a home keeps: taken in, listed, shown, fetched anew."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from idao.errors import IdaoError, Malformed, NotFound, UsageError
 from idao.frozen import frozen
 from idao.home import now_ms, show_time, write_file
 from idao.model import PREFIX_MIN
+from idao.store.bundles import SUFFIX, find, folder, path_of
 from idao.tee import collateral
 from idao.tee.given import FILE_BYTES_MAX
 
+__all__ = ["SUFFIX", "find", "folder"]
+
 LAST = "evidence"
 """The newest evidence that this machine made: what `update` fetches collateral for."""
-SUFFIX = ".bundle"
 TIME_MS_MAX = 253_402_300_799_999
 """Last moment of the year 9999: certificates that never end go past it."""
 
@@ -27,10 +29,6 @@ class Kept:
     name: bytes
     data: bytes
     bundle: collateral.Bundle
-
-
-def folder(home: Path) -> Path:
-    return home / "tee"
 
 
 def read_file(path: Path) -> bytes:
@@ -57,7 +55,7 @@ def read_files(paths: Sequence[Path]) -> list[tuple[str, bytes]]:
 
 
 def keep(home: Path, bundle: collateral.Bundle) -> Path:
-    path = folder(home) / f"{bundle.digest.hex()}{SUFFIX}"
+    path = path_of(home, bundle.digest)
     write_file(path, collateral.dump(bundle), 0o644)
     return path
 
@@ -85,12 +83,6 @@ def stored(home: Path) -> list[bytes]:
         except (IdaoError, OSError):
             continue
     return [data for _, data in sorted(found, key=lambda f: -f[0])[:STORED_MAX]]
-
-
-def find(home: Path, name: bytes) -> bytes | None:
-    """The bytes of the bundle of that name, if it is kept."""
-    path = folder(home) / f"{name.hex()}{SUFFIX}"
-    return read_file(path) if path.is_file() else None
 
 
 def named(home: Path, text: str) -> Kept:

@@ -11,16 +11,17 @@ from idao.tee.renewal import LOOK_AGAIN_MS
 if TYPE_CHECKING:
     from idao.dao import Dao
 
-SOON_MS = 30_000
-"""What was signed and waits for others: by then it is final, or lost with their absence."""
-OTHERS_MS = 60_000
-"""How often the evidence of others is looked at: an appraisal may come a minute late."""
+SOON_MS = 1_000
+"""What was signed and waits is looked at again with the next block; meanwhile nothing more is signed."""
+OWN_MS = 10_000
+"""How often the own evidence is judged while blocks come: policy, key or collateral may have changed."""
 
 
 class Reattest:
     """A chore of the node, for every ledger of the home. It never waits for finality.
 
-    Only what the owner has attested before is attested again, and never by the simulator.
+    Only what the owner has attested before is attested again, and a simulation only where the quorum's policy
+    names the simulator. The evidence of others is looked at every time: each block may bring some.
     """
 
     def __init__(self, dao: Dao) -> None:
@@ -29,21 +30,20 @@ class Reattest:
 
     def __call__(self) -> None:
         for path in sorted(self._dao.home.ledgers_folder.glob("*.db")):
-            if now_ms() >= self._next.get(path.stem, 0):
-                self._look(path.stem)
+            self._look(path.stem)
 
     def _look(self, stem: str) -> None:
         there = self._dao.on(stem)
         there.wait_s = 0
-        self._next[stem] = now_ms() + LOOK_AGAIN_MS  # also after a failure, which the node notes
         try:
             if there.tee.waiting():  # signed earlier, and nobody to order it: no more of the same
                 raise Pending("evidence waits for the other validators")
-            again = there.tee.keep()
             there.tee.appraise_others()
-            self._next[stem] = min(again, now_ms() + OTHERS_MS)
+            if now_ms() >= self._next.get(stem, 0):
+                self._next[stem] = now_ms() + LOOK_AGAIN_MS  # also after a failure, which the node notes
+                self._next[stem] = min(there.tee.keep(), now_ms() + OWN_MS)
         except Pending:
-            self._next[stem] = now_ms() + SOON_MS
+            self._next[stem] = min(self._next.get(stem, 0), now_ms() + SOON_MS)
         finally:
             if (store := there.__dict__.get("store")) is not None:
                 store.close()

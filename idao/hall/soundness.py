@@ -35,7 +35,7 @@ def files(dao: Dao) -> Iterator[tuple[str, str]]:
         look = _look(dao, path)
         if look is not None and (what := _wrong(look)):
             yield str(path.relative_to(home)), what
-    for path in sorted((home / "tee").glob("*.bundle")):
+    for path in sorted((home / "tee").rglob("*.bundle")):
         if what := _wrong(lambda path=path: _collateral(path)):  # type: ignore[misc]
             yield str(path.relative_to(home)), what
 

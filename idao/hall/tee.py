@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from idao.tee import later  # rests on the verifier, which is loaded where evidence is looked at
 
 BEACON_FRESH_MS = 10 * 60_000
-"""A beacon of the last minutes serves again; an older one would shorten the life of the evidence."""
+"""A beacon of the last minutes serves again, but not one older than a tenth of the greatest age: it would
+shorten the life of the evidence."""
 CARRIED_BYTES_MAX = 48 * 1024
 """Evidence with its collateral on a ledger: real quotes have 5 kB, their collateral 14 to 25. Some collateral
 has 400 kB more of revocations, and stays outside."""
@@ -162,14 +163,15 @@ class Tee:
     def keep(self) -> int:
         """Attests again if that is due and the owner has attested here before; when to look again, ms UTC.
 
-        What was simulated is not made again: that is asked for by name each time.
+        What was simulated is made again only where the quorum's policy names the simulator: a rehearsal.
         """
         seat = self._seat()
         record = self._dao.state().get(rules.Attestation, self._dao.me)
-        if seat is None or record is None or record.kind == "simulated":
+        simulated = record is not None and record.kind == "simulated"
+        if seat is None or record is None or (simulated and "simulated" not in self.policy()[0].kinds):
             return now_ms() + renewal.LOOK_AGAIN_MS
         if self.due().now:
-            self.renew(kind=record.kind)
+            self.renew(kind="" if simulated else record.kind, simulated=simulated)
         return self.due().next_ms
 
     def waiting(self) -> bool:
@@ -222,9 +224,10 @@ class Tee:
 
     def _beacon(self) -> rules.Beacon:
         """A recent block that the ledger keeps as a challenge; asks for one if there is none."""
+        fresh_ms = min(BEACON_FRESH_MS, self.policy()[0].max_age_ms // 10)
         for asked in (False, True):
             newest = max(self._dao.state().scan(rules.Beacon), key=lambda b: b.height, default=None)
-            if newest is not None and (asked or now_ms() - newest.time_ms < BEACON_FRESH_MS):
+            if newest is not None and (asked or now_ms() - newest.time_ms < fresh_ms):
                 return newest
             self._dao.submit([("tee.beacon", rules.KeepBeacon())])
         raise NotFound("the ledger keeps no beacon")

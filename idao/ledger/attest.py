@@ -196,7 +196,7 @@ def backed_level(ctx: Context, validator: bytes) -> str:
     """What a validator's newest evidence is worth by the word of the others, now: '' or one of `BACKED`.
 
     Counted are appraisals under the policy that the quorum has voted, by so much power that one of their
-    signers must be honest. The validator's own does not count. No verifier is asked: every node finds the same.
+    signers must be honest. The validator's own does not count. No verifier is asked: all nodes find the same.
     """
     found = ctx.state.get(Attestation, validator)
     agreed = ctx.state.get(TeePolicyRecord, ctx.governor)

@@ -19,6 +19,7 @@ from idao.errors import Malformed, Refused
 from idao.ledger.tx import Receipt, Tx
 from idao.model import FINALIZE, Certificate, Fault, SignedVote, Validator
 from idao.node import messages as msg
+from idao.node.bundles import Bundles
 from idao.node.engine import Decided, Engine, Outward
 from idao.node.sync import Sync
 from idao.quorum import events as ev
@@ -60,6 +61,9 @@ class Member:
         self.on_fault: Callable[[Fault], None] = lambda fault: None
         self.on_trouble: Callable[[str, str], None] = lambda what, why: None
         """(event, explanation) for the log: halts, forks, refused frames."""
+        self.bundles: Bundles | None = None
+        """Collateral that evidence names, where this home keeps some."""
+        self.on_bundle: Callable[[], None] = lambda: None
         self.on_broken: Callable[[BaseException], None] = _reraise
         self.broken = False
         self._turns: deque[Callable[[], list[Outward]]] = deque()
@@ -136,6 +140,8 @@ class Member:
 
     def on_up(self, peer: bytes) -> None:
         self.up.add(peer)
+        if self.bundles is not None:
+            self.bundles.on_up(peer)
         self._step(ev.PeerUp(peer))
         if self.engine.quarantined:
             self._send(peer, msg.GetTip(self.engine.tip.height))
@@ -173,6 +179,12 @@ class Member:
                     self._send(peer, msg.Receipts(height, tuple(self.engine.store.leaves_of(height))))
             case msg.Receipts() as theirs:
                 self._on_receipts(peer, theirs)
+            case msg.GetBundle(name):
+                if self.bundles is not None and not self._is_full(peer):
+                    self.bundles.serve(peer, name)
+            case msg.Bundle() as answer:
+                if self.bundles is not None and self.bundles.on_bundle(peer, answer):
+                    self.on_bundle()
 
     # --- turns
 
@@ -255,6 +267,10 @@ class Member:
         self._timers[e.kind] = self._loop.call_later(delay, self._step, event)
 
     # --- sending
+
+    def tell(self, peer: bytes, message: Any) -> bool:
+        """Sends one message; whether it could be sent."""
+        return self._send(peer, message)
 
     def _send(self, peer: bytes, message: Any) -> bool:
         return self.links is not None and self.links.send(peer, *msg.encode(message))
@@ -346,6 +362,8 @@ class Member:
         if self.engine.quarantined:
             self._broadcast(msg.GetTip(self.engine.tip.height))
         self.sync.tick()
+        if self.bundles is not None:
+            self.bundles.tick()
         self._wake()
 
     # --- quarantine, halts

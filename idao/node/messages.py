@@ -15,6 +15,7 @@ from idao.model import (
     BLOCK_BYTES_MAX,
     TX_BYTES_MAX,
     Certificate,
+    Hash,
     Signature,
     SignedVote,
     Size,
@@ -32,6 +33,8 @@ TXS_MAX = 2000
 LEAVES_MAX = 2200
 """Receipts of one block: its transactions and due actions."""
 NOTE_MAX = 64 * 1024
+BUNDLE_MAX = 2 * 1024 * 1024
+"""Bytes of a bundle of collateral: the largest real one has half a megabyte."""
 
 
 @frozen
@@ -109,6 +112,20 @@ class GetCosigns:
     height: int
 
 
+@frozen
+class GetBundle:
+    """Asks for the collateral bundle that evidence on the ledger names so."""
+
+    name: Hash
+
+
+@frozen
+class Bundle:
+    name: Hash
+    data: Annotated[bytes, Size(0, BUNDLE_MAX)]
+    """Empty: it is not here."""
+
+
 KINDS: dict[int, type] = {
     16: ev.Propose,
     17: SignedVote,
@@ -125,6 +142,8 @@ KINDS: dict[int, type] = {
     38: TipIs,
     39: GetReceipts,
     40: Receipts,
+    41: GetBundle,
+    42: Bundle,
 }
 KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 

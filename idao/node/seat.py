@@ -19,6 +19,7 @@ from idao.ledger import membership
 from idao.ledger.tx import Receipt
 from idao.model import Fault, show_id
 from idao.node import peerbook
+from idao.node.bundles import Bundles
 from idao.node.engine import Engine
 from idao.node.logbook import Logbook
 from idao.node.member import Member
@@ -61,6 +62,7 @@ class Seatholder:
         self._seats: list[membership.Seat] = []
         engine = Engine(self.store, signers[0], now_ms, *signers[1:])
         self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
+        self._bundles = Bundles(self.member, path.parent.parent)  # ledgers lie in a folder of the home
         self.records = peerbook.read(path)
         self.mesh = Mesh(
             self.quorum, self.member, identity, self._own_record(addresses), software=f"idao {__version__}"
@@ -75,6 +77,8 @@ class Seatholder:
         self.member.on_broken = self._on_broken
         self.mesh.on_record = self._on_record
         self.mesh.on_duplicate = self._on_duplicate
+        self.member.bundles = self._bundles
+        self.member.on_bundle = lambda: self.changed()
 
     def _own_record(self, addresses: tuple[str, ...]) -> SignedNodeRecord:
         signer, certificate = self._seat_signer(), self._identity.certificate
@@ -100,6 +104,7 @@ class Seatholder:
 
     async def start(self) -> None:
         self.allow()
+        self._bundles.look()
         self.member.start()
         self.mesh.start()
 
@@ -162,6 +167,8 @@ class Seatholder:
         if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
             self.allow()
             self._sign_record_anew()
+        if any(c.table == "attestation" for _, receipt in receipts for c in receipt.changed):
+            self._bundles.look()
         self.changed()
 
     def _on_trouble(self, what: str, why: str) -> None:
