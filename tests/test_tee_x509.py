@@ -227,3 +227,34 @@ def test_der_in_another_form_than_the_shortest(der: str, read: object) -> None:
 def test_times_of_both_centuries() -> None:
     for text, year in ((b"500101000000Z", 1950), (b"491231235959Z", 2049)):
         assert str(year) in x509.show_utc(x509.Der(b"\x17\x0d" + text).moment())
+
+
+def _spki(modulus: int, exponent: int) -> bytes:
+    def number(value: int) -> bytes:
+        raw = value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True)
+        return b"\2\x82" + len(raw).to_bytes(2, "big") + raw if len(raw) > 127 else bytes([2, len(raw)]) + raw
+
+    def long(tag: int, body: bytes) -> bytes:
+        return bytes([tag, 0x82]) + len(body).to_bytes(2, "big") + body
+
+    key = long(0x30, number(modulus) + number(exponent))
+    return long(0x30, certs.RSA_KEY + long(3, b"\0" + key))
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent"),
+    [
+        (-(1 << 2047) - 1, 65537),  # its first bit set: a negative number
+        ((1 << 2047) + 1, -3),
+        ((1 << 2047) + 1, 0),
+        ((1 << 2047) + 1, 1),
+        ((1 << 2047) + 1, 4),
+        ((1 << 2047) + 1, (1 << 32) + 1),
+        ((1 << 1535) + 1, 65537),
+        ((1 << 8192) + 1, 65537),
+    ],
+)
+def test_numbers_that_make_no_key(modulus: int, exponent: int) -> None:
+    assert certs.public_key(_spki((1 << 2047) + 1, 65537)).key_size == 2048
+    with pytest.raises(Malformed):
+        certs.public_key(_spki(modulus, exponent))

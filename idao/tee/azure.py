@@ -15,7 +15,7 @@ from typing import Any
 
 from idao.errors import Malformed
 from idao.frozen import frozen
-from idao.tee import dcap, intel, quote, roots, snp, tpm
+from idao.tee import certs, dcap, intel, quote, roots, snp, tpm
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
@@ -72,8 +72,6 @@ def parse_hcl(raw: bytes) -> Hcl:
 
 def _key(claims: dict[str, Any]) -> Any:
     """The vTPM's RSA attestation key (JWK `HCLAkPub`)."""
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     keys = claims.get("keys")
     found = (
         [k for k in keys if isinstance(k, dict) and k.get("kid") == "HCLAkPub"]
@@ -84,7 +82,7 @@ def _key(claims: dict[str, Any]) -> Any:
         raise Malformed("runtime data without one attestation key")
     try:
         n, e = (int.from_bytes(base64.urlsafe_b64decode(found[0][x] + "=="), "big") for x in ("n", "e"))
-        return rsa.RSAPublicNumbers(e, n).public_key()
+        return certs.rsa_key(n, e)
     except (KeyError, TypeError, ValueError) as e:
         raise Malformed("the attestation key is no RSA key") from e
 

@@ -89,6 +89,10 @@ EC_KEYS = {
 }
 RSA_KEY = bytes.fromhex("300d06092a864886f70d0101010500")
 """AlgorithmIdentifiers of the keys that vendors have; all others are no keys here."""
+RSA_BITS = range(2048, 8193)
+"""AMD's authorities have 4096, TPMs 2048; a larger one would only cost time."""
+RSA_EXPONENT_END = 1 << 32
+"""Every real exponent is 65537; verifying takes as long as its length."""
 _PSS_384 = (
     "a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
 )
@@ -109,8 +113,6 @@ SIGNATURES = {
 @lru_cache(maxsize=CACHED)
 def public_key(spki_der: bytes) -> Any:
     """The key of a SubjectPublicKeyInfo: EC or RSA. `Malformed` for any other."""
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     algorithm, bits = key_bits(spki_der)
     if (curve := EC_KEYS.get(algorithm)) is not None:
         if bits[:1] != b"\4":
@@ -121,6 +123,15 @@ def public_key(spki_der: bytes) -> Any:
     inner = Der(bits).enter(SEQUENCE)
     modulus, exponent = inner.integer(), inner.integer()
     inner.done()
+    return rsa_key(modulus, exponent)
+
+
+def rsa_key(modulus: int, exponent: int) -> Any:
+    """The RSA key of two numbers; `Malformed` when they make none of a size that is in use."""
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    if modulus < 0 or modulus.bit_length() not in RSA_BITS or not 3 <= exponent < RSA_EXPONENT_END:
+        raise Malformed("an RSA key of a strange size", code="chain")
     try:
         return rsa.RSAPublicNumbers(exponent, modulus).public_key()
     except ValueError as e:

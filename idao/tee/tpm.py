@@ -146,8 +146,6 @@ def verifies(key: Any, signature: Signature, data: bytes) -> bool:
 
 def parse_public(raw: bytes) -> tuple[Any, int]:
     """(key, attributes) of a TPMT_PUBLIC for an ECDSA P-256/P-384 or RSA signing key."""
-    from cryptography.hazmat.primitives.asymmetric import rsa
-
     r = Reader(raw)
     kind, _, attributes = r.number(2), r.number(2), r.number(4)
     r.sized()
@@ -159,10 +157,7 @@ def parse_public(raw: bytes) -> tuple[Any, int]:
         bits, exponent = r.number(2), r.number(4)
         modulus = r.sized()
         r.end()
-        try:
-            key: Any = rsa.RSAPublicNumbers(exponent or 65537, int.from_bytes(modulus, "big")).public_key()
-        except ValueError as e:
-            raise Malformed("TPM key is no RSA key") from e
+        key = certs.rsa_key(int.from_bytes(modulus, "big"), exponent or 65537)
         if key.key_size != bits:
             raise Malformed("TPM key is no RSA key")
         return key, attributes
