@@ -364,13 +364,12 @@ def file_lock(path: Path, wait_s: float, what: str = "another process drives thi
             except OSError:
                 if time.monotonic() >= deadline:
                     holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
-                    raise Busy(
-                        f"{what} (pid {holder})",
-                        hint="wait for it, or give '--wait SECONDS'",
-                    ) from None
+                    hint = "wait for it, or give '--wait SECONDS'"
+                    raise Busy(f"{what} (pid {holder})", hint=hint) from None
                 time.sleep(LOCK_POLL_S)
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # A full disk must not keep out the command that frees space.
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         try:
             yield
         finally:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from node_world import until
 
 from idao.dao import Dao
 from idao.errors import Busy, IdaoError, NotFound, Pending, Refused, Unreachable
@@ -24,7 +26,7 @@ from idao.home import Home, now_ms
 from idao.ledger import genesis
 from idao.ledger.idao import AddTrust
 from idao.model import show_id
-from idao.node import calling
+from idao.node import calling, room, runner
 from idao.node.control import Control, Handler
 from idao.node.dispatch import Dispatch
 from idao.node.engine import Engine
@@ -42,7 +44,7 @@ class FakeNetwork:
     def __init__(self, home: Home) -> None:
         self.home, self.given, self.driving, self.stopped = home, [], True, False
         self.reloads = 0
-        self.failed: Callable[[str], None] = lambda why: None
+        self.failed: Callable[[BaseException], None] = lambda error: None
 
     async def start(self) -> None: ...
 
@@ -50,7 +52,7 @@ class FakeNetwork:
         self.stopped = True
 
     async def drive(
-        self, ledger: Path, changed: Callable[[], None], failed: Callable[[str], None]
+        self, ledger: Path, changed: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> FakeMember:
         self.failed = failed
         return FakeMember(self, ledger, changed)
@@ -246,10 +248,40 @@ def test_a_ledger_that_cannot_be_driven_does_not_stop_the_others(home: Home) -> 
 
 def test_a_broken_ledger_ends_the_process(home: Home) -> None:
     with running(home) as network:
-        network.runner._end.get_loop().call_soon_threadsafe(network.failed, "the disk is full")  # type: ignore[attr-defined]
+        network.runner._end.get_loop().call_soon_threadsafe(network.failed, OSError("it broke"))  # type: ignore[attr-defined]
         time.sleep(0.3)
     assert network.ended == ["node-failed"] and network.stopped  # type: ignore[attr-defined]
     assert "node.failed" in events(home)
+
+
+def test_a_ledger_without_room_rests_until_there_is_some(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let go before the disk is full, or when a write has met its end; never the process."""
+    free = {"now": room.GO_BYTES}
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: SimpleNamespace(free=free["now"]))
+    monkeypatch.setattr(room, "LOOK_S", 0.01)
+    monkeypatch.setattr(runner, "TEND_S", 0.05)
+
+    def driven() -> bool:
+        return bool(calling.need(home.path, "status")["quorums"])
+
+    with running(home) as network:
+        until(driven)
+        free["now"] = room.STOP_BYTES - 1
+        until(lambda: not driven())
+        (refused,) = calling.need(home.path, "status")["refused"]
+        assert "no room" in refused["why"]
+        free["now"] = room.GO_BYTES - 1
+        time.sleep(0.2)
+        assert not driven(), "it would come and go"
+        free["now"] = room.GO_BYTES
+        until(driven)
+        free["now"] = room.STOP_BYTES  # room by the last look, none when it wrote
+        network.runner._end.get_loop().call_soon_threadsafe(network.failed, OSError("no space"))  # type: ignore[attr-defined]
+        until(lambda: not driven())
+        free["now"] = room.GO_BYTES
+        until(driven)
+    assert network.ended == ["stop"]  # type: ignore[attr-defined]
+    assert events(home).count("ledger.starved") == 2 and "node.failed" not in events(home)
 
 
 def test_chores_run_and_a_failing_one_is_only_told(home: Home) -> None:

@@ -25,12 +25,13 @@ from idao.hall import keeping
 from idao.hall.soundness import CHANGED_CONFIG, CHANGED_CONFIG_HINT
 from idao.home import DEFAULTS, Home, config_as_written, now_ms, show_time
 from idao.model import show_id
+from idao.node import room
 from idao.store import home_db, moments
 from idao.store.ledger import QUARANTINED, LedgerStore
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-DISK_FAIL_BYTES = 32 << 20
-"""A pack and the logs of both databases still fit."""
+DISK_FAIL_BYTES = room.STOP_BYTES
+"""The node signs nothing then. A pack and the logs of both databases still fit."""
 DISK_WARN_BYTES = 1 << 30
 CLOCK_MIN_MS = 1_735_689_600_000
 """2025-01-01: idao did not exist before, so a clock before it is wrong."""

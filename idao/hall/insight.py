@@ -9,7 +9,7 @@ from idao.errors import NotFound, UsageError
 from idao.home import Home, show_time
 from idao.ledger import faults, genesis, membership
 from idao.model import show_id
-from idao.node import calling
+from idao.node import calling, room
 from idao.quorum import forensics
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ class Insight:
         live = dao.nodes.quorum(status["quorum"])
         waits = [show_id("tx", tx.id) for tx in dao.queued()]
         if live is None:
-            hint = ["start the node: idao node run"] if status["kind"] == "group" else []
+            meaning, hint = self._undriven(status)
             return {"quorum": status["quorum"], "node": False, "height": status["height"] + 1, "view": 0,
                     "leader": None, "waiting": waits, "validators": [], "help": hint,
-                    "meaning": "no node of this home runs" if hint else status["meaning"]}  # fmt: skip
+                    "meaning": meaning}  # fmt: skip
         now = live.get("why", {})
         rows = [self._voice(v, now, live) for v in status["validators"]]
         return {
@@ -49,6 +49,14 @@ class Insight:
             "meaning": self._verdict(status, live, now, waits),
             "help": _help(status, now, rows),
         }
+
+    def _undriven(self, status: dict[str, Any]) -> tuple[str, list[str]]:
+        """What it means that no node drives the quorum here, and what would help."""
+        if status["kind"] != "group":
+            return status["meaning"], []
+        if why := self._dao.nodes.refused(status["quorum"]):
+            return f"this node takes no part: {why}", ["see what is wrong: idao doctor"]
+        return "no node of this home runs", ["start the node: idao node run"]
 
     def _voice(self, v: dict[str, Any], now: dict[str, Any], live: dict[str, Any]) -> dict[str, Any]:
         link = next((p for p in live["peers"] if p["idao"] == v["idao"]), None)
@@ -183,7 +191,9 @@ class Insight:
                 say(f"interface {one['interface']}", one["working"], detail,
                     "given addresses work all the same: idao peer add ID HOST:PORT")  # fmt: skip
             for r in node["refused"]:
-                say(f"ledger {r['quorum']}", False, r["why"], "idao audit")
+                say(f"ledger {r['quorum']}", False, r["why"], "idao doctor")
+            short = room.lacking(dao.home.path)
+            say("disk", short is None, short or "room enough", "free some space: it goes on by itself")
         for p in self.peers():
             name = f"member {p['name'] or p['idao']}"
             if not node["running"]:

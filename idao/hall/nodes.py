@@ -91,6 +91,14 @@ class Nodes:
             return None
         return next((q for q in (found or {}).get("quorums", []) if q["quorum"] == quorum), None)
 
+    def refused(self, quorum: str) -> str | None:
+        """Why the running node does not drive a quorum of this home; None where it does, or none runs."""
+        try:
+            found = calling.ask(self._dao.home.path, "status", timeout_s=STATUS_S)
+        except Unreachable:
+            return None
+        return next((r["why"] for r in (found or {}).get("refused", []) if r["quorum"] == quorum), None)
+
     def metrics(self) -> str:
         """OpenMetrics text of the running node."""
         return str(calling.need(self._dao.home.path, "metrics")["text"])

@@ -19,11 +19,14 @@ ALONE = "a quorum of one: final at once, by its owner alone, who may rewrite or 
 FOUR = membership.FOUR
 
 
-def meaning(size: int, online: int, bears: int, *, founding: bool, group: bool, node: bool) -> str:
-    """What a quorum of this size is worth, in plain words."""
+def meaning(
+    size: int, online: int, bears: int, *, founding: bool, group: bool, node: bool, refused: str | None
+) -> str:
+    """What a quorum of this size is worth, in plain words. `refused`: why the node here takes no part."""
     if not group:
         return ALONE
-    seen = f"{online} online" if node else "no node here to see who is online"
+    unseen = f"this node takes no part: {refused}" if refused else "no node here to see who is online"
+    seen = f"{online} online" if node else unseen
     if founding:
         members = "1 member" if size == 1 else f"{size} members"
         return f"{members}, founder mode: only the founder signs; needs {FOUR - size} more; {seen}"
@@ -81,6 +84,7 @@ class Quorums:
         size, bears = len(rows), tolerates(validators)
         founding = membership.founder_mode(dao.state())
         online = sum(1 for r in rows if r["online"])
+        refused = dao.nodes.refused(quorum) if group and live is None else None
         return {
             "quorum": quorum,
             "name": str(dao.home.config.get("ledgers", {}).get(dao.ledger_path().stem, "")),
@@ -94,7 +98,9 @@ class Quorums:
             "height": store.height,
             "anchored": head[0] if head else 0,
             "state_hash": statetree.root(store.branches).hex(),
-            "meaning": meaning(size, online, bears, founding=founding, group=group, node=live is not None),
+            "meaning": meaning(
+                size, online, bears, founding=founding, group=group, node=live is not None, refused=refused
+            ),
             "node": live is not None or not group,
             "standing": store.standing,
             "validators": rows,

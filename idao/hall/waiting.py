@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from idao.errors import Pending, Refused
+from idao.errors import IdaoError, Pending, Refused
 from idao.home import now_ms
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import show_id
@@ -34,7 +34,7 @@ def await_receipts(dao: Dao, raws: Sequence[bytes]) -> list[tuple[Tx, int, Recei
     `Refused` (`inadmissible`) for one that can be in no block any more.
     """
     txs = [parse_tx(raw) for raw in raws]
-    if not wake(dao):
+    if not wake(dao)[0]:
         raise pending(dao, txs, node=False)
     with closing(LedgerStore.open(dao.ledger_path(), readonly=True)) as store:
         found = _look(dao, store, txs)
@@ -42,9 +42,14 @@ def await_receipts(dao: Dao, raws: Sequence[bytes]) -> list[tuple[Tx, int, Recei
     return found
 
 
-def wake(dao: Dao) -> bool:
-    """Tells the node that something waits; whether one runs."""
-    return calling.ask(dao.home.path, "wake", quorum=show_id("quorum", dao.quorum)) is not None
+def wake(dao: Dao) -> tuple[bool, str | None]:
+    """Tells the node that something waits: whether one runs, and why it does not drive this ledger now."""
+    try:
+        return calling.ask(dao.home.path, "wake", quorum=show_id("quorum", dao.quorum)) is not None, None
+    except IdaoError as e:
+        if e.code != "not-driven":
+            raise
+        return True, e.message
 
 
 def pending(dao: Dao, txs: Sequence[Tx], *, node: bool, why: str | None = None) -> Pending:
@@ -77,7 +82,8 @@ def _look(dao: Dao, store: LedgerStore, txs: Sequence[Tx]) -> list[tuple[Tx, int
             raise Refused(f"the transaction was not taken: {why}", code="inadmissible")
         now = time.monotonic()
         if now >= deadline:
-            raise pending(dao, txs, node=True, why=obstacle(store, lacking, now_ms()))
+            _, undriven = wake(dao)
+            raise pending(dao, txs, node=True, why=undriven or obstacle(store, lacking, now_ms()))
         if now >= wake_at:
             wake(dao)
             wake_at = now + WAKE_AGAIN_S

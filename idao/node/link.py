@@ -52,6 +52,8 @@ TURN_FRAMES = 256
 """Frames handled before the loop looks at other links again: 2 ms at 10 µs each."""
 PAUSE_S = 0.05
 """How long reading stops when a peer is over its rate."""
+LOST = "connection lost"
+"""The reason of an end that neither side has told."""
 
 
 class Link(asyncio.BufferedProtocol):
@@ -79,7 +81,7 @@ class Link(asyncio.BufferedProtocol):
         """When the last bytes came in: a large frame on a slow line is a sign of life."""
         self.frames_in = self.frames_out = self.bytes_in = self.bytes_out = 0
         self.stalled: float | None = None
-        self.reason, self.blame = "connection lost", False
+        self.reason, self.blame = LOST, False
         self._buffer = bytearray(BUFFER)
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
@@ -108,7 +110,7 @@ class Link(asyncio.BufferedProtocol):
         self.transport = None
         if self._held is not None:
             self._held.cancel()
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, ssl.SSLError) and self.reason == LOST:
             self.reason = f"TLS: {error.reason}"
         self.lost(self, self.reason, self.blame)
 

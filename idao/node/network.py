@@ -58,17 +58,23 @@ class LanNetwork:
         await self.listener.close()
 
     async def drive(
-        self, ledger: Path, changed: Callable[[], None], failed: Callable[[str], None]
+        self, ledger: Path, changed: Callable[[], None], failed: Callable[[BaseException], None]
     ) -> Seatholder:
         own = addresses.own(self._home, self.listener.port)
         signers = self._signers(parse_id("quorum", f"quorum:{ledger.stem}"))
         seat = Seatholder(ledger, self._me, signers, self._identity, own, self._log)
-        seat.changed, seat.failed = changed, failed
+        seat.changed, seat.failed, seat.gone = changed, failed, lambda: self._forget(seat.quorum)
         seat.manual = manual_addresses(self._home)
         self.seats[seat.quorum] = seat
         self.listener.add(seat.mesh)
         self._announce()
         return seat
+
+    def _forget(self, quorum: bytes) -> None:
+        """Its ledger is driven here no longer: nobody is let in for it, nothing of it is announced."""
+        self.seats.pop(quorum, None)
+        self.listener.remove(quorum)
+        self._announce()
 
     # --- discovery: hints only
 

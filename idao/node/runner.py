@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,10 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from idao import __version__
-from idao.errors import Busy, IdaoError, NotFound
+from idao.errors import Busy, IdaoError, NotFound, Refused
 from idao.home import Home, now_ms, show_time
 from idao.ledger import genesis
 from idao.model import parse_id, show_id
+from idao.node import room
 from idao.node.control import Control, Handler
 from idao.node.dispatch import Dispatch
 from idao.node.logbook import Logbook
@@ -50,8 +52,10 @@ class Network(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
-    async def drive(self, ledger: Path, changed: Callable[[], None], failed: Callable[[str], None]) -> Driven:
-        """A member of the ledger's quorum. `changed`: after each block; `failed`: it must end."""
+    async def drive(
+        self, ledger: Path, changed: Callable[[], None], failed: Callable[[BaseException], None]
+    ) -> Driven:
+        """A member of the ledger's quorum. `changed`: after each block; `failed`: it can do nothing more."""
         ...
 
     def reload(self, home: Home) -> None: ...
@@ -93,6 +97,11 @@ class Runner:
         self._stirred = False
         self._refused: dict[str, str] = {}
         """Ledgers that cannot be driven, and why."""
+        self._full: dict[bytes, str] = {}
+        """Those that are to be let go for want of room, and why."""
+        self._starved: set[bytes] = set()
+        """Those that were, and wait for room."""
+        self._unread = ""
 
     async def run(self) -> str:
         """Returns why it ended. `Busy` while another node runs; any failure inside is raised at the end."""
@@ -122,14 +131,17 @@ class Runner:
         """Starts driving every group ledger of the home that is not driven yet."""
         for path in sorted(self.home.ledgers_folder.glob("*.db")):
             quorum = parse_id("quorum", f"quorum:{path.stem}")
-            if quorum in self._charges:
+            if quorum in self._charges or (
+                quorum in self._starved and room.lacking(path.parent, room.GO_BYTES)
+            ):
                 continue
             try:
                 await self._take(path, quorum)
-            except IdaoError as e:  # the other ledgers go on
-                if self._refused.get(path.stem) != e.message:
-                    self._log.note("ledger.refused", "error", quorum=quorum, why=e.message, hint=e.hint)
-                self._refused[path.stem] = e.message
+            except (IdaoError, sqlite3.OperationalError) as e:  # the other ledgers go on
+                why, hint = (e.message, e.hint) if isinstance(e, IdaoError) else (str(e), None)
+                if self._refused.get(path.stem) != why:
+                    self._log.note("ledger.refused", "error", quorum=quorum, why=why, hint=hint)
+                self._refused[path.stem] = why
 
     async def _take(self, path: Path, quorum: bytes) -> None:
         store = LedgerStore.open(path, readonly=True)
@@ -137,15 +149,42 @@ class Runner:
         store.close()
         if not group:
             return
+        if why := room.lacking(path.parent):
+            self._starved.add(quorum)
+            raise Refused(why, hint="free some space: it goes on by itself", code="no-room")
         with ExitStack() as held:
             await _enter_lock(held, self.home, path)
-            driven = await self._network.drive(path, self._changed, self.fail)
+            driven = await self._network.drive(path, self._changed, lambda e: self._failed(quorum, path, e))
             charge = Charge(self.home, path, held.pop_all(), driven)
         self._charges[quorum] = charge
+        self._starved.discard(quorum)
         self._refused.pop(path.stem, None)
         await driven.start()
-        charge.carry()
+        self._carry(charge)
         self._log.note("ledger.driven", quorum=quorum, height=driven.status().get("height"))
+
+    def _failed(self, quorum: bytes, path: Path, error: BaseException) -> None:
+        """A turn broke off: memory is ahead of the disk. A full disk ends the drive, all else the process."""
+        if why := room.ran_out(error, path.parent):
+            self._full[quorum] = why
+            self._wake.set()
+        else:
+            self.fail(f"{show_id('quorum', quorum)}: {type(error).__name__}: {error}")
+
+    async def _mind_room(self) -> None:
+        """Lets go of ledgers whose disk is nearly full; takes up those that have room again."""
+        for quorum, charge in self._charges.items():
+            if why := room.lacking(charge.path.parent):
+                self._full.setdefault(quorum, why)
+        full, self._full = self._full, {}
+        for quorum, why in full.items():
+            charge = self._charges.pop(quorum)
+            self._starved.add(quorum)
+            self._refused[charge.path.stem] = why
+            self._log.note("ledger.starved", "error", quorum=quorum, why=why)
+            await charge.close()
+        if self._starved:
+            await self._take_charge()
 
     async def _let_go(self) -> None:
         if self._chore is not None:
@@ -165,21 +204,35 @@ class Runner:
     async def _tend_until_end(self) -> str:
         assert self._end is not None
         loop = asyncio.get_running_loop()
-        done_at = -CHORES_IDLE_S
+        done_at, looked_at = -CHORES_IDLE_S, 0.0
         while not self._end.done():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), TEND_S)
             slow = not self._wake.is_set()
             self._wake.clear()
-            for charge in self._charges.values():
+            if self._full or loop.time() - looked_at >= room.LOOK_S:
+                looked_at = loop.time()
+                await self._mind_room()
+            for charge in list(self._charges.values()):
                 if slow or charge.waiting:
-                    charge.carry(again=slow)
+                    self._carry(charge, again=slow)
             rest = loop.time() - done_at
             due = rest >= CHORES_IDLE_S or (self._stirred and rest >= CHORES_S)
             if due and (self._chore is None or self._chore.done()):
                 self._stirred, done_at = False, loop.time()
                 self._chore = loop.create_task(self._do_chores())
         return self._end.result()
+
+    def _carry(self, charge: Charge, *, again: bool = False) -> None:
+        """What cannot be read or settled now (a full disk, a long backup) is offered at the next turn."""
+        try:
+            charge.carry(again=again)
+            why = ""
+        except (IdaoError, sqlite3.OperationalError) as e:
+            why = str(e)
+        if why and why != self._unread:
+            self._log.note("outbox.unread", "warning", quorum=charge.quorum, why=why)
+        self._unread = why
 
     async def _do_chores(self) -> None:
         for chore in self._chores:
@@ -240,14 +293,13 @@ class Runner:
 
     async def _on_wake(self, request: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(NotFound):
-            self.charge(request)
-            return self._carry(request)
+            return self._wake_charge(request)
         await self._take_charge()  # a ledger that is newer than this process
-        return self._carry(request)
+        return self._wake_charge(request)
 
-    def _carry(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _wake_charge(self, request: dict[str, Any]) -> dict[str, Any]:
         charge = self.charge(request)
-        charge.carry()
+        self._carry(charge)
         return {"waiting": charge.waiting}
 
     async def _on_status(self, request: dict[str, Any]) -> dict[str, Any]:

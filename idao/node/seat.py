@@ -52,7 +52,9 @@ class Seatholder:
         self.store = LedgerStore.open(path)
         self.quorum = self.store.chain.quorum
         self.changed: Callable[[], None] = lambda: None
-        self.failed: Callable[[str], None] = lambda why: None
+        self.failed: Callable[[BaseException], None] = lambda error: None
+        """Memory is ahead of the disk: nothing more may be done with this object."""
+        self.gone: Callable[[], None] = lambda: None
         self.manual: Mapping[bytes, tuple[str, ...]] = {}
         self.faults: list[Fault] = []
         """Seen, and not yet reported to the ledger."""
@@ -74,7 +76,7 @@ class Seatholder:
         self.member.on_commit = self._on_commit
         self.member.on_fault = self._on_fault
         self.member.on_trouble = self._on_trouble
-        self.member.on_broken = self._on_broken
+        self.member.on_broken = lambda error: self.failed(error)
         self.mesh.on_record = self._on_record
         self.mesh.on_duplicate = self._on_duplicate
         self.member.bundles = self._bundles
@@ -109,6 +111,7 @@ class Seatholder:
         self.mesh.start()
 
     async def stop(self) -> None:
+        self.gone()
         await self.mesh.stop()
         self.member.stop()
         self.store.close()
@@ -190,10 +193,6 @@ class Seatholder:
     def _on_duplicate(self, idao: bytes, address: str) -> None:
         whose = "this home" if idao == self.me else show_id("idao", idao)
         self.alarm("duplicate", why=f"another process runs with the keys of {whose}, at {address}")
-
-    def _on_broken(self, error: BaseException) -> None:
-        """Memory is ahead of the disk: only a new process may go on."""
-        self.failed(f"{show_id('quorum', self.quorum)}: {type(error).__name__}: {error}")
 
     def alarm(self, event: str, *, why: str) -> None:
         self._log.note(event, "warning", quorum=self.quorum, why=why)
