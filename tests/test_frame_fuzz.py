@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -109,6 +110,20 @@ def test_every_cut_and_every_flip(name: str, cls: type, good: bytes) -> None:
         changed = bytearray(good)
         changed[at] ^= 1 << rng.randrange(8)
         reads(cls, bytes(changed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, cls, good", FRAMES, ids=[f"{i}-{f[0]}" for i, f in enumerate(FRAMES)])
+def test_many_spliced(name: str, cls: type, good: bytes) -> None:
+    """`IDAO_FUZZ_ROUNDS` is the number for each frame, `IDAO_FUZZ_SEED` makes them others."""
+    rng = random.Random(name + os.environ.get("IDAO_FUZZ_SEED", ""))
+    for _ in range(int(os.environ.get("IDAO_FUZZ_ROUNDS", "1000"))):
+        other, data = rng.choice(FRAMES)[2], bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            at, start = rng.randrange(len(data) + 1), rng.randrange(len(other))
+            piece = rng.choice((rng.randbytes(rng.randint(0, 4)), other[start : start + rng.randint(1, 40)]))
+            data[at : at + rng.choice((0, 1, len(piece)))] = piece
+        reads(cls, bytes(data))
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,6 +1,10 @@
-"""A hundred thousand damaged files for each reader of files and words: nothing but our refusals comes out."""
+"""A hundred thousand damaged files for each reader of files and words: nothing but our refusals comes out.
+
+`IDAO_FUZZ_ROUNDS` is the number for each reader, `IDAO_FUZZ_SEED` makes them others.
+"""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -11,7 +15,8 @@ from idao.crypto import canonical, phrase, seal
 from idao.errors import IdaoError
 from idao.model import Inception, SignedKeyEvent
 
-ROUNDS = 100_000
+ROUNDS = int(os.environ.get("IDAO_FUZZ_ROUNDS", "100000"))
+SEED = os.environ.get("IDAO_FUZZ_SEED", "")
 KEK = bytes(32)
 IDENTITY = json.loads((Path(__file__).parent / "vectors/identity.json").read_text())
 START = identity.initial(canonical.unpack(Inception, bytes.fromhex(IDENTITY["inception"])))
@@ -59,7 +64,7 @@ def test_only_our_refusals(name, monkeypatch):
     monkeypatch.setattr("difflib.get_close_matches", lambda *_args, **_kwargs: [])
     seed, read = READERS[name]
     good = seed()
-    chance = random.Random(name)
+    chance = random.Random(name + SEED)
     refused = 0
     for _ in range(ROUNDS):
         data = bytearray(good)

@@ -2,7 +2,8 @@
 
 Two ways to damage: bytes anyhow; and, where the format is CBOR, one value of the structure replaced by
 another and encoded canonically again, which gets past the encoding to the rules. `IDAO_FUZZ_ROUNDS` is the
-number of inputs for each reader (the goal is 100,000; the default fits the time of all tests).
+number of inputs for each reader (the goal is 100,000; the default fits the time of all tests), and
+`IDAO_FUZZ_SEED` makes them others.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ import functools
 import io
 import os
 import random
+import sqlite3
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import cbor2
 import pytest
 from conftest import Lived
 
-from idao import anchor, home, identity, invite, manifest, proof
+from idao import anchor, home, identity, invite, manifest, noderecord, proof
 from idao.crypto import canonical, note, seal, statetree
 from idao.crypto.certificates import verify_certificate
 from idao.crypto.keys import Signer
@@ -33,13 +35,15 @@ from idao.ledger.assets import AssetVersion
 from idao.ledger.idao import Charter
 from idao.ledger.registry import KINDS
 from idao.ledger.tx import Receipt, parse_tx, sign_tx
-from idao.model import Block, Certificate, Header, Inception, SignedVote, show_id
-from idao.store import backup, home_db
+from idao.model import Block, Certificate, Header, Inception, SignedVote, parse_id, show_id
+from idao.node import peerbook
+from idao.store import backup, home_db, rederive
 from idao.store.contents import Contents
-from idao.store.ledger import LedgerStore
+from idao.store.ledger import LedgerStore, meta_sum
 from idao.store.tables import from_row, to_row
 
 ROUNDS = int(os.environ.get("IDAO_FUZZ_ROUNDS", "20000"))
+SEED = os.environ.get("IDAO_FUZZ_SEED", "")
 QUICK = 200
 VALUES: tuple[Any, ...] = (
     0, 1, -1, 2**63 - 1, -(2**63), 2**32, True, False, None, b"", b"\0", bytes(32), bytes(64), "", "a",
@@ -213,6 +217,35 @@ def seed_invite(s: Seeds) -> bytes:
     return invite.encode(made).encode()
 
 
+def seed_genesis_1(s: Seeds) -> bytes:
+    plain = canonical.to_plain(s.store.bundle)
+    del plain["before"]
+    return canonical.encode({**plain, "recovery": bytes(64)})
+
+
+def read_genesis_1(s: Seeds, data: bytes) -> None:
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute("create table meta (key, value, sum)")
+        db.execute("insert into meta values ('bundle', ?, ?)", (data, meta_sum("bundle", data)))
+        genesis.check_bundle(rederive.bundle_of(db, s.path))
+
+
+def seed_peers(s: Seeds) -> bytes:
+    ledger = s.path.with_name("peers.db")
+    peerbook.write(
+        ledger, [noderecord.make(s.keys.validator, bytes(32), bytes(32), b"tls", ("[::1]:4000",), 1)]
+    )
+    return peerbook.path_of(ledger).read_bytes()
+
+
+def read_peers(s: Seeds, data: bytes) -> None:
+    """A hint: what cannot be read is nothing."""
+    ledger = s.path.with_name("peers.db")
+    peerbook.path_of(ledger).write_bytes(data)
+    if not peerbook.read(ledger):
+        raise Malformed("nothing in it holds")
+
+
 def read_state_proof(s: Seeds, data: bytes) -> None:
     shown = canonical.unpack(statetree.StateProof, data)
     statetree.check(bytes(32), bytes(32), bytes(32), shown)
@@ -272,6 +305,12 @@ READERS: dict[str, Reader] = {
     ),
     "config": (lambda s: (s.path / "config.toml").read_bytes(), read_config),
     "backup file": (seed_backup, read_backup),
+    "genesis of format 1": (seed_genesis_1, read_genesis_1),
+    "book of peers": (seed_peers, read_peers),
+    "id": (
+        lambda s: show_id("asset", bytes(range(32))).encode(),
+        lambda s, d: parse_id("asset", d.decode("utf-8", "surrogateescape")),
+    ),
     "invite": (seed_invite, lambda s, d: invite.decode(d.decode("utf-8", "surrogateescape"))),
 }
 SLOWER = {"proof": 4, "config": 4}
@@ -293,7 +332,7 @@ def fuzz(seeds: Seeds, name: str, rounds: int) -> None:
     with suppress(VerificationFailed) if name == "disclosure" else nullcontext():
         read(seeds, good)  # or the test would show nothing
     magic = proof.MAGIC if name == "proof" else b""
-    chance, refused = random.Random(f"{name} {rounds}"), 0
+    chance, refused = random.Random(f"{name} {rounds}{SEED}"), 0
     for _ in range(rounds):
         data = bent(good, chance, magic)
         try:
@@ -322,7 +361,7 @@ def test_many(seeds: Seeds, name: str) -> None:
 
 def hostile_transactions(seeds: Seeds, rounds: int) -> set[str]:
     """Validly signed transactions with bent bodies, each executed in a block. Codes of their receipts."""
-    signer, chance, codes = seeds.keys.identity, random.Random(rounds), set()
+    signer, chance, codes = seeds.keys.identity, random.Random(f"{rounds}{SEED}"), set()
     tip, chain = seeds.store.tip(), seeds.store.chain
     made = [parse_tx(raw).envelope for raw in seeds.txs()]
     mine = [e for e in made if e.key == signer.public]

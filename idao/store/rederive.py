@@ -74,7 +74,7 @@ def bundle_of(db: sqlite3.Connection, path: Path) -> genesis_rules.Bundle:
         raise damaged(path, "its genesis is not as it was written")
     try:
         plain = canonical.decode(row[0])
-        if "before" not in plain:
+        if isinstance(plain, dict) and "before" not in plain:
             plain = {**plain, "recovery": _consents(plain), "before": b""}
         return canonical.from_plain(genesis_rules.Bundle, plain)
     except (Malformed, TypeError) as e:
@@ -83,10 +83,10 @@ def bundle_of(db: sqlite3.Connection, path: Path) -> genesis_rules.Bundle:
 
 def _consents(plain: dict[str, Any]) -> list[Any]:
     """Format 1 had one recovery signature, and left it to the reader to find whose."""
-    signature = plain["recovery"]
+    signature = plain.get("recovery")
     if signature is None:
         return []
-    genesis = canonical.from_plain(Genesis, plain["genesis"])
+    genesis = canonical.from_plain(Genesis, plain.get("genesis"))
     signers = [key for key in genesis.recovery_keys if keys.verify_genesis(key, signature, genesis)]
     return [canonical.to_plain(Consent(key, signature)) for key in signers[:1]]
 
