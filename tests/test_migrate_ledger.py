@@ -149,7 +149,7 @@ def test_killed_at_any_moment(old: Path) -> None:
     begin = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
     took, killed = time.monotonic() - begin, 0
-    for _ in range(int(os.environ.get("IDAO_KILLS", "8"))):
+    for _ in range(int(os.environ.get("IDAO_KILLS", "4"))):
         shutil.rmtree(old)
         shutil.copytree(spare, old)
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -174,8 +174,16 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
             db = _with_sums(connect_reading(Path(path), BUSY_SECONDS))
         except (sqlite3.Error, UnicodeDecodeError) as e:
             raise refusal(str(path), e) from e
-        check_owner(db, str(path), USER_VERSION)
+        try:
+            if _unmade(db):
+                db.close()
+                return open_home_db(":memory:")
+            check_owner(db, str(path), USER_VERSION)
+        except BaseException:
+            db.close()
+            raise
         return db
+    opened: sqlite3.Connection | None = None
     try:
         if path != ":memory:":
             # Only a new file may be opened beside SQLite: closing any handle of an old one would drop the
@@ -186,15 +194,30 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
     except OSError as e:
         raise IdaoError(f"cannot open {path}: {e.strerror}", code="disk") from e
     try:
-        db = _with_sums(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
+        opened = db = _with_sums(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
         if db.execute("pragma user_version").fetchone()[0] == 0:
             _create(db, path)
         check_owner(db, str(path), USER_VERSION)
         db.execute("pragma synchronous=full")
         db.execute("pragma secure_delete=on")  # a destroyed key must not linger in a free page
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as e:
-        raise refusal(str(path), e) from e
+    except BaseException as e:
+        if opened is not None:
+            opened.close()
+        if isinstance(e, sqlite3.DatabaseError | UnicodeDecodeError):
+            raise refusal(str(path), e) from e
+        raise
     return db
+
+
+_MARKS = ("pragma user_version", "pragma application_id", "select count(*) from sqlite_master")
+
+
+def _unmade(db: sqlite3.Connection) -> bool:
+    """Whether this is a file whose making was cut short before anything was in it."""
+    try:
+        return not any(db.execute(what).fetchone()[0] for what in _MARKS)
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False  # damaged: `check_owner` says so by name
 
 
 def _create(db: sqlite3.Connection, path: Path | str) -> None:

@@ -95,13 +95,17 @@ class LedgerStore:
     def open(cls, path: Path, *, readonly: bool = False) -> LedgerStore:
         if not path.exists():
             raise NotFound(f"no ledger file '{path.name}'")
-        what = f"ledger '{path.name}'"
+        what, db = f"ledger '{path.name}'", None
         try:
             db = connect_reading(path, BUSY_MS / 1000) if readonly else _connect(path, "rw")
             check_owner(db, what, VERSION)
             return cls(path, db, readonly=readonly)
-        except (sqlite3.Error, UnicodeDecodeError) as e:  # the latter: damage inside SQLite's own messages
-            raise refusal(what, e) from e
+        except BaseException as e:
+            if db is not None:
+                db.close()
+            if isinstance(e, sqlite3.Error | UnicodeDecodeError):  # the latter: damage in SQLite's own words
+                raise refusal(what, e) from e
+            raise
 
     def close(self) -> None:
         self.db.close()
