@@ -1,8 +1,9 @@
 """Ends a real command with SIGKILL at its n-th change of the disk, whichever thread or child makes it.
 
-A small ptrace. The command runs in a fork of the test's own process, where idao is imported already, so that
-hundreds of deaths take a minute. Every system call that changes a file or folder counts, one's own output does
-not; the call at which it dies is not made any more. Linux on two architectures; `available` says whether here.
+A small ptrace. The command runs in a fork of the test's own process, where idao is imported already, so
+that hundreds of deaths take a minute. Every system call that changes a file or folder counts, one's own
+output does not; the call at which it dies is not made any more. Linux on two architectures; `available`
+says whether here.
 """
 
 from __future__ import annotations

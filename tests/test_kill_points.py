@@ -1,9 +1,9 @@
 """Every command that writes, killed at its changes of the disk: the home opens, and the command gets through.
 
-Each scene is one command with what comes before it. It runs once whole, which counts its changes of the disk,
-then it dies at some of them: `IDAO_KILL_POINTS` is how many a scene, or `all`; `IDAO_SEED` draws others. After
-each death every ledger must follow from genesis, every chunk and key file verify, nothing that was there be
-gone, what was said on standard output hold; and the same command, given again, must do its work.
+Each scene is one command with what comes before it. It runs once whole, which counts its changes of the
+disk, then it dies at some of them: `IDAO_KILL_POINTS` is how many a scene, or `all`; `IDAO_SEED` draws
+others. After each death every ledger must follow from genesis, every chunk and key file verify, nothing that
+was there be gone, what was said on standard output hold; and the same command, given again, must do its work.
 """
 
 from __future__ import annotations
