@@ -59,7 +59,12 @@ def _propose(
     ] = None,
     by: _By = "",
     idao: Annotated[
-        str, typer.Option("--for", metavar="IDAO", help="Whose proposal: full id or petname; default: yours.")
+        str,
+        typer.Option(
+            "--for",
+            metavar="IDAO|quorum",
+            help="Whose proposal: full id, petname or 'quorum'; default: yours, for a TEE policy quorum.",
+        ),
     ] = "",
 ) -> None:
     """Propose a change of charter, members, policy or class; all of it happens, or nothing.

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 TITLE_BYTES_MAX = 200
 """As the ledger's names."""
+QUORUM = "quorum"
+"""Stands for the iDAO that governs the quorum."""
 ID_LENGTH = 57
 """Characters of a full iDAO id."""
 WAYS_OUT = {
@@ -74,7 +76,7 @@ class Governance:
         """
         if not title or not title.isprintable() or len(title.encode()) > TITLE_BYTES_MAX:
             raise UsageError(f"a title is one line of 1 to {TITLE_BYTES_MAX} bytes")
-        whose = self._dao.resolve_person(idao) if idao else self._dao.me
+        whose = self._whose(idao, wish)
         terms: list[policy.Policy] = []
         actions = self._actions(wish, terms)
         text = digest(Kind.PROPOSAL_TEXT, _read(wish.text, "text")) if wish.text else None
@@ -83,6 +85,12 @@ class Governance:
         shown = self.open(whose, title, actions, text=text, by=by)
         self._keep(terms)
         return shown
+
+    def _whose(self, idao: str, wish: Wish) -> bytes:
+        """Whose proposal it is: named, or the quorum's for its TEE policy, or the owner's."""
+        if idao == QUORUM or (wish.tee_policy and not idao):
+            return self._dao.store.chain.governor
+        return self._dao.resolve_person(idao) if idao else self._dao.me
 
     def open(
         self, idao: bytes, title: str, actions: ActionList, *, text: bytes | None = None, by: str = ""
