@@ -40,5 +40,24 @@ def main() -> int:
         return 0
 
 
+def leave(code: int) -> None:
+    """Ends this process. To take every object apart first, as Python does, costs some milliseconds.
+
+    What asked to be called at the end is called. While other threads run, Python ends in its own way.
+    """
+    import atexit
+
+    threads = sys.modules.get("threading")
+    if threads and threads.active_count() > 1:
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.exit(code)  # closed, or nobody reads it any more: Python has its own words for that
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

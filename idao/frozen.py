@@ -9,9 +9,11 @@ inheritance, `field()`, ordering, keyword-only fields.
 
 from __future__ import annotations
 
-import dataclasses
 from operator import attrgetter
-from typing import Any, TypeVar, cast, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform
+
+if TYPE_CHECKING:
+    import dataclasses  # loaded where somebody asks for fields or tries to change one
 
 T = TypeVar("T")
 
@@ -88,6 +90,8 @@ def _few(names: tuple[str, ...]) -> Any:
 
 
 def _refuse(self: Any, name: str, *value: Any) -> None:
+    import dataclasses
+
     raise dataclasses.FrozenInstanceError(f"cannot change field '{name}'")
 
 
@@ -104,6 +108,8 @@ class _Fields:
 
 
 def _field(cls: type, name: str, defaults: dict[str, Any]) -> dataclasses.Field[Any]:
+    import dataclasses
+
     made: Any = dataclasses.field(default=defaults.get(name, dataclasses.MISSING))
     made.name, made.type = name, cls.__annotations__[name]
     made._field_type = dataclasses._FIELD  # type: ignore[attr-defined]

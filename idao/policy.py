@@ -21,14 +21,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-from idao import jsonfile
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, hash_of
 from idao.errors import Malformed, UsageError
 from idao.frozen import frozen
 from idao.model import INT_MAX, Id, Range, Size, Word, parse_id, show_id
+
+if TYPE_CHECKING:
+    from idao import jsonfile  # loaded where a file is read: every command needs the rules, few a file
 
 ACTIONS: dict[str, str | None] = {
     "use": None,
@@ -316,6 +318,8 @@ def _right_operand(c: Constraint) -> Any:
 
 def parse(raw: bytes) -> Policy:
     """The policy of a JSON file. `UsageError` names the line and what is wrong there."""
+    from idao import jsonfile
+
     top = jsonfile.read(raw, "policy", FILE_BYTES_MAX)
     if not isinstance(top, jsonfile.Object):
         raise UsageError("policy, line 1: a policy is a JSON object")
@@ -387,6 +391,8 @@ def _party(item: jsonfile.Object, value: Any) -> bytes:
 
 
 def _constraint(item: jsonfile.Object) -> Constraint:
+    from idao.jsonfile import INTEGER_MAX
+
     _only(item, "a constraint", ("leftOperand", "operator", "rightOperand"))
     operand, operator, right = (item.get(k) for k in ("leftOperand", "operator", "rightOperand"))
     if operand == "purpose":
@@ -395,7 +401,7 @@ def _constraint(item: jsonfile.Object) -> Constraint:
         return Constraint("purpose", _term_of(item, operator, forms), 0, words)
     if operand == "count":
         form = _term_of(item, operator, {"lteq": "lteq", "lt": "lt"})
-        if type(right) is not int or not 0 <= right - (form == "lt") <= jsonfile.INTEGER_MAX:
+        if type(right) is not int or not 0 <= right - (form == "lt") <= INTEGER_MAX:
             _refuse(item, "rightOperand", "a count is a whole number, not negative")
         return Constraint("count", "lteq", right - (form == "lt"), ())
     if operand == "dateTime":
@@ -446,7 +452,7 @@ def _list(value: Any) -> list[Any]:
 
 def _objects(item: jsonfile.Object, key: str) -> list[jsonfile.Object]:
     values = _list(item.get(key))
-    if key in item and (not values or not all(isinstance(v, jsonfile.Object) for v in values)):
+    if key in item and (not values or not all(isinstance(v, dict) for v in values)):
         _refuse(item, key, f"'{key}' is an object or a list of objects")
     return values
 

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from idao.errors import IdaoError, Pending, UsageError, VerificationFailed
@@ -18,13 +17,14 @@ Progress = Callable[[int, int, int, int], None]
 """(bytes done, bytes in all, files done, files in all)."""
 
 
-@dataclass(slots=True)
 class Options:
     """The global options, the same for every command."""
 
+    def __init__(self, *, json: bool = False) -> None:
+        self.json = json
+
     home: str | None = None
     quorum: str | None = None
-    json: bool = False
     quiet: bool = False
     verbose: int = 0
     yes: bool = False

@@ -40,7 +40,7 @@ def test_serves_each_python(file: Path) -> None:
     for version in BUILD.VERSIONS:
         assert f"{BUILD.tag_of(version)}.zip" in names
     for version, _ in PYTHONS:
-        assert f"lib-{BUILD.tag_of(version)}.zip" in names
+        assert f"code-{BUILD.tag_of(version)}" in names
 
 
 @pytest.mark.parametrize("version,python", PYTHONS, ids=str)
@@ -52,12 +52,19 @@ def test_runs_under_each_python(file: Path, tmp_path: Path, version: tuple[int, 
     assert told.returncode == 0 and "the whole story held" in told.stdout, told.stderr
 
 
+def with_bytecode(folder: Path) -> list[str]:
+    """The folder, if bytecode lies in it: a Python that was not at hand compiles for itself."""
+    return [str(folder)] if (folder / "code").exists() else []
+
+
 def import_all(file: Path, home: Path, python: str) -> None:
     """Every module of idao and each library loads from the file; its data can be read."""
     (folder,) = (p for p in (home / ".cache/idao").iterdir() if p.is_dir())
     code = (
-        "import sys, pkgutil, importlib, importlib.resources as r\n"
+        "import sys, pkgutil, runpy, importlib, importlib.resources as r\n"
+        f"stub = runpy.run_path({str(CLONE / 'zipapp/stub.py')!r})\n"
         f"sys.path[:0] = [{str(folder / 'modules')!r}, {str(folder / 'lib.zip')!r}]\n"
+        f"sys.meta_path[:0] = [stub['Code'](f) for f in {with_bytecode(folder)!r}]\n"
         "import mnemonic, sqlite_utils, rich.console, rich.progress, rich.table, cryptography.x509\n"
         "import idao, zeroconf, zstandard, pyfastcdc, blake3, cbor2, nacl.bindings, typer, platformdirs\n"
         "assert '.cache' in idao.__file__ and '.cache' in cbor2.__file__, idao.__file__\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import marshal
 import os
 import shutil
 import stat
@@ -18,21 +19,45 @@ from shipping import CLONE, load, run
 BUILD = load("zipapp/build")
 HERE = BUILD.soabi_of((sys.version_info[0], sys.version_info[1]))
 UNPACKED_TIME = load("zipapp/stub.py").UNPACKED_TIME
-MAIN = b"import sys\nfrom native import word\ndef main():\n    print(word, *sys.argv[1:])\n    return 3\n"
+MAIN = b"""import sys
+from native import word
+def main():
+    print(word, *sys.argv[1:])
+    return 3
+leave = sys.exit
+"""
+TELLS = b"""import inspect, pkgutil, sys
+from importlib import resources
+from idao import part
+from idao.tree import leaf
+def main():
+    print(resources.files('idao').joinpath('note.txt').read_text())
+    print(pkgutil.get_data('idao.tree', 'leaf.py'))
+    print(part.__file__, leaf.__file__, leaf.NAME, sep='\\n')
+    print(inspect.getsource(main).splitlines()[0])
+    return 0
+leave = sys.exit
+"""
+
+
+def with_code(path: Path, pure: dict[str, bytes], native: dict[str, bytes]) -> Path:
+    """A one-file build of a few modules, those of `pure` as bytecode."""
+    data, _, code = BUILD.bundled(pure, {}, sys.executable)
+    entries = {
+        "code-x": code,
+        "lib.zip": BUILD.zipped(data, zipfile.ZIP_STORED),
+        "any.zip": BUILD.zipped(native, zipfile.ZIP_DEFLATED),
+    }
+    path.write_bytes(BUILD.one_file(entries, {HERE: list(entries)}))
+    return path
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A one-file build whose `idao` prints the word of a module that had to be unpacked."""
-    entries = {
-        "lib-x.zip": BUILD.zipped({"idao/__init__.py": b"", "idao/__main__.py": MAIN}, zipfile.ZIP_STORED),
-        "any.zip": BUILD.zipped(
-            {"native.py": b"word = 'hello'\n", "data/a.txt": b"a" * 9999}, zipfile.ZIP_DEFLATED
-        ),
-    }
-    path = tmp_path_factory.mktemp("file") / "idao.pyz"
-    path.write_bytes(BUILD.one_file(entries, {HERE: ["lib-x.zip", "any.zip"]}))
-    return path
+    pure = {"idao/__init__.py": b"", "idao/__main__.py": MAIN}
+    native = {"native.py": b"word = 'hello'\n", "data/a.txt": b"a" * 9999}
+    return with_code(tmp_path_factory.mktemp("file") / "idao.pyz", pure, native)
 
 
 def cache(home: Path) -> Path:
@@ -83,6 +108,31 @@ def test_many_first_runs_at_once(small: Path, tmp_path: Path) -> None:
     assert len(payloads(tmp_path)) == 1
 
 
+def test_bytecode_finds_its_data_and_its_sources(tmp_path: Path) -> None:
+    pure = {
+        "idao/__init__.py": b"",
+        "idao/__main__.py": TELLS,
+        "idao/note.txt": b"kept beside",
+        "idao/part.py": b"",
+        "idao/tree/__init__.py": b"",
+        "idao/tree/leaf.py": b"NAME = __name__\n",
+    }
+    done = run(with_code(tmp_path / "idao.pyz", pure, {}), home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    note, data, part, leaf, name, source = done.stdout.splitlines()
+    assert (note, name, source) == ("kept beside", "idao.tree.leaf", "def main():")
+    assert data == repr(pure["idao/tree/leaf.py"])
+    assert part.endswith("lib.zip/idao/part.pyc") and leaf.endswith("lib.zip/idao/tree/leaf.pyc")
+
+
+def test_native_module_goes_before_its_slow_twin() -> None:
+    tree = {"a/__init__.py": b"", "a/fast.py": b"", "a/fast.cpython-311-x.so": b"", "a/slow.py": b""}
+    pure, native, code = BUILD.bundled({}, tree, sys.executable)
+    assert (list(pure), list(native)) == ([], ["a/fast.cpython-311-x.so"])
+    size = int.from_bytes(code[:8], "big")
+    assert sorted(marshal.loads(code[8 : 8 + size])) == ["a", "a.slow"]
+
+
 def flip(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -96,7 +146,7 @@ def lose_the_end(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [Path.unlink, flip, lambda p: os.truncate(p, 0), lose_the_end])
-@pytest.mark.parametrize("name", ["whole", "lib.zip", "modules/native.py", "modules/data/a.txt"])
+@pytest.mark.parametrize("name", ["whole", "code", "lib.zip", "modules/native.py", "modules/data/a.txt"])
 def test_harmed_cache_is_made_anew(small: Path, tmp_path: Path, name: str, harm) -> None:  # type: ignore[no-untyped-def]
     check_runs(small, tmp_path)
     (folder,) = payloads(tmp_path)

@@ -14,6 +14,8 @@ UNPACKED_TIME = 315619200
 """Every unpacked file gets this time (1980-01-02): a file that was written to later shows it."""
 MARK = "whole"
 """Written last into a cache folder: a line `size path` for each file, then `end`."""
+KEPT = {"lib": "lib.zip", "code": "code"}
+"""Entries of the payload that stay one file, by the word before their `-` or `.`."""
 
 
 class Stop(Exception):
@@ -79,16 +81,87 @@ def is_whole(folder):
     return lines[-1] == "end"
 
 
+class Code:
+    """Finds and loads modules whose bytecode lies in one file: no search through folders, no file for each.
+
+    The file: length of the index (8 bytes), the index, the code objects. Both are `marshal`, which runs
+    nothing but must be what we wrote: the folder is ours alone, and `is_whole` has looked at it. What is not
+    bytecode, native modules and data, is found on the path as ever.
+    """
+
+    def __init__(self, folder):
+        import marshal
+        from importlib.machinery import ModuleSpec
+
+        self._spec = ModuleSpec
+        self._loads, self._folder = marshal.loads, folder
+        self._file = os.open(os.path.join(folder, "code"), os.O_RDONLY | os.O_CLOEXEC)
+        size = int.from_bytes(os.pread(self._file, 8, 0), "big")
+        self._index, self._start = self._loads(os.pread(self._file, size, 8)), 8 + size
+
+    def find_spec(self, name, path=None, target=None):
+        at = self._index.get(name)
+        if at is None:
+            return None
+        spec = self._spec(name, self, is_package=at[2])
+        if at[2]:
+            spec.submodule_search_locations = [os.path.dirname(self._path(name))]
+        return spec
+
+    def _path(self, name):
+        """Where the module would lie: beside its data and native modules."""
+        _, _, is_package, place = self._index[name]
+        tail = "/__init__.pyc" if is_package else ".pyc"
+        return os.path.join(self._folder, place, name.replace(".", "/") + tail)
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.__file__ = self._path(module.__name__)
+        exec(self.get_code(module.__name__), module.__dict__)
+
+    def get_code(self, name):
+        offset, size = self._index[name][:2]
+        return self._loads(os.pread(self._file, size, self._start + offset))
+
+    def is_package(self, name):
+        return self._index[name][2]
+
+    def _zip(self, name):
+        """The zip of data and of idao's sources, from the folder above a module."""
+        import zipimport
+
+        above = name.rpartition(".")[0].replace(".", "/")
+        return zipimport.zipimporter(os.path.join(self._folder, "lib.zip", above))
+
+    def get_source(self, name):
+        try:
+            return self._zip(name).get_source(name)
+        except ImportError:  # of idao's own modules alone the sources are kept
+            return None
+
+    def get_data(self, path):
+        if path.startswith(os.path.join(self._folder, "lib.zip")):
+            return self._zip("").get_data(path)
+        with open(path, "rb") as f:
+            return f.read()
+
+    def get_resource_reader(self, name):
+        return self._zip(name).get_resource_reader(name)
+
+
 def unpack(archive, entries, folder):
-    """Write the payload's entries into a new folder: `lib-….zip` stays a zip, others are taken apart."""
+    """Write the payload's entries into a new folder: those of `KEPT` as they are, others taken apart."""
     import io
     import zipfile
 
     with zipfile.ZipFile(archive) as outer:
         for name in entries:
             data = outer.read(name)
-            if name.startswith("lib-"):
-                with open(os.path.join(folder, "lib.zip"), "wb") as f:
+            kept = KEPT.get(name.replace("-", ".").split(".")[0])
+            if kept:
+                with open(os.path.join(folder, kept), "wb") as f:
                     f.write(data)
             else:
                 with zipfile.ZipFile(io.BytesIO(data)) as inner:
@@ -164,9 +237,11 @@ def start():
     except OSError as e:
         raise Stop(1, "cannot unpack: " + str(e), "name a folder with room in XDG_CACHE_HOME")
     sys.path[0:1] = [os.path.join(folder, "modules"), os.path.join(folder, "lib.zip")]
-    from idao.__main__ import main
+    if "lib.zip" in BAKED["tags"][name]:
+        sys.meta_path.insert(0, Code(folder))
+    from idao.__main__ import leave, main
 
-    return main()
+    leave(main())
 
 
 def run():

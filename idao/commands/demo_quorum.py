@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,17 +91,12 @@ class Four:
         self.told.say("cleo is back and has caught up")
 
     def _one_lies(self) -> None:
+        from idao.hall.lying import lie
+
         self.told.say("dora's node is replaced by one that signs two different blocks:")
         self.nodes["dora"].terminate()
         self.nodes["dora"].wait()
-        # Inside the one file idao is found by what its start put on the path.
-        same = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        lied = subprocess.run(
-            [sys.executable, "-m", "idao.hall.lying", str(self.homes["dora"]), "clinic-lan"],
-            capture_output=True, text=True, env=same,
-        )  # fmt: skip
-        if lied.returncode:
-            raise IdaoError("the liar could not lie", hint=lied.stderr.strip()[-300:])
+        lie(self.homes["dora"], "clinic-lan")
         self._until("the lie is on the ledger", lambda: self._quietly("ana", "quorum", "forensics", "-q"))
         self._run("ana", "quorum forensics", ids=False)
         self._run("ana", "quorum status", ids=False)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
 from struct import Struct
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
@@ -154,16 +153,37 @@ HOT = 64
 few times should not pay for that, a ledger that is re-derived has every record through it many times."""
 
 
+_PLAIN_TYPES = {kind.__name__: kind for kind in (int, bool, bytes, str)}
+
+
 def hints_of(cls: Any) -> dict[str, Any]:
     """Field -> its type: what `typing.get_type_hints` finds for a class of a module, without its detours."""
     space = vars(sys.modules[cls.__module__])
-    return {f.name: eval(f.type, space) if type(f.type) is str else f.type for f in fields(cls)}
+    return {name: _hint(cls.__annotations__[name], space) for name in names_of(cls)}
+
+
+def is_record(hint: Any) -> bool:
+    """Whether a type is a dataclass: what `dataclasses.is_dataclass` says, without its module."""
+    return isinstance(hint, type) and "__dataclass_fields__" in vars(hint)
+
+
+def names_of(cls: Any) -> tuple[str, ...]:
+    """The fields of a dataclass in order; `dataclasses.fields` would make an object of each."""
+    return cast("tuple[str, ...]", cls.__match_args__)
+
+
+def _hint(text: Any, space: dict[str, Any]) -> Any:
+    """What an annotation means in a module. Most are one name, for which a compiler is a long way round."""
+    if type(text) is not str:
+        return text
+    found = space.get(text) or _PLAIN_TYPES.get(text)
+    return eval(text, space) if found is None else found
 
 
 def _compile(cls: Any) -> _Codec:
     hints = hints_of(cls)
     # Canonical order of text keys: shorter first, then bytewise.
-    names = sorted((f.name for f in fields(cls)), key=lambda n: (len(n), n))
+    names = sorted(names_of(cls), key=lambda n: (len(n), n))
     out = [(n, *_converters(hints[n], f"{cls.__name__}.{n}")) for n in names]
     count, uses = len(out), 0
 
@@ -317,7 +337,7 @@ def _converters(hint: Any, where: str) -> tuple[_Convert, _Convert]:
     if origin is tuple:
         args = get_args(hint)
         return _tuple_converters(args, size, where)
-    if is_dataclass(hint):
+    if is_record(hint):
         cls = cast(type, hint)
 
         # Looked up when first used, so that a class may hold its own kind.

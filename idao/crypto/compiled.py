@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -65,7 +64,7 @@ def codec_of(cls: Any) -> Pair | None:
 
 def _compile(cls: Any) -> Pair | None:
     hints = canonical.hints_of(cls)
-    names = sorted((f.name for f in fields(cls)), key=lambda n: (len(n), n))
+    names = sorted(canonical.names_of(cls), key=lambda n: (len(n), n))
     maker = _Maker()
     fixed: bytes | None = head(MAP, len(names))
     for i, name in enumerate(names):
@@ -130,7 +129,7 @@ class _Maker:
     def finish(self, cls: Any, names: list[str]) -> Pair:
         self.space |= {"cls": cls, "form": self.form}
         order = {name: i for i, name in enumerate(names)}
-        made = ", ".join(f"v{order[name]}" for name in cls.__dataclass_fields__)
+        made = ", ".join(f"v{order[name]}" for name in canonical.names_of(cls))
         lines = [
             "def write(o):",
             "    if type(o) is not cls: raise Otherwise",
@@ -180,7 +179,7 @@ def codec(hint: Any) -> Pair | None:
             return None if inner is None else _many(*inner, low, high)
         pairs = [codec(a) for a in args]
         return None if None in pairs else _several([p for p in pairs if p is not None])
-    return codec_of(bare) if is_dataclass(bare) else None
+    return codec_of(bare) if canonical.is_record(bare) else None
 
 
 def _integer(low: int, high: int) -> Pair:

@@ -7,7 +7,6 @@ Words in refusals are those that are *not* of the list; a right word is never re
 from __future__ import annotations
 
 import re
-import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -53,6 +52,8 @@ def read_phrase(typed: str) -> str:
     """
     if len(typed) > TYPED_MAX:
         raise UsageError(f"a recovery phrase has {WORDS} words; this is {len(typed)} characters long")
+    import unicodedata
+
     plain = unicodedata.normalize("NFKD", typed).lower()
     typed_words = [w for w in re.split(r"[\s,;]+", plain) if w and not _NUMBERING.match(w)]
     words = [_word(i, w) for i, w in enumerate(typed_words, 1)]

@@ -11,7 +11,6 @@ Nothing here reads entropy: callers pass random bytes.
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Annotated, TypeVar
 
 from nacl.bindings import (
@@ -181,6 +180,8 @@ def _wrapping_key(cost: Cost | None, salt: bytes, passphrase: str | None) -> byt
 def _passphrase_bytes(passphrase: str) -> bytes:
     """UTF-8 of NFC (RFC 8265 §4.2), so that the same keys typed on two systems are the same passphrase."""
     try:
+        import unicodedata
+
         raw = unicodedata.normalize("NFC", passphrase).encode()
     except UnicodeEncodeError as e:
         raise UsageError("the passphrase is not valid text") from e

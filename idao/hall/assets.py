@@ -8,21 +8,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idao import manifest, proof
 from idao.crypto import canonical, merkle
 from idao.errors import IdaoError, NotFound, UsageError
-from idao.hall.proofs import listed
-from idao.hall.routing import Routing, Subject
 from idao.ledger import assets as rules
-from idao.ledger import reviews
 from idao.model import show_id
 from idao.store import documents
-from idao.store.contents import Contents, Intake, Progress
-from idao.store.documents import Documents
 
 if TYPE_CHECKING:
     from idao.dao import Dao, Done
     from idao.hall.contribute import Wish
+    from idao.ledger import reviews
+    from idao.store.contents import Contents, Intake, Progress
+    from idao.store.documents import Documents
+
+# The contents of a home, proofs and routing are imported where they are used: other commands only look an
+# asset up (`find`), and these are as much code as all the rest.
 
 
 class Assets:
@@ -32,6 +32,9 @@ class Assets:
     @contextmanager
     def opened(self, *, write: bool = False) -> Iterator[tuple[Contents, Documents]]:
         """Contents and documents; needs the key."""
+        from idao.store.contents import Contents
+        from idao.store.documents import Documents
+
         keys = self.dao.keys()
         home, wait_s = self.dao.home.path, self.dao.wait_s
         with Contents(home, keys.data, wait_s=wait_s, readonly=not write) as contents:
@@ -57,6 +60,8 @@ class Assets:
         asset = self.dao.resolve("asset", text, self.own)
         found = self.dao.state().get(rules.Asset, asset)
         if found is None:
+            from idao.hall.routing import Routing
+
             there = Routing(self.dao).holder(asset)
             hint = f"it is on another of your ledgers: --quorum {there}" if there else "see 'idao asset list'"
             raise NotFound(f"no asset '{text}' on this ledger", hint=hint)
@@ -69,6 +74,7 @@ class Assets:
     def plan(self, paths: Sequence[str], wish: Wish) -> dict[str, Any]:
         """What would become public, and what stays hidden; stores nothing."""
         from idao.hall.contribute import checked, name_of
+        from idao.hall.routing import Routing, Subject
 
         wish = checked(wish)
         files = size = 0
@@ -104,6 +110,7 @@ class Assets:
     ) -> dict[str, Any]:
         """Takes in, registers and (alone) reviews. Unchanged contents register nothing new."""
         from idao.hall.contribute import Contribution, checked
+        from idao.hall.routing import Routing, Subject
 
         wish = checked(wish)
         Routing(self.dao).require(Subject(wish.kind, wish.category, wish.parents))  # before hours of work
@@ -127,7 +134,7 @@ class Assets:
             "verified": found.verified,
             "independent_reviews": found.independent,
             "score": found.score,
-            "skipped": [{"path": manifest.show_path(p), "why": why} for p, why in intake.skipped],
+            "skipped": _skipped(intake),
         }
 
     def waiting(self, asset: bytes, version: int, intake: Intake, tx: str) -> dict[str, Any]:
@@ -146,7 +153,7 @@ class Assets:
             "verified": False,
             "independent_reviews": 0,
             "score": 0,
-            "skipped": [{"path": manifest.show_path(p), "why": why} for p, why in intake.skipped],
+            "skipped": _skipped(intake),
         }
 
     def _tx_of(self, version: rules.AssetVersion) -> bytes:
@@ -183,6 +190,8 @@ class Assets:
 
     def show(self, text: str) -> dict[str, Any]:
         """All that the ledger says of an asset, and the sub-scores if this home knows them unlocked."""
+        from idao.ledger import reviews
+
         asset, number = self.find(text)
         state = self.dao.state()
         found, version = state.need(rules.Asset, asset), state.need(rules.AssetVersion, asset, number)
@@ -327,8 +336,17 @@ class Assets:
         return rows[::-1]
 
 
+def _skipped(intake: Intake) -> list[dict[str, str]]:
+    from idao.manifest import show_path
+
+    return [{"path": show_path(p), "why": why} for p, why in intake.skipped]
+
+
 def _damage(contents: Contents, ref: bytes, found: rules.AssetVersion) -> Iterator[tuple[str, str]]:
     """Reads one version as a whole: each file against its chunks, all of them against the ledger's root."""
+    from idao import manifest, proof
+    from idao.hall.proofs import listed
+
     leaves = []
     try:
         version = contents.open_manifest(ref)

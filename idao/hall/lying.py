@@ -6,7 +6,6 @@ It lies only from a home inside a demonstration's temporary folder: anywhere els
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -80,7 +79,3 @@ async def _tell(dao: Dao, signer: Signer, others: list[Allowed], frames: list[tu
         mesh.broadcast(kind, payload)
     await asyncio.sleep(HEARD_S)
     await mesh.stop()
-
-
-if __name__ == "__main__":
-    lie(Path(sys.argv[1]), sys.argv[2])

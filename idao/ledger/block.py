@@ -120,7 +120,7 @@ def execute(
     height = tip.height + 1
     block_state = State(tip.base)
     frontier = tip.frontier.copy()
-    executed = Executed([], [], block_state, Layer(tip.branches), NO_HASH, frontier)
+    executed = Executed(block_state, Layer(tip.branches), NO_HASH, frontier)
     ids = tuple(v.idao for v in validators.validators)
 
     def context(actor: bytes, tx: bytes) -> Context:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
 
 from idao.crypto import canonical, merkle, statetree
 from idao.frozen import frozen
@@ -69,20 +68,20 @@ class Tip:
     """Header hash of any block up to this one."""
 
 
-@dataclass(slots=True)
 class Executed:
     """What a block did, not yet kept."""
 
-    receipts: list[Receipt]
-    leaves: list[bytes]
-    state: State
-    branches: Layer
-    state_root: bytes
-    frontier: merkle.Frontier
-    """The log after the receipts, before the block leaf."""
-    nodes: list[tuple[int, int, bytes]] = field(default_factory=list)
-    """Perfect subtrees of the log that the receipts completed: (height, index, hash)."""
-    charter: bytes = NO_HASH
+    __slots__ = ("branches", "charter", "frontier", "leaves", "nodes", "receipts", "state", "state_root")
+
+    def __init__(self, state: State, branches: Layer, state_root: bytes, frontier: merkle.Frontier) -> None:
+        self.receipts: list[Receipt] = []
+        self.leaves: list[bytes] = []
+        self.state, self.branches, self.state_root = state, branches, state_root
+        self.frontier = frontier
+        """The log after the receipts, before the block leaf."""
+        self.nodes: list[tuple[int, int, bytes]] = []
+        """Perfect subtrees of the log that the receipts completed: (height, index, hash)."""
+        self.charter: bytes = NO_HASH
 
 
 def tree_changes(state: State) -> dict[bytes, bytes | None]:

@@ -294,4 +294,4 @@ def height_zero(state: State) -> Executed:
     """Genesis as an execution without receipts: what the store keeps at height 0."""
     branches = Layer({})
     root = statetree.update(branches, tree_changes(state))
-    return Executed([], [], state, branches, root, merkle.Frontier(merkle.LOG))
+    return Executed(state, branches, root, merkle.Frontier(merkle.LOG))

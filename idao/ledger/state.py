@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast
 
@@ -40,7 +39,7 @@ def record(name: str, *, key: tuple[str, ...]) -> Callable[[type[R]], type[R]]:
     """Class decorator: the frozen dataclass below is a record of table `name`."""
 
     def declare(cls: type[R]) -> type[R]:
-        columns = tuple(f.name for f in fields(cast(Any, cls)))
+        columns = canonical.names_of(cls)
         if columns[: len(key)] != key:
             raise TypeError(f"{cls.__name__}: key columns come first")
         key_of = attrgetter(*key) if len(key) > 1 else _alone(key[0])

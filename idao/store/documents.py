@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from idao.crypto.hashing import derive_secret
 from idao.store.home_db import summed
-from idao.store.seal import unwrap, wrap
 
 NONCE, MANIFEST, CARD, POLICY, REPORT, FINGERPRINT = (
     "nonce", "manifest", "card", "policy", "report", "fingerprint",
@@ -21,6 +20,8 @@ class Documents:
         self._db, self._key = db, derive_secret("idao 1 documents", data_key)
 
     def put(self, asset: bytes, version: int, kind: str, salt: bytes, body: bytes) -> None:
+        from idao.store.seal import wrap
+
         purpose = _purpose(asset, version, kind)
         self._db.execute(
             summed("document", "insert or replace"),
@@ -29,6 +30,8 @@ class Documents:
 
     def get(self, asset: bytes, version: int, kind: str) -> tuple[bytes, bytes] | None:
         """(salt, body), or None when this home has none."""
+        from idao.store.seal import unwrap
+
         row = self._db.execute(
             "select salt, body from document where asset = ? and version = ? and kind = ?",
             (asset, version, kind),
@@ -37,6 +40,8 @@ class Documents:
 
     def all_of(self, kind: str) -> Iterator[tuple[bytes, int, bytes]]:
         """(asset, version, body) of every document of a kind, in order."""
+        from idao.store.seal import unwrap
+
         rows = self._db.execute(
             "select asset, version, body from document where kind = ? order by asset, version", (kind,)
         ).fetchall()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from idao.crypto import canonical, merkle
@@ -52,7 +52,7 @@ class LedgerStore:
     """A ledger file. Reading never writes; writing happens inside `transaction`."""
 
     def __init__(self, path: Path, db: sqlite3.Connection, *, readonly: bool = False) -> None:
-        self.path, self.db = path, db
+        self.path, self.db, self._readonly = path, db, readonly
         self.base = SqlBase(db, 0 if readonly else RECORDS_KEPT)
         self.branches = SqlBranches(db, 0 if readonly else BRANCHES_KEPT)
         self._seen = 0
@@ -108,6 +108,15 @@ class LedgerStore:
             raise
 
     def close(self) -> None:
+        """Leaves no log of pages behind that the next command would read and check again, frame by frame.
+
+        SQLite empties it when the last connection closes, but that may be one that only reads and cannot.
+        Where somebody is reading, the next writer does it.
+        """
+        if not self._readonly:
+            with suppress(sqlite3.Error):
+                self.db.execute("pragma busy_timeout = 0")
+                self.db.execute("pragma wal_checkpoint(truncate)")
         self.db.close()
 
     @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import is_dataclass
 from operator import attrgetter
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
@@ -76,7 +75,7 @@ def ddl_of(cls: type) -> str:
 def _sql(cls: type) -> Sql:
     table, hints = table_of(cls), column_types(cls)
     kinds = [_bare(hints[column])[0] for column in table.columns]
-    nested = [get_origin(kind) is tuple or is_dataclass(kind) for kind in kinds]
+    nested = [get_origin(kind) is tuple or canonical.is_record(kind) for kind in kinds]
     names = ", ".join(f'"{c}"' for c in table.columns)
     where = " and ".join(f'"{k}" = ?' for k in table.key)
     return Sql(
