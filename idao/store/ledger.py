@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from idao.crypto import canonical, merkle
@@ -24,7 +24,7 @@ from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, Parent, SignedVote, ValidatorSet, Vote, show_id
 from idao.store import place
 from idao.store.layout import schema as schema
-from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, refusal
+from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, empty_log, refusal
 from idao.store.tables import BRANCHES_KEPT, RECORDS_KEPT, SqlBase, SqlBranches
 
 VERSION = 2
@@ -108,15 +108,8 @@ class LedgerStore:
             raise
 
     def close(self) -> None:
-        """Leaves no log of pages behind that the next command would read and check again, frame by frame.
-
-        SQLite empties it when the last connection closes, but that may be one that only reads and cannot.
-        Where somebody is reading, the next writer does it.
-        """
         if not self._readonly:
-            with suppress(sqlite3.Error):
-                self.db.execute("pragma busy_timeout = 0")
-                self.db.execute("pragma wal_checkpoint(truncate)")
+            empty_log(self.db)
         self.db.close()
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from idao.errors import Busy, IdaoError, Newer, VerificationFailed
@@ -36,6 +37,17 @@ def connect_reading(path: Path, busy_s: float) -> sqlite3.Connection:
     except (sqlite3.DatabaseError, UnicodeDecodeError):
         pass  # Damaged, or not a database at all: `check_owner` says so with the file's name.
     return db
+
+
+def empty_log(db: sqlite3.Connection) -> None:
+    """Before a writer closes: leaves no log of pages that the next command would read again, frame by frame.
+
+    SQLite empties it when the last connection closes, but that may be one that only reads and cannot. Where
+    somebody is reading, the next writer does it.
+    """
+    with suppress(sqlite3.Error):
+        db.execute("pragma busy_timeout = 0")
+        db.execute("pragma wal_checkpoint(truncate)")
 
 
 def check_owner(db: sqlite3.Connection, what: str, version: int, *, least: int | None = None) -> None:
