@@ -267,9 +267,10 @@ def swtpm(tmp_path: Path) -> Iterator[Path]:
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
     )
-    for _ in range(200):
-        if sock.exists():
-            break
+    deadline = time.monotonic() + 60
+    while not sock.exists():
+        assert done.poll() is None, "swtpm ended"
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     yield sock
     done.terminate()
