@@ -128,6 +128,36 @@ def test_measurement_on_the_list_raises_the_level() -> None:
     assert case.judge(both).reason == "measurement"
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "free", "fixed"),
+    [
+        ("tdx-1", "tdx", ("rtmr0", "rtmr3", "mrconfigid", "mrowner"), ("mrtd",)),
+        ("snp-3", "sev-snp", ("host_data", "id_key_digest", "family_id"), ("measurement",)),
+        ("sgx-2", "sgx", ("isvprodid", "isvsvn"), ("mrenclave",)),
+        ("nitro-1", "nitro", ("pcr4", "pcr3"), ("pcr0",)),
+        # Any guest may dress as a paravisor, and quote what registers it likes under a key of its own.
+        ("az-snp-1", "azure-snp", ("pcr4", "pcr7"), ("paravisor_measurement", "pcr4")),
+        ("az-tdx-1", "azure-tdx", ("pcr4", "pcr7"), ("paravisor_mrtd", "pcr4")),
+    ],
+)
+def test_registers_that_the_code_itself_fills_are_no_measurement(
+    name: str, kind: str, free: tuple[str, ...], fixed: tuple[str, ...]
+) -> None:
+    from idao.tee.policy import Measurement
+
+    case = cases()[name]
+    statuses = ("UpToDate", "OutOfDate", "SWHardeningNeeded")
+    policy = relaxed(STRICT, kinds=(kind,), amd_products=("milan", "turin"), intel_statuses=statuses)
+    held = dict(case.judge(policy).measurements)
+
+    def level(*registers: str) -> str:
+        listed = tuple(Measurement(kind, "image", r, held[r]) for r in registers)
+        return case.judge(replace(policy, measurements=listed)).level
+
+    assert level(*free) == "tee"
+    assert level(*free, *fixed) == "tee-measured" and level(*fixed) == "tee-measured"
+
+
 def test_evidence_in_other_wrappings_is_the_same() -> None:
     import base64
     import gzip

@@ -15,9 +15,9 @@ from idao.hall import bundles
 from idao.hall.bundles import show_ms
 from idao.ledger import backing
 from idao.model import show_id
-from idao.tee import backing as memory
 from idao.tee import binding
 from idao.tee import policy as policies
+from idao.tee.memory import Memory
 from idao.tee.result import ALIASES, KINDS, AttestationResult
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def appraiser(chosen: policies.TeePolicy) -> backing.Appraiser:
     return appraise
 
 
-_MEMORY = memory.Memory()
+_MEMORY = Memory()
 """For a node, which judges the same evidence again with every look at its quorum."""
 
 

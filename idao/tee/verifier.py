@@ -132,17 +132,34 @@ def _apply_policy(found: Findings, policy: TeePolicy, now_ms: int) -> None:
 def measured(found: Findings, policy: TeePolicy) -> str:
     """The name of the first set of the policy whose every register holds its value; empty if none.
 
-    Behind Azure's paravisor a set must name a PCR: the hardware's registers measure the paravisor alone.
+    A set must name one register of each group in `_MEASURES` for the kind: the others hold whatever the code
+    that runs, or its host, puts there.
     """
     sets: dict[str, list[tuple[str, str]]] = {}
     for m in policy.measurements:
         if m.kind == found.kind:
             sets.setdefault(m.set, []).append((m.register, m.value.lower()))
     for name, entries in sets.items():
-        guest = not found.kind.startswith("azure") or any(r.startswith("pcr") for r, _ in entries)
-        if guest and all(found.measurements.get(r) == v for r, v in entries):
+        named = {register for register, _ in entries}
+        groups = _MEASURES.get(found.kind, ())
+        whole = bool(groups) and all(named & group for group in groups)
+        if whole and all(found.measurements.get(r) == v for r, v in entries):
             return name
     return ""
+
+
+_PCRS = frozenset(f"pcr{n}" for n in range(tpm.PCRS))
+_MEASURES: dict[str, tuple[frozenset[str], ...]] = {
+    "sgx": (frozenset({"mrenclave", "mrsigner"}),),
+    "tdx": (frozenset({"mrtd"}),),
+    "sev-snp": (frozenset({"measurement"}),),
+    "nitro": (frozenset({"pcr0", "pcr8"}),),
+    # Any guest can dress as a paravisor and quote what registers it likes under a key of its own: its own
+    # measurement must be known, and the PCRs measure the guest behind it.
+    "azure-snp": (frozenset({"paravisor_measurement"}), _PCRS),
+    "azure-tdx": (frozenset({"paravisor_mrtd"}), _PCRS),
+}
+"""What the maker of the hardware measures of the code before it runs, by kind."""
 
 
 def _result(found: Findings, policy: TeePolicy) -> AttestationResult:
