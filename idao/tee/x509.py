@@ -278,9 +278,9 @@ def constraints(cert: Certificate) -> Constraints:
         top = Der(said)
         bits = top.take(BIT_STRING)
         top.done()
-        if len(bits) < 2 or bits[0] > 7:
+        if not bits or bits[0] > (7 if len(bits) > 1 else 0):
             raise Malformed("a key usage of a strange form", code="chain")
-        usage = bits[1]
+        usage = bits[1] if len(bits) > 1 else 0
     return Constraints(ca, length, usage)
 
 

@@ -1,0 +1,172 @@
+"""Checks that evidence of every other test passes or fails for more than one reason: each of them alone.
+
+Found by taking each check of the TEE room away in turn, and looking which tests notice.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import cbor2
+import pytest
+from tee_world import binary, cases, ms
+
+from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator
+from idao.tee.given import Given
+from idao.tee.policy import STRICT, relaxed
+from idao.tee.result import Findings
+
+
+def test_a_realm_token_signed_by_nobody() -> None:
+    case = cases()["cca-1"]
+    raw = binary(case)
+    assert raw.endswith(cose.read(raw).value[44241]), "the realm's part is the last"
+    assert case.judge(evidence=raw[:-1] + bytes([raw[-1] ^ 1])).reason == "signature"
+
+
+def test_own_code_wants_the_report_of_the_quoting_enclave_signed() -> None:
+    case = cases()["az-tdx-1"]
+    policy = relaxed(STRICT, kinds=("azure-tdx",), intel_statuses=("OutOfDate",))
+    value, parsed = json.loads(case.evidence), envelope.parse(case.evidence)
+    assert parsed.azure is not None
+    raw = parsed.azure.td_quote
+    at = raw.index(quote.parse(raw).qe_signature)
+    value["td_quote"] = (raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]).hex()
+    assert case.judge(policy).accepted
+    assert case.judge(policy, evidence=json.dumps(value).encode()).reason == "signature"
+
+
+def test_evidence_without_claims_backs_no_member_of_a_quorum() -> None:
+    case = cases()["tdx-1"]
+    for asked in (
+        binding.Expected(quorum=b"q" * 32),
+        binding.Expected(idao=b"i" * 32),
+        binding.Expected(beacons=((b"n" * 32, case.at),)),
+    ):
+        assert case.judge(bind=asked).reason == "binding"
+
+
+def test_a_root_beside_the_chain_of_a_quote_is_looked_at_too() -> None:
+    """The library never reads the third certificate: the second is under Intel's own root."""
+    case, raw = cases()["tdx-1"], binary(cases()["tdx-1"])
+    chain = quote.parse(raw).chain
+    at = chain.rindex(b"-----BEGIN")
+    other = simulator.pem_of(roots.certificates("simulated")[0]).encode()
+    swapped = chain[:at] + other + b"\n" * (len(chain) - at - len(other))
+    assert len(swapped) == len(chain)
+    assert case.judge(evidence=raw.replace(chain, swapped)).reason == "root"
+
+
+@pytest.mark.parametrize("part", ["tcb_info", "qe_identity"])
+def test_a_look_alike_root_behind_the_signer_of_levels(part: str) -> None:
+    case = cases()["tdx-1"]
+    value = json.loads(case.files[0])
+    chain = value[f"{part}_issuer_chain"]
+    other = simulator.pem_of(roots.certificates("simulated")[0])
+    value[f"{part}_issuer_chain"] = chain[: chain.rindex("-----BEGIN")] + other
+    assert case.judge(files=(json.dumps(value).encode(),)).reason == "root"
+
+
+@pytest.mark.parametrize(
+    ("name", "at"),
+    [
+        ("az-tdx-1", "2025-10-15T00:00:00Z"),  # the levels were stated four days later
+        ("az-tdx-1", "2025-11-12T10:46:00Z"),  # the list of revocations has ended, all else has not
+        ("sgx-2", "2025-09-14T04:50:00Z"),  # the enclave's identity alone
+        ("sgx-2", "2025-09-14T05:20:00Z"),  # that and the levels
+    ],
+)
+def test_each_statement_has_its_own_window(name: str, at: str) -> None:
+    policy = relaxed(STRICT, kinds=("sgx", "azure-tdx"), intel_statuses=("OutOfDate", "SWHardeningNeeded"))
+    case = cases()[name]
+    assert case.judge(policy).accepted
+    assert case.judge(policy, at=ms(at)).reason == "collateral-expired"
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_td_that_should_be_started_again(accepted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the library knows of it, from the second list of versions of newer TDs; no public quote has it."""
+    said = {"tcb": {"status": "TDRelaunchAdvised", "advisory_ids": []}}
+    verdict = SimpleNamespace(to_json=lambda: json.dumps(said))
+    verifying = SimpleNamespace(verify_with_policy=lambda *asked: verdict)
+    library = SimpleNamespace(
+        PyQuoteVerifier=lambda: verifying,
+        PyQuoteCollateralV3=SimpleNamespace(from_json=lambda text: None),
+        PyQuotePolicy=SimpleNamespace(claims_only=lambda now: None),
+    )
+    monkeypatch.setattr(intel, "library", lambda: library)
+    intel._theirs.cache_clear()
+    statuses = ("UpToDate", "TDRelaunchAdvised") if accepted else ("UpToDate",)
+    result = cases()["tdx-7"].judge(relaxed(STRICT, intel_statuses=statuses))
+    intel._theirs.cache_clear()
+    assert (result.accepted, result.tcb_status) == (accepted, "TDRelaunchAdvised")
+    assert accepted or result.reason == "tcb-status"
+
+
+# --- Nitro, by authorities of our own ------------------------------------------------------------------
+
+NOW = 1_790_000_000_000
+
+
+class Authorities:
+    """Root, one between, and the certificate of an instance, on P-384 as AWS has them."""
+
+    def __init__(self, *, signs: bool = True, issues: bool = False) -> None:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.serialization import Encoding
+
+        self.key = ec.derive_private_key(7, ec.SECP384R1())
+        keys = [ec.derive_private_key(n, ec.SECP384R1()) for n in (5, 6)] + [self.key]
+        names = [
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, n)]) for n in ("root", "zone", "i-1")
+        ]
+        day = datetime.timedelta(days=1)
+        begin = datetime.datetime.fromtimestamp(NOW / 1000, datetime.UTC) - day
+        made = []
+        for n in range(3):
+            ca = n < 2 or issues
+            b = x509.CertificateBuilder(
+                names[max(0, n - 1)], names[n], keys[n].public_key(), n + 1, begin, begin + 2 * day
+            )
+            b = b.add_extension(x509.BasicConstraints(ca, None), critical=True)
+            usage = x509.KeyUsage(n == 2 and signs, False, False, False, False, ca, False, False, False)
+            b = b.add_extension(usage, critical=True)
+            made.append(b.sign(keys[max(0, n - 1)], hashes.SHA384()).public_bytes(Encoding.DER))
+        self.root, self.zone, self.leaf = made
+
+    def judge(self, **changed: Any) -> list[str]:
+        """Codes of the checks that fail for a document with some fields changed."""
+        from idao.tee.certs import load, spki
+
+        fields = {
+            "module_id": "i-1-enc", "digest": "SHA384", "timestamp": NOW, "pcrs": {0: b"\1" * 48},
+            "certificate": self.leaf, "cabundle": [self.root, self.zone], "user_data": b"x" * 64,
+        }  # fmt: skip
+        payload, protected = cbor2.dumps({**fields, **changed}), cbor2.dumps({1: -35})
+        signed = cbor2.dumps(["Signature1", protected, b"", payload])
+        raw = cbor2.dumps([protected, {}, payload, simulator._raw(self.key, signed, "sha384")])
+        trust = roots.Trust(*([frozenset()] * 4), frozenset({spki(load(self.root))}), *([frozenset()] * 2))
+        found = Findings("nitro")
+        nitro.judge(found, raw, Given(), STRICT, NOW, trust)
+        return [c.code for c in found.checks if not c.ok]
+
+
+def test_a_document_by_own_authorities_is_sound() -> None:
+    assert Authorities().judge() == []
+    assert Authorities().judge(public_key=b"k" * 32, nonce=None) == []
+
+
+@pytest.mark.parametrize("how", [{"signs": False}, {"issues": True}])
+def test_a_key_that_may_not_sign_documents(how: dict[str, bool]) -> None:
+    assert Authorities(**how).judge() == ["chain"]
+
+
+def test_a_document_of_another_day_than_its_key() -> None:
+    assert Authorities().judge(timestamp=NOW - 2 * 86_400_000) == ["cert-expired"]
+    assert Authorities().judge(pcrs={0: bytes(48)}) == ["debug"]
+    assert Authorities().judge(pcrs={1: b"\1" * 48}) == ["debug"]
