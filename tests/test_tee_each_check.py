@@ -170,3 +170,12 @@ def test_a_document_of_another_day_than_its_key() -> None:
     assert Authorities().judge(timestamp=NOW - 2 * 86_400_000) == ["cert-expired"]
     assert Authorities().judge(pcrs={0: bytes(48)}) == ["debug"]
     assert Authorities().judge(pcrs={1: b"\1" * 48}) == ["debug"]
+
+
+@pytest.mark.parametrize("name", ["nitro-1", "nitro-4"])
+def test_a_document_with_another_signature(name: str) -> None:
+    case = cases()[name]
+    raw = binary(case)
+    signature = cose.sign1(cose.read(raw)).signature
+    at = raw.index(signature) + 50
+    assert case.judge(evidence=raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]).reason == "signature"
