@@ -15,6 +15,7 @@ from idao.hall import backup, founding, packing, recovery
 from idao.hall.backup import Opener
 from idao.hall.contribute import Wish
 from idao.model import show_id
+from idao.node import tls
 from idao.store import backup as files
 from idao.store.ledger import LedgerStore
 
@@ -75,6 +76,17 @@ def test_the_restored_home_works(made: Any, lived: Any, tmp_path: Path) -> None:
     rows = {q["name"]: q for q in new.ledgers.status()["quorums"]}
     assert rows["clinic"]["standing"] == "ended" and rows["clinic-r1"]["standing"] == "live"
     assert rows["clinic"]["continued_by"] == rows["clinic-r1"]["quorum"]
+
+
+def test_the_restored_node_is_known_by_its_certificate(lived: Any, tmp_path: Path) -> None:
+    """The members of its quorums let no other in."""
+    dao, out = lived.dao(), tmp_path / "b.idao-backup"
+    before = tls.identity(dao.home.path)
+    make(dao, out)
+    backup.restore(out, tmp_path / "new", backup.Opener(words_of(dao)))
+    after = tls.identity(tmp_path / "new")
+    assert after.pin == before.pin and after.path.read_bytes() == before.path.read_bytes()
+    assert after.path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_proof_of_the_restored_home_shows_the_break(made: Any, lived: Any, tmp_path: Path) -> None:

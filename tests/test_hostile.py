@@ -23,6 +23,7 @@ from typing import Any
 import net_world as world
 import pytest
 
+from idao import noderecord
 from idao.crypto import canonical
 from idao.frozen import replace
 from idao.node import link as links
@@ -249,6 +250,10 @@ def test_a_false_server_gets_no_word(tmp_path: Path) -> None:
     run(test())
 
 
+SOON_S = 15
+"""Long after the limits of the next test on a busy machine, long before a dripping hello would be whole."""
+
+
 def test_silence_and_dripping_before_the_hello(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (links, listeners):
         monkeypatch.setattr(module, "HANDSHAKE_S", 0.4)
@@ -259,33 +264,33 @@ def test_silence_and_dripping_before_the_hello(tmp_path: Path, monkeypatch: pyte
             reader, _ = await asyncio.open_connection(world.HOST, t.a.listener.port)
             begun = time.monotonic()
             await gone(reader)
-            assert 0.2 < time.monotonic() - begun < 3, "who says nothing at all"
+            assert 0.05 < time.monotonic() - begun < SOON_S, "who says nothing at all"
             reader, writer = await asyncio.open_connection(world.HOST, t.a.listener.port)
             begun = time.monotonic()
             with contextlib.suppress(ConnectionError):
                 for byte in b"\x16\x03\x01\x02\x00\x01" + bytes(500):
                     writer.write(bytes([byte]))
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.05)
                     if reader.at_eof():
                         break
-            assert time.monotonic() - begun < 3, "who drips its handshake"
+            assert time.monotonic() - begun < SOON_S, "who drips its handshake"
             reader, writer = await t.dial(greet=False)
             begun = time.monotonic()
             await gone(reader)
-            assert 0.2 < time.monotonic() - begun < 3, "who never says hello"
+            assert 0.05 < time.monotonic() - begun < SOON_S, "who never says hello"
             reader, writer = await t.dial(greet=False)
             hello = frame(wire.HELLO, t.hello())
             begun = time.monotonic()
             with contextlib.suppress(ConnectionError, ssl.SSLError):
                 for byte in hello:
                     writer.write(bytes([byte]))
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.05)
                     if reader.at_eof():
                         break
-            assert time.monotonic() - begun < 3, "who drips its hello"
+            assert time.monotonic() - begun < SOON_S, "who drips its hello"
             assert t.c.idao not in t.a.hub.ups
 
-    run(test())
+    run(test(), 4 * SOON_S)
 
 
 def test_a_recorded_conversation_cannot_be_replayed(tmp_path: Path) -> None:
@@ -460,6 +465,47 @@ def test_before_the_hello_frames_are_small(tmp_path: Path) -> None:
             writer.write(frame(20, b"no hello before"))
             await gone(reader)
             assert t.a.hub.frames == []
+
+    run(test())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_stolen_validator_key_takes_nobodys_place(tmp_path: Path, named: bool) -> None:
+    """With the key of `c`, `b` signs that it is reached under a certificate of the thief, and tells `a`.
+
+    Where the seat on the ledger names the certificate of `c`, nothing happens. Where it names none, the newer
+    record counts: so every seat but the founder's names one.
+    """
+
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        allowed = [replace(x.allowed(), tls=x.identity.pin if named else x.allowed().tls) for x in (b, c)]
+        a.mesh.allow(allowed)
+        assert c.idao in a.mesh.up()
+        thief = tls.identity(tmp_path / "thief")
+        forged = noderecord.make(c.signer, world.QUORUM, c.idao, thief.certificate, ("127.0.0.1:9",), 99)
+        link = b.mesh.peers[a.idao].link
+        assert link is not None
+        link.write(wire.records([forged]))
+        assert b.mesh.send(a.idao, 20, b"after it")
+        await world.until(lambda: (b.idao, 20, b"after it") in a.hub.frames)
+        assert (thief.pin in a.mesh.by_pin) is not named
+        assert (c.idao in a.mesh.up()) is named and b.idao in a.mesh.up()
+        await world.close(a, b, c)
+
+    run(test())
+
+
+def test_a_seat_that_names_another_certificate_ends_the_link(tmp_path: Path) -> None:
+    async def test() -> None:
+        a, b = await world.nodes(tmp_path, 2)
+        await world.until(lambda: world.linked(a, b))
+        a.mesh.allow([replace(b.allowed(), tls=b"\5" * 32)])
+        assert a.mesh.up() == [] and b.identity.pin not in a.mesh.by_pin
+        a.mesh.allow([replace(b.allowed(), tls=b.identity.pin)])
+        await world.until(lambda: world.linked(a, b))
+        await world.close(a, b)
 
     run(test())
 

@@ -108,6 +108,7 @@ def test_what_join_refuses() -> None:
     founders = person("ann").validator()
     stolen = Join(founders.public, founders.sign_possession(world.quorum, person("bob").idao), good.tls)
     assert world.do("bob", "quorum.join", stolen) == "known-key"
+    assert world.do("bob", "quorum.join", Join(good.key, good.possession, bytes(32))) == "no-certificate"
     assert world.do("bob", "quorum.join", good) == ""
     assert world.do("ann", "quorum.join", world.join_body("ann", 1)) == "already-in"
     # Asking again replaces; the key asked with before is free again.

@@ -213,6 +213,8 @@ def test_a_new_certificate_is_no_new_epoch() -> None:
     told = Rotate(same.key, same.possession, hashed("tls anew"))
     assert world.do("bob", "quorum.rotate", told) == ""
     assert world.seat("bob").tls == hashed("tls anew")
+    others = Rotate(same.key, same.possession, world.seat("cyd").tls)
+    assert world.do("bob", "quorum.rotate", others) == "known-certificate"
     assert epochs.newest(world.state) == epoch
     forged = Rotate(same.key, bytes(64), hashed("tls forged"))
     assert world.do("bob", "quorum.rotate", forged) == "possession"

@@ -267,6 +267,29 @@ def test_a_new_member_is_found_through_the_others(tmp_path: Path) -> None:
     run(test())
 
 
+def test_who_lost_all_records_finds_the_others_by_their_pins(tmp_path: Path) -> None:
+    """A restored home: the ledger names certificates, hints say where. No other end is spoken to."""
+
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        named = [Allowed(x.idao, x.signer.public, None, tls=x.identity.pin) for x in (a, b)]
+        await c.close()
+        thief = await world.Node(tmp_path / "thief", 9).open()
+        again = await world.Node(tmp_path, 3).open()
+        again.mesh.allow(named)
+        again.mesh.start()
+        again.mesh.hint([thief.address, a.address])
+        for node in (a, b):
+            node.mesh.allow([x.allowed() for x in (a, b, again)])
+        await world.until(lambda: world.linked(a, b, again), 10)
+        assert again.mesh.peers[b.idao].record == b.mesh.own, "told by the first it met"
+        assert not again.mesh.strangers() and thief.listener.accepted
+        await world.close(a, b, again, thief)
+
+    run(test())
+
+
 def test_a_newer_record_reaches_all_and_an_older_none(tmp_path: Path) -> None:
     async def test() -> None:
         four = await world.nodes(tmp_path, 4)

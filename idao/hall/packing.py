@@ -22,6 +22,7 @@ from idao.dao import Dao
 from idao.errors import IdaoError
 from idao.frozen import frozen
 from idao.home import Home, entropy, file_lock, now_ms, show_time, sync_folder
+from idao.node import peerbook
 from idao.store import backup as files
 from idao.store import home_db, ledger, moments
 from idao.store.packs import SUFFIX, disk_error
@@ -35,7 +36,7 @@ LEFT_OUT = ("phrase.key",)
 """Who restores has the phrase; a copy in every backup helps thieves alone."""
 NAME_ALLOWED = re.compile(
     r"config\.toml|home\.db|keys/[\w-]{1,64}(\.[\w-]{1,16})?|keys/members/[\w-]{1,64}\.(key|history)"
-    r"|ledgers/[a-z2-7]{52}\.db|packs/[\w-]{1,128}\.pack"
+    r"|keys/tls/node\.pem|ledgers/[a-z2-7]{52}\.(db|peers)|packs/[\w-]{1,128}\.pack"
 )
 
 Progress = Callable[[int, int, int, int], None]
@@ -170,6 +171,9 @@ class _Packing:
         for path in sorted(home.ledgers_folder.glob("*.db")):
             self._add(f"ledgers/{path.name}", self._snapshot(path, ledger.VERSION))
             self.ledgers += 1
+            with suppress(FileNotFoundError):  # a quorum of one knows no others
+                peers = peerbook.path_of(path)
+                self._add_bytes(f"ledgers/{peers.name}", peers.read_bytes())
         self.missing += [
             f"ledgers/{stem}.db"
             for stem in home.config.get("ledgers", {})

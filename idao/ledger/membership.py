@@ -226,6 +226,15 @@ def _take_key(ctx: Context, key: bytes, possession: bytes, term: int) -> None:
     ctx.state.put(SeatKey(key, ctx.actor, term, ctx.height))
 
 
+def _check_certificate(ctx: Context, tls: bytes) -> None:
+    """Who named another's certificate would have that one's links taken for its own, and cut."""
+    if not any(tls):
+        refuse("no-certificate", "only the founder's seat may name no certificate")
+    held = [s for s in ctx.state.scan(Seat) if s.tls == tls and s.idao != ctx.actor]
+    if any(s.state in (ASKING, PENDING, ACTIVE) for s in held):
+        refuse("known-certificate", "another seat names that certificate")
+
+
 def _apply_join(ctx: Context, body: Join) -> None:
     _group(ctx)
     now = ctx.state.get(Seat, ctx.actor)
@@ -239,6 +248,7 @@ def _apply_join(ctx: Context, body: Join) -> None:
         if ctx.time_ms < oldest.since_ms + ASKING_MS:
             refuse("too-many-asking", f"{ASKING_MAX} seats are asked for already")
         _forget(ctx, oldest)
+    _check_certificate(ctx, body.tls)
     _take_key(ctx, body.key, body.possession, ctx.height)
     ctx.state.put(Seat(ctx.actor, ctx.height, body.key, body.tls, ASKING, 0, ctx.height, ctx.time_ms, 0))
 
@@ -396,6 +406,7 @@ def _apply_rotate(ctx: Context, body: Rotate) -> None:
     seat = _seat(ctx, ctx.actor)
     if seat.state not in (PENDING, ACTIVE):
         refuse("no-seat", "the signer has no seat; ask for one by 'quorum.join'")
+    _check_certificate(ctx, body.tls)
     if body.key == seat.key:
         if not keys.verify_possession(body.key, body.possession, ctx.quorum, ctx.actor):
             refuse("possession", "the validator key has not signed that it is the signer's")

@@ -68,7 +68,7 @@ class Dialer:
         """Who has been sent a hello and not answered yet."""
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._context: tuple[list[bytes], ssl.SSLContext] | None = None
+        self._context: tuple[list[bytes], bool, ssl.SSLContext] | None = None
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -131,7 +131,9 @@ class Dialer:
             turn = self.rounds.get(idao)
             if turn is None:
                 turn = self.rounds[idao] = Round(now if mesh.idao < idao else now + PATIENCE_S)
-            if peer.link is not None or turn.task is not None or peer.record is None:
+            if peer.link is not None or turn.task is not None:
+                continue
+            if peer.record is None and not self._candidates(peer):
                 continue
             due = max(turn.due, peer.kept_out_until)
             if due <= now:
@@ -262,10 +264,11 @@ class Dialer:
             self._greeted.discard(idao)
 
     def _tls(self) -> ssl.SSLContext:
-        trusted = self.mesh.certificates()
-        if self._context is None or self._context[0] != trusted:
-            self._context = trusted, tls.client_context(self.mesh.identity, trusted)
-        return self._context[1]
+        trusted, sieved = self.mesh.certificates(), not self.mesh.strangers()
+        if self._context is None or self._context[:2] != (trusted, sieved):
+            context = tls.client_context(self.mesh.identity, trusted, sieved=sieved)
+            self._context = trusted, sieved, context
+        return self._context[2]
 
 
 def _words(error: Exception) -> str:

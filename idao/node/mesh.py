@@ -25,7 +25,7 @@ from idao.node import link as links
 from idao.node import wire
 from idao.node.dial import Dialer
 from idao.node.link import Link
-from idao.node.peer import Allowed, LinkState, Peer
+from idao.node.peer import NOT_NAMED, Allowed, LinkState, Peer
 from idao.node.tls import TlsIdentity
 from idao.noderecord import SignedNodeRecord
 
@@ -145,7 +145,7 @@ class Mesh:
 
     def _under_new_key(self, peer: Peer, allowed: Allowed) -> Peer:
         """Its validator key changed. The link stays if the caller still knows the same certificate of it."""
-        known, told = peer.record, allowed.record
+        known, told = peer.record, allowed.known()
         if known is None or told is None or known.record.tls != told.record.tls:
             self._end(peer, "its validator key changed")
             return Peer(allowed)
@@ -168,8 +168,16 @@ class Mesh:
         """What TLS contexts trust. One's own among them, so that a copy of this home is noticed."""
         return [signed.certificate for signed in self.records()]
 
+    def strangers(self) -> bool:
+        """Whether the ledger names a certificate of somebody whose record, which holds it, is not known."""
+        return any(p.record is None and p.allowed.tls != NOT_NAMED for p in self.peers.values())
+
     def _trust(self) -> None:
-        pins = {p.record.record.tls: idao for idao, p in self.peers.items() if p.record is not None}
+        pins = {p.allowed.tls: idao for idao, p in self.peers.items() if p.allowed.tls != NOT_NAMED}
+        for idao, p in self.peers.items():
+            # The founder's stands in no seat: whoever names it in his own does not get its links by that.
+            if p.record is not None and p.allowed.tls == NOT_NAMED:
+                pins[p.record.record.tls] = idao
         pins[self.identity.pin] = self.idao
         if pins == self.by_pin:
             return
@@ -373,11 +381,14 @@ class Mesh:
     def learn(self, signed: SignedNodeRecord) -> None:
         """Takes a record in if it is newer than the one known of that peer; tells the others.
 
-        Records of iDAOs that may not link are ignored: the ledger may not have come that far here.
+        Records of iDAOs that may not link are ignored, and those of another certificate than the ledger
+        names: it may not have come that far here.
         """
         record = signed.record
         peer = self.peers.get(record.idao)
         if peer is None or record.quorum != self.quorum or record.key != peer.allowed.key:
+            return
+        if not peer.allowed.fits(record):
             return
         known = peer.record.record if peer.record is not None else None
         if known is not None and known.key == record.key and known.seq >= record.seq:
@@ -432,7 +443,7 @@ class Mesh:
 
 def _newer(allowed: Allowed, known: SignedNodeRecord | None) -> SignedNodeRecord | None:
     """The one by the present key, then the later: whoever holds an old key chooses its numbers."""
-    both = [r for r in (allowed.record, known) if r is not None]
+    both = [r for r in (allowed.record, known) if r is not None and allowed.fits(r.record)]
     return max(both, key=lambda r: (r.record.key == allowed.key, r.record.seq), default=None)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from idao.frozen import frozen
 from idao.node.link import Link
-from idao.noderecord import SignedNodeRecord
+from idao.noderecord import NodeRecord, SignedNodeRecord
 
 PENALTY_S, PENALTY_MAX_S = 1.0, 60.0
 """After a peer broke the protocol it is kept out for this long, doubling each time."""
 FORGIVE_S = 600.0
 """After this long without another offence all is forgotten."""
+NOT_NAMED = bytes(32)
+"""A seat that names no certificate (its founder's, in the genesis): its node record alone tells."""
 
 
 @frozen
@@ -23,6 +25,20 @@ class Allowed:
     """The newest one known to the caller; the mesh learns newer ones from peers."""
     addresses: tuple[str, ...] = ()
     """Given by the operator, tried first; names allowed."""
+    tls: bytes = NOT_NAMED
+    """The certificate that its seat names on the ledger."""
+
+    def fits(self, record: NodeRecord) -> bool:
+        """Whether a record may say where this peer is. Its certificate is the seat's, whoever signed.
+
+        Whoever has got hold of a validator key could otherwise take the place of its links.
+        """
+        if self.tls != NOT_NAMED:
+            return record.tls == self.tls
+        return record.key == self.key
+
+    def known(self) -> SignedNodeRecord | None:
+        return self.record if self.record is not None and self.fits(self.record.record) else None
 
 
 @frozen
@@ -55,7 +71,7 @@ class Peer:
 
     def __init__(self, allowed: Allowed) -> None:
         self.allowed = allowed
-        self.record = allowed.record
+        self.record = allowed.known()
         self.link: Link | None = None
         self.boot = b""
         self.since_ms = 0

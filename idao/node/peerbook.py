@@ -1,7 +1,8 @@
 """What a home remembers of the nodes of one quorum: their newest records, beside the ledger.
 
 Hints only: a record says where a node was last and which certificate it shows; the mesh checks its signature,
-and the ledger says whose links count. A lost or damaged file costs the time to find each other again.
+and the ledger says whose links count. A lost or damaged file costs the time to find each other again, by
+discovery or given addresses, and by the hashes of certificates that the ledger names.
 """
 
 from __future__ import annotations

@@ -132,9 +132,7 @@ class Seatholder:
 
     def _allowed(self, idao: bytes, key: bytes, tls: bytes) -> Allowed:
         """A record by an older key still says where the node is, if the ledger names the same certificate."""
-        known = self.records.get(idao)
-        counts = known is not None and (known.record.key == key or known.record.tls == tls)
-        return Allowed(idao, key, known if counts else None, self.manual.get(idao, ()))
+        return Allowed(idao, key, self.records.get(idao), self.manual.get(idao, ()), tls)
 
     def learn(self, records: list[SignedNodeRecord]) -> None:
         """Records that came by another way than the mesh (pairing)."""

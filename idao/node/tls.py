@@ -48,7 +48,7 @@ def identity(home: Path) -> TlsIdentity:
     except (OSError, ValueError) as e:
         raise Malformed(
             f"the TLS key of this home cannot be read: '{path}'",
-            hint="move the file away: a new one is made, and 'idao quorum rotate' tells the others",
+            hint="put it back from a backup: the others know this node by its certificate",
         ) from e
 
 
@@ -111,10 +111,13 @@ def server_context(own: TlsIdentity, trusted: Iterable[bytes], *, pairing: bool)
     return context
 
 
-def client_context(own: TlsIdentity, trusted: Iterable[bytes]) -> ssl.SSLContext:
-    """For dialing peers."""
+def client_context(own: TlsIdentity, trusted: Iterable[bytes], *, sieved: bool = True) -> ssl.SSLContext:
+    """For dialing peers. Without the sieve of the chain for one of whom only the pin is known.
+
+    TLS proves in any case that the other end holds the key of the certificate it shows.
+    """
     context = _context(ssl.PROTOCOL_TLS_CLIENT, own, trusted)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED if sieved else ssl.CERT_NONE
     context.set_alpn_protocols([PEERS])
     return context
 
