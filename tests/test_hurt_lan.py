@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 NAMES = ("ana", "bob", "cleo", "dora")
 DISK_KIB = 160 * 1024
 HOUR_MS = 3600 * 1000
+PATIENCE_S = 240.0
+"""For what takes seconds where nothing else runs, but goes through weather and retries."""
 
 
 class World:
@@ -77,7 +79,7 @@ class World:
         """Each of these clients (all, unless some are named) has that many more writes acknowledged."""
         before = self.final()
         wanted = names or NAMES
-        until(lambda: all(self.final()[n] >= before[n] + writes for n in wanted))
+        until(lambda: all(self.final()[n] >= before[n] + writes for n in wanted), PATIENCE_S)
 
     def final(self) -> dict[str, int]:
         rows = self.rows()
@@ -111,7 +113,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def test_a_lan_without_ipv4_is_enough(world: World) -> None:
-    until(world.linked)
+    until(world.linked, PATIENCE_S)
     world.goes_on()
     for box in world.four:
         status = box.json("node", "status")
@@ -127,7 +129,7 @@ def test_far_and_lossy_lines(world: World) -> None:
     world.four[1].up()
     world.goes_on("bob")
     world.net.weather()
-    until(world.linked)
+    until(world.linked, PATIENCE_S)
 
 
 def test_a_laptop_that_sleeps_for_an_hour(world: World) -> None:
@@ -192,7 +194,7 @@ def test_a_full_disk(world: World) -> None:
         until(lambda: ana.status()["online"] == 3)
         world.goes_on("ana", "bob", "cleo")
         dora.machine.does("rm", filler)
-        until(world.linked)
+        until(world.linked, PATIENCE_S)
         world.goes_on()
         assert dora.json("node", "status")["refused"] == []
 
@@ -209,7 +211,7 @@ def test_killed_and_cut_off_again_and_again(world: World) -> None:
     world.net.part([0, 1], [2, 3])
     time.sleep(1)
     world.net.weather()
-    until(world.linked)
+    until(world.linked, PATIENCE_S)
     world.goes_on()
 
 
