@@ -27,7 +27,7 @@ from idao.ledger.idao import Identity, Rotate
 from idao.ledger.state import State
 from idao.ledger.tx import Envelope, Receipt, Tx, TxKind, parse_tx, sign_tx
 from idao.model import PREFIX_MIN, parse_id, show_id
-from idao.store import petnames
+from idao.store import moments, petnames
 from idao.store.ledger import LedgerStore
 from idao.store.outbox import Outbox
 
@@ -336,6 +336,7 @@ class Dao:
             if alone:
                 try:
                     held.enter_context(self.home.driving(self.ledger_path(), 0))
+                    moments.require_whole(self.home.database, self.store)
                 except Busy:
                     alone = False
             yield alone
@@ -431,12 +432,11 @@ class Dao:
                 except (Refused, Malformed) as e:
                     inadmissible[tx.id] = e.message
         engine.run()
-        outbox.settle([tx.id for tx in waiting if store.receipt_of(tx.id)], inadmissible)
+        final = [tx.id for tx in waiting if store.receipt_of(tx.id)]
+        outbox.settle(final, inadmissible, engine.tip.time_ms)
         done = []
-        for raw in raws:
-            mine = parse_tx(raw).id
-            found = store.receipt_of(mine)
-            if found is None:
+        for mine in (parse_tx(raw).id for raw in raws):
+            if (found := store.receipt_of(mine)) is None:
                 why = inadmissible.get(mine, "it could not be ordered")
                 raise Refused(f"the transaction was not taken: {why}", code="inadmissible")
             done.append(_done(mine, *found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -11,7 +12,11 @@ from pathlib import Path
 import pytest
 from cli_world import must, run
 from conftest import Lived
+from test_migrate import age
 
+from idao import noderecord
+from idao.crypto.keys import Signer
+from idao.node import peerbook, tls
 from idao.store import home_db
 
 RANDOM = 5
@@ -33,6 +38,22 @@ def rich(lived: Lived) -> Lived:
         with closing(sqlite3.connect(path)) as db:
             db.execute("pragma wal_checkpoint(truncate)")
     return lived
+
+
+@pytest.fixture
+def whole(rich: Lived) -> Lived:
+    """And with every other file that a home may have."""
+    home, ledger = rich.path, next((rich.path / "ledgers").glob("*.db"))
+    age(home)
+    must("migrate", home=home)
+    must("tee", "attest", "--simulated", home=home)
+    seat = Signer(bytes(32))
+    record = noderecord.make(seat, bytes(32), bytes(32), b"tls", ("10.0.0.1:4711",), 5)
+    peerbook.write(ledger, [record])
+    tls.identity(home)
+    with closing(sqlite3.connect(ledger)) as db:
+        db.execute("pragma wal_checkpoint(truncate)")
+    return rich
 
 
 def content(path: Path) -> object:
@@ -58,7 +79,7 @@ def files(home: Path) -> Iterator[Path]:
 
 def found(home: Path, path: Path) -> str:
     """All that the two commands say, if one of them says that something is wrong."""
-    words = ["audit"] if path.parent.name == "ledgers" else ["asset", "check"]
+    words = ["audit"] if path.parent.name == "ledgers" and path.suffix == ".db" else ["asset", "check"]
     ran = run(*words, home=home)
     assert "Traceback" not in ran.err and ran.code in (0, 1, 2, 4, 6, 9), (path, ran)
     return "" if ran.code == 0 else ran.out + ran.err
@@ -70,8 +91,10 @@ def named(path: Path, home: Path) -> list[str]:
         return [path.stem]
     if path.suffix == ".key":
         return [path.stem.removesuffix(".key"), path.name]
-    if path.parent.name == "ledgers":
+    if path.parent.name == "ledgers" and path.suffix == ".db":
         return ["file", "block", "schema", "genesis", "meta", "journal", path.stem, "account", "member", ""]
+    if path.parent.name == "before-migration":
+        return [path.name.removesuffix(".sha256")]
     return {"home.db": ["home.db", "version", "index", "packs/"]}.get(path.name, [path.name])
 
 
@@ -94,8 +117,8 @@ def flip(home: Path, path: Path, bits: list[int]) -> int:
     return changed
 
 
-def test_some_bits_of_every_file(rich: Lived) -> None:
-    chance = random.Random(RANDOM)
+def test_some_bits_of_every_file(whole: Lived) -> None:
+    rich, chance = whole, random.Random(RANDOM)
     seen = set()
     for path in files(rich.path):
         bits = path.stat().st_size * 8
@@ -103,15 +126,78 @@ def test_some_bits_of_every_file(rich: Lived) -> None:
         assert changed or path.suffix == ".db", path
         seen.add(path.name if path.parent == rich.path else path.parent.name)
     assert seen >= {"config.toml", "home.db", "keys", "members", "ledgers", "packs", "tee"}
+    assert seen >= {"tls", "before-migration"}
     assert run("asset", "check", home=rich.path).code == 0
 
 
 @pytest.mark.slow
-def test_many_bits_of_every_file(rich: Lived) -> None:
-    chance = random.Random(RANDOM + 1)
+def test_many_bits_of_every_file(whole: Lived) -> None:
+    rich, chance = whole, random.Random(RANDOM + 1)
     for path in files(rich.path):
         bits, small = path.stat().st_size * 8, path.stat().st_size < 1000
         flip(rich.path, path, [chance.randrange(bits) for _ in range(50 if small else 30)])
+
+
+def left_by_a_kill(path: Path) -> bytes:
+    """The log of a database whose process was killed after some commits; taken to the end by nobody."""
+    log = path.with_name(f"{path.name}-wal")
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("pragma wal_autocheckpoint = 0")
+    for n in range(6):
+        db.execute("update meta set value = zeroblob(?) where key = 'none'", (n,))
+        db.execute("create table if not exists spare (n)")
+        db.execute("insert into spare values (?)", (n,))
+    kept = log.read_bytes()
+    db.close()
+    return kept
+
+
+@pytest.mark.parametrize("what", ["home.db", "ledger"])
+def test_bits_of_a_log_left_by_a_kill(lived: Lived, what: str) -> None:
+    """Whatever it says that is lost, but for the last transaction, where a power cut looks the same."""
+    path = lived.path / what if what == "home.db" else next((lived.path / "ledgers").glob("*.db"))
+    sound, log = path.read_bytes(), path.with_name(f"{path.name}-wal")
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.execute("pragma journal_mode = wal")
+        db.execute("create table meta (key, value)") if what == "home.db" else None
+        db.execute("pragma wal_checkpoint(truncate)")
+    sound, chance = path.read_bytes(), random.Random(RANDOM)
+    raw = left_by_a_kill(path)
+    frame = 24 + int.from_bytes(raw[8:12], "big")
+    before_last = len(raw) - 3 * frame
+    for n in range(14):
+        bad, bit = bytearray(raw), chance.randrange(before_last * 8) if n else 100
+        bad[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(sound)
+        log.write_bytes(bad)
+        ran = run(*(["audit"] if what == "ledger" else ["asset", "check"]), home=lived.path)
+        assert ran.code == 6 and "its log is damaged" in ran.out, (bit, ran)
+        for extra in ("-wal", "-shm"):
+            Path(f"{path}{extra}").unlink(missing_ok=True)
+    path.write_bytes(sound)
+
+
+def test_a_ledger_that_lost_blocks_signs_nothing_in_their_place(lived: Lived, quarantine: None) -> None:
+    """Its last transaction was in a damaged log: home.db knows how far it had come."""
+    path = next((lived.path / "ledgers").glob("*.db"))
+    must("key", "phrase", "--out", lived.path.with_name("words"), home=lived.path)
+    must("account", "issue", "1", home=lived.path)
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("pragma wal_checkpoint(truncate)")
+    shorter = path.read_bytes()
+    must("account", "issue", "2", home=lived.path)
+    gc.collect()  # connections of the commands before
+    for extra in ("-wal", "-shm"):
+        Path(f"{path}{extra}").unlink(missing_ok=True)
+    path.write_bytes(shorter)
+    assert run("audit", home=lived.path).out.startswith("end: its newest blocks are lost")
+    ran = run("account", "issue", "3", "--json", home=lived.path)
+    assert (ran.code, ran.error["code"]) == (6, "rolled-back")
+    ran = run("account", "issue", "3", "--json", home=lived.path)
+    assert (ran.code, ran.error["code"]) == (5, "quarantine")
+    must("quorum", "recover", "--phrase-file", lived.path.with_name("words"), home=lived.path)
+    must("account", "issue", "3", home=lived.path)
+    must("audit", home=lived.path)
 
 
 @pytest.mark.slow

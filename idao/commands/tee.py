@@ -123,7 +123,7 @@ def _attest(
         ui.result(data, [f"would ask {data['device']} and register what it says"])
         return
     if out:
-        homes.write_file(Path(out), bundles.read_file(bundles.folder(dao.home.path) / bundles.LAST), 0o644)
+        homes.write_file(Path(out), bundles.last_evidence(dao.home.path) or b"", 0o644)
     for warning in data["warnings"]:
         ui.warn(warning)
     ui.result(data, [f"{_worth(data)}, until {data['not_after']}"], ids=data["evidence"])
@@ -333,13 +333,12 @@ def _update(
     from idao.hall import bundles
 
     home = _home()
-    path = Path(evidence) if evidence else bundles.folder(home) / bundles.LAST
-    if not evidence and not path.is_file():
+    data = bundles.read_file(Path(evidence)) if evidence else bundles.last_evidence(home)
+    if data is None:
         raise NotFound(
             "this machine has made no evidence yet",
             hint="name the evidence, or make it: idao tee attest",
         )
-    data = bundles.read_file(path)
     dry = ui.options.dry_run
     kind, made = bundles.update(home, data, dry=dry)
     shown = [bundles.show(b, homes.now_ms()) for b in made]

@@ -10,14 +10,12 @@ from idao.errors import IdaoError, Malformed, NotFound, UsageError
 from idao.frozen import frozen
 from idao.home import now_ms, show_time, write_file
 from idao.model import PREFIX_MIN
-from idao.store.bundles import SUFFIX, find, folder, path_of
+from idao.store.bundles import SUFFIX, find, folder, keep_evidence, last_evidence, path_of
 from idao.tee import collateral
 from idao.tee.given import FILE_BYTES_MAX
 
-__all__ = ["SUFFIX", "find", "folder"]
+__all__ = ["SUFFIX", "find", "folder", "keep_evidence", "last_evidence"]
 
-LAST = "evidence"
-"""The newest evidence that this machine made: what `update` fetches collateral for."""
 TIME_MS_MAX = 253_402_300_799_999
 """Last moment of the year 9999: certificates that never end go past it."""
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idao import anchor
 from idao.crypto import canonical, note
-from idao.errors import NotFound
+from idao.errors import IdaoError, NotFound
 from idao.home import show_time
 from idao.ledger import accounts
 from idao.ledger.tx import Receipt
@@ -207,7 +208,12 @@ class Ledgers:
         paths: list[Path] = sorted(dao.home.ledgers_folder.glob("*.db"))
         if dao.named_quorum:
             paths = [dao.ledger_path()]
-        return {f"quorum:{path.stem}": audit(path, progress) for path in paths}
+        found = {f"quorum:{path.stem}": audit(path, progress) for path in paths}
+        for path in paths:
+            with suppress(IdaoError), closing(LedgerStore.open(path, readonly=True)) as store:
+                if moments.rolled_back(dao.home.database, store):
+                    found[f"quorum:{path.stem}"].note("end", moments.LOST)
+        return found
 
     # --- pruning
 

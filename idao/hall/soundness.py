@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from idao.crypto import seal
 from idao.errors import IdaoError, VerificationFailed
 from idao.home import config_as_written
 from idao.ledger.idao import Identity
-from idao.store import backup
+from idao.node import peerbook, tls
+from idao.store import backup, bundles, migrate
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
@@ -35,9 +37,10 @@ def files(dao: Dao) -> Iterator[tuple[str, str]]:
         look = _look(dao, path)
         if look is not None and (what := _wrong(look)):
             yield str(path.relative_to(home)), what
-    for path in sorted((home / "tee").rglob("*.bundle")):
-        if what := _wrong(lambda path=path: _collateral(path)):  # type: ignore[misc]
-            yield str(path.relative_to(home)), what
+    for pattern, check in _BY_NAME.items():
+        for path in sorted(home.glob(pattern)):
+            if what := _wrong(partial(check, path)):
+                yield str(path.relative_to(home)), what
 
 
 def _wrong(look: Callable[[], None]) -> str:
@@ -59,6 +62,8 @@ def _look(dao: Dao, path: Path) -> Callable[[], None] | None:
     if path.suffix == ".key":
         purpose = f"member {path.stem}" if member else path.stem
         return lambda: _unused(seal.unseal(kek, purpose, path.read_bytes()))
+    if path.suffix == ".pem":
+        return lambda: tls.check(path.read_bytes())
     if path.name == "backup.pub":
         return lambda: _unused(backup.read_key(path.read_bytes()))
     if path.name == "lock":
@@ -97,3 +102,21 @@ def _collateral(path: Path) -> None:
 
     if collateral.load(path.read_bytes()).digest.hex() != path.stem:
         raise VerificationFailed("is not what its name says")
+
+
+def _evidence(path: Path) -> None:
+    bundles.read_evidence(path)
+
+
+def _peers(path: Path) -> None:
+    if not peerbook.is_sound(path.read_bytes()):
+        raise VerificationFailed("is damaged: remove it, and the node finds the others again")
+
+
+_BY_NAME: dict[str, Callable[[Path], None]] = {
+    "tee/**/*.bundle": _collateral,
+    f"tee/*{bundles.EVIDENCE}": _evidence,
+    "ledgers/*.peers": _peers,
+    f"{migrate.COPIES}/*{migrate.SUM}": migrate.check_copy,
+}
+"""Files besides keys that show damage by themselves, by where they are."""

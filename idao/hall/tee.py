@@ -11,7 +11,7 @@ from idao.errors import Missing, NotFound, Refused, UsageError, VerificationFail
 from idao.hall import bundles
 from idao.hall.bundles import show_ms
 from idao.hall.evidence import appraiser, known_kind, newer, show_attested, verifier_name
-from idao.home import now_ms, write_file
+from idao.home import now_ms
 from idao.ledger import attest as rules
 from idao.ledger import backing
 from idao.ledger.state import encode_key, key_of, table_of
@@ -106,7 +106,7 @@ class Tee:
         else:
             evidence = attester.attest(claims, device=wanted)
         raw = canonical.pack(evidence)
-        write_file(bundles.folder(self._dao.home.path) / bundles.LAST, raw)
+        bundles.keep_evidence(self._dao.home.path, raw)
         bundle, result = self._best(raw, mine, seen, chosen)
         if result.level == "none":
             failed = next((c for c in result.checks if not c.ok and c.code == result.reason), None)

@@ -59,7 +59,7 @@ class Dispatch:
             dead = {tx.id: why for tx in waiting if tx.id not in gone and (why := hopeless(state, tx, now))}
             live = [tx for tx in waiting if tx.id not in gone and tx.id not in dead]
             if final or dead:
-                outbox.settle(final, dead)
+                outbox.settle(final, dead, now)
         finally:
             db.close()
         self._offered &= {tx.id for tx in live}

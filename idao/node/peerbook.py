@@ -45,6 +45,16 @@ def read(ledger: Path) -> dict[bytes, SignedNodeRecord]:
     return found
 
 
+def is_sound(data: bytes) -> bool:
+    """Whether the bytes of a book are as they were written: every record in it holds."""
+    try:
+        for signed in canonical.unpack(_Book, data).records:
+            noderecord.check(signed)
+    except Malformed:
+        return False
+    return True
+
+
 def write(ledger: Path, records: Iterable[SignedNodeRecord]) -> None:
     kept = sorted(records, key=lambda s: s.record.seq, reverse=True)[:RECORDS_MAX]
     write_file(path_of(ledger), canonical.pack(_Book(tuple(kept))))

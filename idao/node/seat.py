@@ -27,6 +27,7 @@ from idao.node.mesh import Mesh
 from idao.node.peer import Allowed, LinkState
 from idao.node.tls import TlsIdentity
 from idao.noderecord import SignedNodeRecord
+from idao.store import moments
 from idao.store.ledger import LedgerStore
 
 LINKED = (membership.PENDING, membership.ACTIVE)
@@ -50,6 +51,8 @@ class Seatholder:
         """`signers`: the validator keys of this home that may be the seat's, newest first."""
         self.path, self.me, self._signers, self._identity, self._log = path, me, signers, identity, log
         self.store = LedgerStore.open(path)
+        if moments.quarantine_rolled_back(path.parent.parent / "home.db", self.store):
+            log.note("rolled-back", "warning", ledger=path.name, what=moments.LOST)
         self.quorum = self.store.chain.quorum
         self.changed: Callable[[], None] = lambda: None
         self.failed: Callable[[BaseException], None] = lambda error: None

@@ -12,15 +12,21 @@ import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idao import noderecord
 from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.home import write_file
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 PEERS, PAIRING = "idao/1", "idao-pair/1"
 """ALPN names: what a connection is for is settled in the handshake."""
 NAME = "keys/tls/node.pem"
+_CERTIFICATE = b"-----BEGIN CERTIFICATE-----"
+_AGAIN = "put it back from a backup: the others know this node by its certificate"
 
 
 @frozen
@@ -43,25 +49,52 @@ def identity(home: Path) -> TlsIdentity:
         return renew(home)
     try:
         text = path.read_text("ascii")
-        start = text.index("-----BEGIN CERTIFICATE-----")
+        start = text.index(_CERTIFICATE.decode())
         return TlsIdentity(path, ssl.PEM_cert_to_DER_cert(text[start:].strip()))
     except (OSError, ValueError) as e:
         raise Malformed(
             f"the TLS key of this home cannot be read: '{path}'",
-            hint="put it back from a backup: the others know this node by its certificate",
+            hint=_AGAIN,
         ) from e
+
+
+def check(data: bytes) -> None:
+    """`Malformed` unless these are, byte by byte, the key and certificate that `renew` would write."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        start = data.index(_CERTIFICATE)
+        key, certificate = (
+            load_pem_private_key(data[:start], None),
+            x509.load_pem_x509_certificate(data[start:]),
+        )
+        if not isinstance(key, Ed25519PrivateKey):
+            raise ValueError("a key of another kind")
+        key.public_key().verify(certificate.signature, certificate.tbs_certificate_bytes)
+        if _pem(key, ssl.PEM_cert_to_DER_cert(data[start:].decode("ascii"))) != data:
+            raise ValueError("another spelling")
+    except (ValueError, InvalidSignature) as e:
+        raise Malformed(f"the key and certificate in it are damaged ({e})", hint=_AGAIN) from e
+
+
+def _pem(key: Ed25519PrivateKey, der: bytes) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return private + ssl.DER_cert_to_PEM_cert(der).encode()
 
 
 def renew(home: Path) -> TlsIdentity:
     """A new key and certificate in place of what was there."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     key = Ed25519PrivateKey.generate()
     der = _certificate(key)
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     path = home / NAME
-    write_file(path, pem + ssl.DER_cert_to_PEM_cert(der).encode())
+    write_file(path, _pem(key, der))
     return TlsIdentity(path, der)
 
 

@@ -26,7 +26,7 @@ from idao.ledger.registry import RECORDS
 from idao.ledger.state import DictBase, State, key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
-from idao.store import cosigns
+from idao.store import cosigns, wal
 from idao.store import ledger as files
 from idao.store.opening import APPLICATION_ID
 from idao.store.signatures import Signatures
@@ -64,6 +64,8 @@ class Report:
 def audit(path: Path, progress: Progress | None = None) -> Report:
     """Audits one ledger file. Damage is a finding, never an exception; another format, or no file, is one."""
     report = Report()
+    if what := wal.wrong(path):
+        report.note("file", what)
     try:
         store = files.LedgerStore.open(path, readonly=True)
     except IdaoError as e:

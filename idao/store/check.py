@@ -25,6 +25,7 @@ from idao.manifest import (
     link_root,
     show_path,
 )
+from idao.store import wal
 from idao.store.home_db import SUMMED, damaged, open_home_db
 from idao.store.packs import SUFFIX
 from idao.store.version import Leaves
@@ -42,7 +43,7 @@ def check(contents: Contents, progress: Progress | None) -> list[Finding]:
     from idao.store.intake import Meter
 
     try:
-        out = [Finding("home.db", what) for what in _database(contents.db)]
+        out = [Finding("home.db", what) for what in _database(contents)]
         count, size = contents.db.execute("select count(*), coalesce(sum(stored), 0) from chunk").fetchone()
         meter = Meter(progress, count, size)
         # Part hashes of the chunks that are sound: the content roots are recomputed from these.
@@ -61,8 +62,11 @@ def check(contents: Contents, progress: Progress | None) -> list[Finding]:
     return out
 
 
-def _database(db: sqlite3.Connection) -> Iterator[str]:
+def _database(contents: Contents) -> Iterator[str]:
     """What is wrong with home.db itself: pages, schema, rows that are not as they were written."""
+    db = contents.db
+    if what := wal.wrong(contents.home / "home.db"):
+        yield what
     for (line,) in db.execute("pragma integrity_check(10)"):
         if line != "ok":
             yield str(line)

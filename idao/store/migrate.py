@@ -11,6 +11,7 @@ leaves aside the next run clears, and does that step again from its beginning.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sqlite3
@@ -19,14 +20,17 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from idao.errors import Busy
+from idao.errors import Busy, VerificationFailed
 from idao.frozen import frozen
+from idao.home import write_file
 from idao.store import backup, home_db, ledger
 from idao.store.opening import check_owner, connect, connect_reading, refusal
 from idao.store.packs import disk_error, sync_folder
 
 COPIES = "before-migration"
 """The folder of a home that keeps what was there before."""
+SUM = ".sha256"
+"""Beside each copy: nothing else would show damage in it."""
 ASIDE = ".migrating"
 """The folder beside a file in which its successor is made: under its own name, so that it can be audited."""
 
@@ -77,9 +81,23 @@ def run(home: Path, step: Step) -> Path:
 
 def _replace(path: Path, copy: Path, aside: Path) -> None:
     _flush(copy)
+    write_file(copy.with_name(copy.name + SUM), _sum_of(copy))
     _flush(aside)
     os.replace(aside, path)
     sync_folder(path.parent)
+
+
+def _sum_of(copy: Path) -> bytes:
+    """As `sha256sum` writes and checks it."""
+    with copy.open("rb") as file:
+        return f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {copy.name}\n".encode()
+
+
+def check_copy(sum_file: Path) -> None:
+    """`VerificationFailed` unless a copy is as it was made. One that was removed since is no matter."""
+    copy = sum_file.with_suffix("")
+    if copy.exists() and sum_file.read_bytes() != _sum_of(copy):
+        raise VerificationFailed(f"{copy.name} and the sum of it do not agree")
 
 
 def _flush(path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from idao.crypto import canonical
 from idao.ledger.tx import SignedTx, Tx, parse_tx
+from idao.store import moments
 from idao.store.home_db import resum, summed
 
 
@@ -39,9 +40,10 @@ class Outbox:
             out.append(parse_tx(canonical.pack(SignedTx(envelope, pairs))))
         return out
 
-    def settle(self, final: Sequence[bytes], refused: Mapping[bytes, str]) -> None:
-        """Takes out what is in the ledger, and marks what can never be."""
+    def settle(self, final: Sequence[bytes], refused: Mapping[bytes, str], newest_ms: int) -> None:
+        """Takes out what is in the ledger, whose newest block is of `newest_ms`; marks what can never be."""
         self._db.execute("begin immediate")
+        moments.remember(self._db, moments.newest_block(self._quorum), newest_ms)
         self._db.executemany("delete from outbox where tx_id = ?", [(tx,) for tx in final])
         for change in ("update outbox set state = 'expired'", resum("outbox")):
             self._db.executemany(f"{change} where tx_id = ?", [(tx,) for tx in refused])
