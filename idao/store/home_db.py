@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError
+from idao.home import sync_folder
 from idao.store.opening import APPLICATION_ID, check_owner, connect_reading, refusal
 
 USER_VERSION = 2
@@ -175,9 +177,6 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         except (sqlite3.Error, UnicodeDecodeError) as e:
             raise refusal(str(path), e) from e
         try:
-            if _unmade(db):
-                db.close()
-                return open_home_db(":memory:")
             check_owner(db, str(path), USER_VERSION)
         except BaseException:
             db.close()
@@ -185,18 +184,11 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         return db
     opened: sqlite3.Connection | None = None
     try:
-        if path != ":memory:":
-            # Only a new file may be opened beside SQLite: closing any handle of an old one would drop the
-            # locks of this process's other connections to it (POSIX), and another could delete their log.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass
-    except OSError as e:
-        raise IdaoError(f"cannot open {path}: {e.strerror}", code="disk") from e
-    try:
+        if path != ":memory:" and not os.path.exists(path):
+            _make(Path(path))
         opened = db = _with_sums(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
-        if db.execute("pragma user_version").fetchone()[0] == 0:
-            _create(db, path)
+        if path == ":memory:":
+            _create(db)
         check_owner(db, str(path), USER_VERSION)
         db.execute("pragma synchronous=full")
         db.execute("pragma secure_delete=on")  # a destroyed key must not linger in a free page
@@ -209,31 +201,34 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
     return db
 
 
-_MARKS = ("pragma user_version", "pragma application_id", "select count(*) from sqlite_master")
-
-
-def _unmade(db: sqlite3.Connection) -> bool:
-    """Whether this is a file whose making was cut short before anything was in it."""
+def _make(path: Path) -> None:
+    """A new file. It appears whole: it is made aside and linked, unless another process was faster."""
+    aside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
-        return not any(db.execute(what).fetchone()[0] for what in _MARKS)
-    except (sqlite3.Error, UnicodeDecodeError):
-        return False  # damaged: `check_owner` says so by name
+        os.close(os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with closing(sqlite3.connect(aside, isolation_level=None)) as db:
+            db.execute("pragma journal_mode=wal")  # kept in the file
+            _create(db)
+        try:
+            os.link(aside, path)
+        except OSError:  # it is there by now, or the file system knows no links
+            if not path.exists():
+                os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as e:
+        raise IdaoError(f"cannot make {path}: {e.strerror}", code="disk") from e
+    finally:
+        for extra in ("", "-wal", "-shm"):
+            Path(f"{aside}{extra}").unlink(missing_ok=True)
 
 
-def _create(db: sqlite3.Connection, path: Path | str) -> None:
-    if db.execute("select count(*) from sqlite_master").fetchone()[0] == 0:
-        db.execute("pragma journal_mode=wal")  # kept in the file
+def _create(db: sqlite3.Connection) -> None:
     db.execute("begin immediate")
-    # Another process may have created it between our look and our lock.
-    if int(db.execute("pragma user_version").fetchone()[0]) == 0:
-        if db.execute("select count(*) from sqlite_master").fetchone()[0]:
-            db.execute("rollback")
-            raise IdaoError(f"{path} is not a file of idao", code="foreign")
-        for statement in SCHEMA.split(";\n"):
-            if statement.strip():
-                db.execute(statement)
-        db.execute(f"pragma application_id={APPLICATION_ID}")
-        db.execute(f"pragma user_version={USER_VERSION}")
+    for statement in SCHEMA.split(";\n"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute(f"pragma application_id={APPLICATION_ID}")
+    db.execute(f"pragma user_version={USER_VERSION}")
     db.execute("commit")
 
 
