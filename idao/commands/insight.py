@@ -96,15 +96,19 @@ def _repair() -> None:
 
     Example: idao quorum repair --quorum clinic-lan --yes
     """
-    groups = open_dao().groups
+    from idao.hall.repair import repair
+
+    dao = open_dao()
     if ui.options.dry_run:
-        data = groups.repair(dry=True)
+        data = repair(dao, dry=True)
         ui.result(data, [f"would set aside a ledger of {data['height']} blocks"], quiet=[data["quorum"]])
         return
     ui.confirm("the ledger here is set aside and fetched again")
-    data = groups.repair()
+    data = repair(dao)
     ui.hint("the node fetches it: idao node run")
-    ui.result(data, [f"set aside as {data['kept']}"], quiet=[data["quorum"]])
+    ui.result(
+        data, [f"set aside as {data['kept']}" if data["kept"] else "begun anew"], quiet=[data["quorum"]]
+    )
 
 
 @peer.command("list")

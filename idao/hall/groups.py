@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from idao import validatorkeys
 from idao.crypto.keys import Signer
-from idao.errors import NotFound, Refused, UsageError
+from idao.errors import NotFound, UsageError
 from idao.hall.founding import check_name
 from idao.home import entropy, now_ms
 from idao.ledger import charter, genesis
 from idao.ledger.genesis import Bundle
 from idao.model import show_id
+from idao.store import genesisfile
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Groups:
         stem = show_id("quorum", quorum).removeprefix("quorum:")
         with home.exclusive(self._dao.wait_s):
             path = home.ledgers_folder / f"{stem}.db"
+            genesisfile.keep(path, bundle)
             if not path.exists():
                 LedgerStore.create(path, bundle).close()
             home.config = type(home).open(home.path).config
@@ -66,36 +68,7 @@ class Groups:
             home.save_config()
         return quorum
 
-    # --- mending
-
-    def repair(self, *, dry: bool = False) -> dict[str, Any]:
-        """Sets a damaged ledger of a group aside and begins it anew; the node fetches it from the others.
-
-        It signs nothing until they have proven where they stand: what it signed before may be forgotten.
-        """
-        dao = self._dao
-        path = dao.ledger_path()
-        with closing(LedgerStore.open(path, readonly=True)) as store:
-            bundle, height = store.bundle, store.height
-            if bundle.genesis.kind != genesis.GROUP:
-                raise Refused("nobody else has this ledger", hint="restore a backup", code="not-a-group")
-            validators = store.validators(height + 1)[1].validators
-        if all(v.idao == dao.me for v in validators):
-            raise Refused("nobody else decides here yet", hint="restore a backup", code="alone")
-        told = {"quorum": f"quorum:{path.stem}", "height": height, "kept": ""}
-        if dry:
-            return {**told, "dry_run": True}
-        with dao.home.exclusive(dao.wait_s), dao.home.driving(path, dao.wait_s):
-            aside = path.with_name(f"{path.stem}.damaged-{now_ms()}")
-            for tail in ("-wal", "-shm"):
-                log = path.with_name(path.name + tail)
-                if log.exists():
-                    log.rename(aside.with_name(aside.name + tail))
-            path.rename(aside)
-            fresh = LedgerStore.create(path, bundle)
-            fresh.quarantine()
-            fresh.close()
-        return {**told, "kept": str(aside)}
+    # --- names
 
     def _check_new_name(self, name: str) -> None:
         check_name(name)

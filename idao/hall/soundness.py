@@ -18,7 +18,7 @@ from idao.errors import IdaoError, VerificationFailed
 from idao.home import config_as_written
 from idao.ledger.idao import Identity
 from idao.node import peerbook, tls
-from idao.store import backup, bundles, migrate
+from idao.store import backup, bundles, genesisfile, migrate
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
@@ -108,6 +108,10 @@ def _evidence(path: Path) -> None:
     bundles.read_evidence(path)
 
 
+def _genesis(path: Path) -> None:
+    genesisfile.read(path)
+
+
 def _peers(path: Path) -> None:
     if not peerbook.is_sound(path.read_bytes()):
         raise VerificationFailed("is damaged: remove it, and the node finds the others again")
@@ -117,6 +121,7 @@ _BY_NAME: dict[str, Callable[[Path], None]] = {
     "tee/**/*.bundle": _collateral,
     f"tee/*{bundles.EVIDENCE}": _evidence,
     "ledgers/*.peers": _peers,
+    f"ledgers/*{genesisfile.SUFFIX}": _genesis,
     f"{migrate.COPIES}/*{migrate.SUM}": migrate.check_copy,
 }
 """Files besides keys that show damage by themselves, by where they are."""

@@ -63,7 +63,7 @@ def ask(home: Path, do: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> d
             line = _line(s)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    except (TimeoutError, ConnectionError) as e:
+    except OSError as e:
         raise Unreachable("the node does not answer", hint="see 'idao node status'", code="node") from e
     return _answer(line)
 
@@ -90,10 +90,13 @@ def _line(s: socket.socket) -> bytes:
 
 
 def _answer(line: bytes) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(line)
-    error = found.pop("error", None)
-    if error is None:
-        return found
-    refusal = IdaoError(error["message"], hint=error["hint"], code=error["code"])
-    refusal.exit_code = error["exit"] if error["exit"] in EXIT_CODES else 1
+    try:
+        found: dict[str, Any] = json.loads(line)
+        error = found.pop("error", None)
+        if error is None:
+            return found
+        refusal = IdaoError(error["message"], hint=error["hint"], code=error["code"])
+        refusal.exit_code = error["exit"] if error["exit"] in EXIT_CODES else 1
+    except (ValueError, LookupError, TypeError, AttributeError) as e:
+        raise Unreachable("the node's answer cannot be understood", hint="restart it", code="node") from e
     raise refusal

@@ -27,7 +27,7 @@ from idao.node.mesh import Mesh
 from idao.node.peer import Allowed, LinkState
 from idao.node.tls import TlsIdentity
 from idao.noderecord import SignedNodeRecord
-from idao.store import moments
+from idao.store import genesisfile, moments
 from idao.store.ledger import LedgerStore
 
 LINKED = (membership.PENDING, membership.ACTIVE)
@@ -53,6 +53,7 @@ class Seatholder:
         self.store = LedgerStore.open(path)
         if moments.quarantine_rolled_back(path.parent.parent / "home.db", self.store):
             log.note("rolled-back", "warning", ledger=path.name, what=moments.LOST)
+        genesisfile.keep(path, self.store.bundle)
         self.quorum = self.store.chain.quorum
         self.changed: Callable[[], None] = lambda: None
         self.failed: Callable[[BaseException], None] = lambda error: None
