@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 SOON_MS = 1_000
 """What was signed and waits is looked at again with the next block; meanwhile nothing more is signed."""
 OWN_MS = 10_000
-"""How often the own evidence is judged while blocks come: policy, key or collateral may have changed."""
+"""How often the own evidence is judged while blocks come: key or collateral may have changed. A new policy is
+looked at with the block that brings it."""
 
 
 class Reattest:
@@ -27,6 +28,8 @@ class Reattest:
     def __init__(self, dao: Dao) -> None:
         self._dao = dao
         self._next: dict[str, int] = {}
+        self._policies: dict[str, bytes] = {}
+        """Under which policy a ledger's own evidence was looked at last."""
 
     def __call__(self) -> None:
         for path in sorted(self._dao.home.ledgers_folder.glob("*.db")):
@@ -39,7 +42,9 @@ class Reattest:
             if there.tee.waiting():  # signed earlier, and nobody to order it: no more of the same
                 raise Pending("evidence waits for the other validators")
             there.tee.appraise_others()
-            if now_ms() >= self._next.get(stem, 0):
+            voted = there.tee.policy()[0].digest
+            if now_ms() >= self._next.get(stem, 0) or self._policies.get(stem) != voted:
+                self._policies[stem] = voted
                 self._next[stem] = now_ms() + LOOK_AGAIN_MS  # also after a failure, which the node notes
                 self._next[stem] = min(there.tee.keep(), now_ms() + OWN_MS)
         except Pending:
