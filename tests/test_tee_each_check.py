@@ -16,7 +16,7 @@ from tee_world import binary, cases, ms
 
 from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator
 from idao.tee.given import Given
-from idao.tee.policy import STRICT, relaxed
+from idao.tee.policy import STRICT, Floor, relaxed
 from idao.tee.result import Findings
 
 
@@ -179,3 +179,13 @@ def test_a_document_with_another_signature(name: str) -> None:
     signature = cose.sign1(cose.read(raw)).signature
     at = raw.index(signature) + 50
     assert case.judge(evidence=raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]).reason == "signature"
+
+
+def test_a_clouds_key_wants_its_name_in_the_policy() -> None:
+    case = cases()["snp-6"]
+    floors = (Floor(0x19, 0, 15, 0, 0, 0, 0),)
+    loose = relaxed(
+        STRICT, amd_products=("milan",), amd_vmpls=(0, 1), amd_floors=floors, amd_alias_check=False
+    )
+    assert case.judge(loose).reason == "signing-key"
+    assert case.judge(relaxed(loose, amd_signing_keys=("vlek",))).accepted

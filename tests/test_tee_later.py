@@ -14,7 +14,7 @@ from idao.dao import Dao
 from idao.hall import bundles
 from idao.hall.evidence import newer, say_fact, show_attested
 from idao.ledger import backing
-from idao.tee import collateral, later, simulator
+from idao.tee import collateral, later, simulator, verifier
 from idao.tee.policy import STRICT, dump, relaxed
 from idao.tee.result import AttestationResult
 
@@ -206,3 +206,28 @@ def test_what_is_revoked_counts_no_more_today(proven: Path, tmp_path: Path) -> N
     row = must("quorum", "status", "--json", home=home).json["validators"][0]
     assert (row["level"], row["attestation"]["reason"]) == ("none", "revoked")
     assert row["attestation"]["later"][0]["since"]
+
+
+def test_collateral_that_names_other_platforms_is_not_even_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_ones: list[int] = []
+    expand = collateral.expand
+    monkeypatch.setattr(later.collateral, "expand", lambda g: read_ones.append(1) or expand(g))
+    files = [
+        bundle(read(f"intel-collateral/{n}.json"), source="unread")
+        for n in ("tdx-00806F050000-2025-10", "sgx-00A067110000-2025-06", "tdx-90C06F000000-2026-02")
+    ]
+    for name in ("tdx-1", "snp-3", "nitro-1"):
+        case = cases()[name]
+        then = case.judge()
+        read_ones.clear()
+        assert later.look(case.evidence, then, files, STRICT, ms("2026-09-01T00:00:00Z")) == later.Later()
+        assert read_ones == []
+
+
+def test_a_bundle_of_two_vendors_speaks_of_both() -> None:
+    make = simulator.amd(BORN)
+    then = verifier.appraise(None, simulator.mark(make.evidence), make.files, TRY, BORN)
+    revoked = simulator.amd(BORN + 10 * DAY, flaws=("revoked-ask",)).files
+    both = bundle(simulator.intel(BORN + 10 * DAY).files[0], *revoked)
+    known = later.look(simulator.mark(make.evidence), then, [both], TRY, BORN + 12 * DAY)
+    assert [f.reason for f in known.facts] == ["revoked"]

@@ -6,12 +6,13 @@ whose firmware falls behind later, was in order then: both facts are shown, each
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
+from idao.crypto import canonical
 from idao.errors import IdaoError
 from idao.frozen import frozen
-from idao.tee import collateral, verifier
+from idao.tee import certs, collateral, envelope, quote, verifier
 from idao.tee.given import Given
 from idao.tee.policy import TeePolicy
 from idao.tee.result import AttestationResult
@@ -50,7 +51,7 @@ class Later:
 
 def states(files: Iterable[bytes]) -> bool:
     """Is there anything in `files` that a vendor states anew from time to time?"""
-    return bool(_statements(tuple(files)))
+    return any(map(_window, _groups(tuple(files))))
 
 
 def look(
@@ -66,7 +67,9 @@ def look(
     """
     facts: dict[tuple[str, str], Fact] = {}
     as_of: int | None = None
-    for given, low, high in _statements(tuple(files)):
+    about = _about(evidence)
+    groups = (g for g in _groups(tuple(files)) if about is not None and _may_concern(about, g))
+    for given, low, high in filter(None, map(_window, groups)):
         if low > now_ms or (then.collateral_ms is not None and low < then.collateral_ms):
             continue
         result = verifier.appraise(None, evidence, given, policy, min(now_ms, high))
@@ -94,26 +97,52 @@ def _facts(result: AttestationResult, stated_ms: int, then: AttestationResult) -
     return out
 
 
-@lru_cache(maxsize=4)  # the same files for every cosigner of a proof
-def _statements(files: tuple[bytes, ...]) -> list[tuple[Given, int, int]]:
-    """(files, first, last moment) of each set of statements: bundles and Intel's JSON stand alone.
+def _about(evidence: bytes) -> bytes | None:
+    """Whose statements can speak of evidence: an Intel platform (FMSPC), AMD (empty), or nobody's (None)."""
+    try:
+        parsed = envelope.parse(evidence)
+        parsed = parsed.inner or parsed
+        raw = parsed.azure.td_quote if parsed.azure is not None else parsed.blob
+        if parsed.kind in ("sgx", "tdx", "azure-tdx"):
+            chain = certs.pem_blocks(quote.parse(raw).chain, "CERTIFICATE")
+            return quote.pck(certs.load(chain[0])).fmspc
+        return b"" if parsed.kind in ("sev-snp", "azure-snp") else None
+    except (IdaoError, IndexError):
+        return None
 
-    What has no window states nothing.
-    """
+
+@lru_cache(maxsize=4)  # the same files for every cosigner of a proof
+def _groups(files: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], ...]:
+    """The files as they are judged: bundles and Intel's JSON stand alone, all others together."""
     alone: list[bytes] = []
     rest: list[bytes] = []
     for data in files:
         own = collateral.looks_like(data) or data.lstrip()[:1] == b"{"
         (alone if own else rest).append(data)
-    out = []
-    for group in (*([a] for a in alone), rest):
-        found = _window(group)
-        if found is not None:
-            out.append(found)
-    return out
+    return (*((a,) for a in alone), tuple(rest))
 
 
-def _window(group: Sequence[bytes]) -> tuple[Given, int, int] | None:
+@lru_cache(maxsize=256)
+def _may_concern(about: bytes, group: tuple[bytes, ...]) -> bool:
+    """Reading collateral takes longer than judging a cosigner: what names other platforms is left aside."""
+    files = [part for data in group for part in _parts(data)]
+    intel = [data for data in files if b"tcb_info" in data]
+    if not about:
+        return len(intel) < len(files)
+    return any(about.hex().upper().encode() in data.upper() for data in intel)
+
+
+def _parts(data: bytes) -> list[bytes]:
+    """The files of a bundle, or the one that this is."""
+    try:
+        return [p.data for p in canonical.unpack(collateral.Bundle, data, limit=len(data)).parts]
+    except IdaoError:
+        return [data]
+
+
+@lru_cache(maxsize=64)
+def _window(group: tuple[bytes, ...]) -> tuple[Given, int, int] | None:
+    """(files, first, last moment) of one set of statements; None for what has no window."""
     try:
         given = collateral.expand(group)
         spans = collateral.statements(given)

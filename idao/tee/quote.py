@@ -7,6 +7,7 @@ cut, anything else is refused, because nobody signs it.
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 from idao.errors import Malformed
 from idao.frozen import frozen
@@ -214,6 +215,7 @@ def _pairs(sequence: bytes) -> dict[bytes, tuple[int, bytes]]:
     return out
 
 
+@lru_cache(maxsize=64)
 def pck(cert: Certificate) -> Pck:
     """The extension of a PCK certificate; `Malformed` if it has none or a strange one."""
     raw = cert.extensions.get(_OID_BYTES)
