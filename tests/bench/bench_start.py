@@ -37,7 +37,8 @@ from idao.__main__ import main
 main()
 names = [n for n, m in sys.modules.items() if n == getattr(getattr(m, "__spec__", None), "name", None)]
 names.remove("idao.__main__")
-open({out!r}, "w").write(f"import sys\\nfor name in {{names}}:\\n    sys.modules.get(name) or __import__(name)")
+again = f"for name in {{names}}:\\n    sys.modules.get(name) or __import__(name)"
+open({out!r}, "w").write("import sys\\n" + again)
 """
 TAB = "source {script}; COMP_WORDS=(idao asset sh); COMP_CWORD=2; _idao; test ${{#COMPREPLY[@]}} -gt 0"
 
