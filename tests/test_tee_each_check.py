@@ -12,9 +12,12 @@ from typing import Any
 
 import cbor2
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from tee_world import binary, cases, ms
+from test_tee_azure import key, quoted
 
-from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator
+from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator, tpm, verifier
 from idao.tee.given import Given
 from idao.tee.policy import STRICT, Floor, relaxed
 from idao.tee.result import Findings
@@ -189,3 +192,33 @@ def test_a_clouds_key_wants_its_name_in_the_policy() -> None:
     )
     assert case.judge(loose).reason == "signing-key"
     assert case.judge(relaxed(loose, amd_signing_keys=("vlek",))).accepted
+
+
+def test_a_certificate_of_another_tpms_key_roots_nothing() -> None:
+    """Anybody may show the certificate of a key that is in some cloud's TPM."""
+    own, attest = key(), quoted(b"x" * 64)
+    block = own.sign(attest, padding.PKCS1v15(), hashes.SHA256())
+    signature = b"\0\x14\0\x0b" + len(block).to_bytes(2, "big") + block
+    theirs = envelope.parse(cases()["tpm-2"].evidence).tpm
+    assert theirs is not None and theirs.certificate
+    for certificate, codes in ((b"", []), (theirs.certificate, ["chain"])):
+        found = Findings("tpm")
+        parts = tpm.Parts(attest, signature, spki=tpm.spki_der(own.public_key()), certificate=certificate)
+        tpm.judge_parts(found, parts, Given(), cases()["tpm-2"].at, roots.VENDORS)
+        assert [c.code for c in found.checks if not c.ok] == codes
+
+
+def test_a_quote_without_its_signature_is_nothing() -> None:
+    case = cases()["tpm-3"]
+    assert case.judge(files=()).reason == "collateral-missing"
+    assert case.judge(files=case.files[:1]).reason == "collateral-missing"
+
+
+def test_what_no_reader_foresaw_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*asked: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setitem(verifier._JUDGES, "tdx", broken)
+    result = cases()["tdx-1"].judge()
+    assert (result.accepted, result.level, result.reason) == (False, "none", "malformed")
+    assert [c.detail for c in result.checks if c.name == "form"] == ["unexpected RuntimeError"]
