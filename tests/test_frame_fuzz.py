@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import random
+import tracemalloc
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from idao import noderecord
 from idao.crypto import canonical
 from idao.crypto.keys import Signer
 from idao.errors import Malformed
-from idao.model import FINALIZE, NOTARIZE, NULLIFY
+from idao.model import FINALIZE, NOTARIZE, NULLIFY, Block, Certificate
 from idao.node import link, pairing, wire
 from idao.node import messages as msg
 from idao.quorum import events as ev
@@ -239,6 +240,45 @@ def test_a_wrong_head_ends_the_link_as_the_peers_fault(head: bytes) -> None:
 def test_a_stranger_may_say_little() -> None:
     _, end = feed([link.frame(0, bytes(link.STRANGER_FRAME_MAX))], link.STRANGER_FRAME_MAX)
     assert end.transport.closed and end.blame  # type: ignore[union-attr]
+
+
+SWELLING = {
+    "empty lists": lambda n: b"\x81\x9a" + n.to_bytes(4, "big") + b"\x80" * n,
+    "empty maps": lambda n: b"\xa1\x64raws\x9a" + n.to_bytes(4, "big") + b"\xa0" * n,
+    "numbers": lambda n: b"\x82\x01\x9a" + (n // 3).to_bytes(4, "big") + b"\x19\x10\x00" * (n // 3),
+    "short strings": lambda n: b"\x81\x9a" + (n // 2).to_bytes(4, "big") + b"\x41a" * (n // 2),
+    "pairs in pairs": lambda n: b"\x81\x9a" + (n // 3).to_bytes(4, "big") + b"\x82\x80\x80" * (n // 3),
+}
+
+
+@pytest.mark.parametrize("what", SWELLING)
+def test_what_would_swell_is_refused_before_it_does(what: str) -> None:
+    """As a frame, and as the block in one: 4 MB would become 300 MB and take a second."""
+    bomb = SWELLING[what](4_000_000)
+    block = SWELLING[what](1_900_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Malformed):
+            msg.decode(msg.KIND_OF[msg.Txs], bomb)
+        with pytest.raises(Malformed):
+            canonical.unpack(Block, block, items=msg.ITEMS_MAX)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_fullest_messages_are_not_refused() -> None:
+    """30 validators, 64 blocks, 64 certificates, 2,000 transactions, 2,200 receipts."""
+    vote = VOTE.vote
+    certificate = Certificate(vote, bytes(4), (SIG,) * 30)
+    full = [
+        msg.Commits(1, tuple(msg.DecidedBlock(b"block" * 2000, certificate, "note") for _ in range(64))),
+        ev.Propose(VOTE, bytes(2_000_000), (certificate,) * 64),
+        msg.Txs((bytes(2000),) * msg.TXS_MAX),
+        msg.Receipts(1, (bytes(1500),) * msg.LEAVES_MAX),
+    ]
+    for value in full:
+        assert msg.decode(*msg.encode(value)) == value
 
 
 @settings(max_examples=60, deadline=None)

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.slow
 NAMES = ("ana", "bob", "cleo", "dora")
 DISK_KIB = 160 * 1024
 HOUR_MS = 3600 * 1000
+GROWTH_KIB = 100 * 1024
+"""Some frames of 4 MiB at a time, and what honest work takes meanwhile; 300 MiB if one could swell."""
 PATIENCE_S = 240.0
 """For what takes seconds where nothing else runs, but goes through weather and retries."""
 
@@ -50,13 +52,13 @@ class World:
     def disk(self, name: str) -> Path:
         return self.folder / f"{name}-disk"
 
-    def script(self, box: Laptop, *words: object) -> list[str]:
+    def script(self, name: str, box: Laptop, *words: object) -> list[str]:
         clock = [sys.executable, str(TESTS / "wrong_clock.py"), str(box.clock)]
-        return [*box.within, "env", f"IDAO_RUN={TESTS / 'client.py'}", *clock, *map(str, words)]
+        return [*box.within, "env", f"IDAO_RUN={TESTS / name}", *clock, *map(str, words)]
 
     def start_clients(self) -> None:
         for box in self.four:
-            words = self.script(box, "write", box.home, "clinic-lan", self.end)
+            words = self.script("client.py", box, "write", box.home, "clinic-lan", self.end)
             with (
                 (self.folder / f"{box.name}.rows").open("w") as rows,
                 (self.folder / "errors").open("a") as e,
@@ -215,6 +217,35 @@ def test_killed_and_cut_off_again_and_again(world: World) -> None:
     world.goes_on()
 
 
+def test_a_member_whose_keys_are_in_bad_hands(world: World) -> None:
+    """`rogue.py` at the real nodes of the others: they go on, grow by little, and accuse nobody wrongly."""
+    *others, dora = world.four
+    dora.kill()
+    before = {box.name: memory_kib(box) for box in others}
+    words = world.script("rogue.py", dora, dora.home, "clinic-lan", 6)
+    plague = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    world.goes_on("ana", "bob", "cleo", writes=2)
+    said, wrong = plague.communicate(timeout=120)
+    assert plague.returncode == 0, wrong
+    sent = json.loads(said)
+    assert sent["links"] >= 3 and sent["frames"] > 500 and sent["offences"] >= 3, sent
+    for box in others:
+        assert box.node is not None and box.node.poll() is None
+        assert memory_kib(box) < before[box.name] + GROWTH_KIB
+        assert "a bug here" not in box.log.read_text() and "node.failed" not in box.log.read_text()
+    assert world.accused() == []
+    dora.up()  # back in when what its keys have done is atoned for
+    until(world.linked, PATIENCE_S)
+    world.goes_on()
+
+
+def memory_kib(box: Laptop) -> int:
+    """Of the node's process, resident; behind `nsenter` stands the process itself."""
+    assert box.node is not None
+    status = Path(f"/proc/{box.node.pid}/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+
 def test_two_quorums_of_one_name_without_multicast(world: World) -> None:
     """A stranger's quorum on this LAN has the same name: ids tell them apart, names are each home's own."""
     world.net.weather(multicast=False)
@@ -255,7 +286,10 @@ def test_every_history_is_sound(world: World) -> None:
     logs = {}
     for box in world.four:
         read = subprocess.run(
-            world.script(box, "log", box.home, "clinic-lan"), capture_output=True, text=True, timeout=120
+            world.script("client.py", box, "log", box.home, "clinic-lan"),
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert read.returncode == 0, read.stderr
         logs[box.name] = json.loads(read.stdout)

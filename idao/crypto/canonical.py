@@ -38,6 +38,9 @@ TEXT_MAX = 4096
 ITEMS_MAX = 65536
 """Items of a list without a bound of its own."""
 
+SMALL_BYTES = 64 * 1024
+"""Up to here whatever data hold is built in a hundredth of a second: counting items would cost more."""
+
 Plain = Any
 """What CBOR can hold here: int, bytes, str, bool, None, list or tuple, dict with text keys."""
 
@@ -415,11 +418,38 @@ def pack(obj: Any) -> bytes:
     return _codec(type(obj)).write(obj)
 
 
-def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX) -> T:
-    """The dataclass of canonical bytes; `Malformed` for any byte string that `pack` would not write."""
+def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX, items: int | None = None) -> T:
+    """The dataclass of canonical bytes; `Malformed` for any byte string that `pack` would not write.
+
+    `items`: at most so many, looked at before anything is built of large data.
+    """
     if len(data) > limit:
         raise Malformed(f"{len(data)} bytes where at most {limit} are allowed")
+    if items is not None and len(data) > SMALL_BYTES:
+        _count(data, items)
     return cast(T, _codec(cls).read(data))
+
+
+def _count(data: bytes, most: int) -> None:
+    """`Malformed` for more than `most` items, maps and lists counted as one, however they are nested.
+
+    Four million empty lists are 4 MB that become 300 MB and take a second. What else is wrong with the data
+    is left to be found by who reads them.
+    """
+    at, end = 0, len(data)
+    while at < end:
+        most -= 1
+        if most < 0:
+            raise Malformed("more items than such a value has")
+        major, info = data[at] & 0xE0, data[at] & 0x1F
+        at += 1
+        argument = info
+        if 24 <= info < 28:
+            width = 1 << (info - 24)
+            argument = int.from_bytes(data[at : at + width], "big")
+            at += width
+        if major in (BYTES, TEXT):
+            at += argument
 
 
 def version_of(data: bytes, *, limit: int = BYTES_MAX) -> int:

@@ -42,6 +42,7 @@ from idao.model import (
     show_id,
 )
 from idao.node.heads import Heads
+from idao.node.messages import ITEMS_MAX
 from idao.node.pool import Pool
 from idao.quorum import events as ev
 from idao.quorum.machine import Machine
@@ -279,7 +280,7 @@ class Engine:
         if effect.hash in self._executed:
             return ev.VALID
         try:
-            built = canonical.unpack(Block, effect.block)
+            built = canonical.unpack(Block, effect.block, items=ITEMS_MAX)
         except Malformed:
             return ev.MISMATCH
         header = built.header
@@ -409,7 +410,7 @@ class Engine:
         return taken
 
     def _adopt(self, d: Decided) -> None:
-        built = canonical.unpack(Block, d.block)
+        built = canonical.unpack(Block, d.block, items=ITEMS_MAX)
         block_hash = rules.header_hash(built.header)
         vote = d.certificate.vote
         named = (vote.kind, vote.quorum, vote.height, vote.digest)

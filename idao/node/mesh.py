@@ -353,16 +353,16 @@ class Mesh:
             self._spoke()
             self.hub.on_frame(peer.allowed.idao, kind, payload)
         elif kind == wire.KEEP_ALIVE:
-            self._on_keep_alive(peer, link, canonical.unpack(wire.KeepAlive, payload))
+            self._on_keep_alive(peer, link, canonical.unpack(wire.KeepAlive, payload, limit=wire.SMALL_MAX))
         elif kind == wire.RECORDS:
-            for signed in canonical.unpack(wire.Records, payload).records:
+            for signed in canonical.unpack(wire.Records, payload, limit=wire.RECORDS_BYTES_MAX).records:
                 self.learn(signed)
         elif kind == wire.ASK_RECORDS and not payload:
             if link.heard - peer.answered > RECORDS_EVERY_S:
                 peer.answered = link.heard
                 link.write(wire.records(self.records()))
         elif kind == wire.BYE:
-            reason = canonical.unpack(wire.Bye, payload).reason
+            reason = canonical.unpack(wire.Bye, payload, limit=wire.SMALL_MAX).reason
             link.close("it said: " + wire.printable(reason))
         else:
             raise Malformed(f"a frame of kind {kind}")

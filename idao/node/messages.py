@@ -24,6 +24,8 @@ from idao.quorum import events as ev
 
 PAYLOAD_MAX = 4 * 1024 * 1024
 """The largest frame (ADR 0031): a full block with its justification, twice over."""
+ITEMS_MAX = 16_384
+"""Of a message, or a block: a block has 2,000 transactions, 64 certificates by 30 have some 3,000 items."""
 COMMITS_MAX = 64
 """Blocks in one answer: small ones come in batches, large ones by bytes."""
 COMMITS_BYTES_MAX = 2 * BLOCK_BYTES_MAX
@@ -158,4 +160,4 @@ def decode(kind: int, payload: bytes) -> Any:
     cls = KINDS.get(kind)
     if cls is None:
         raise Malformed(f"a frame of kind {kind}, which this idao does not know")
-    return canonical.unpack(cls, payload, limit=PAYLOAD_MAX)
+    return canonical.unpack(cls, payload, limit=PAYLOAD_MAX, items=ITEMS_MAX)

@@ -18,6 +18,10 @@ HUB_KINDS = 16
 PEERS_MAX = 128
 """Twice the largest validator set: observers and joiners."""
 RECORDS_MAX = PEERS_MAX + 1
+RECORDS_BYTES_MAX = RECORDS_MAX * 2048
+"""A record with the largest certificate and eight addresses has 1,900 bytes."""
+SMALL_MAX = 16 * 1024
+"""Of all others: the largest has a status of 4 KiB."""
 
 _Status = Annotated[bytes, Size(0, 4096)]
 
