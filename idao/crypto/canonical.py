@@ -87,7 +87,9 @@ def head(major: int, n: int) -> bytes:
     """The shortest head, RFC 8949 §4.2.1, of an argument of at most 64 bits."""
     if n < 24:
         return SHORT[major | n]
-    for info, size, form in WIDE:
+    if n < 0x100:
+        return b"%c%c" % (major | 24, n)
+    for info, size, form in WIDE[1:]:
         if n < 1 << (8 * size):
             return form.pack(major | info, n)
     raise Malformed("integer outside 64 bits")

@@ -3,6 +3,7 @@
 The canonical bytes of a frozen dataclass are fixed text (map head, field names, heads of strings of fixed
 size) with values between. So `write` is one format string, and `read` compares the fixed text and takes the
 values from their places: what it accepts is canonical by construction, nothing is encoded again to compare.
+Lists, pairs and optional values are written out in place; only other dataclasses are called.
 
 Neither function refuses in words. Where a value or a byte is not as it should be they raise `Otherwise`, and
 `canonical` goes the long way, which accepts or says what is wrong.
@@ -66,78 +67,177 @@ def _compile(cls: Any) -> Pair | None:
     hints = canonical.hints_of(cls)
     names = sorted(canonical.names_of(cls), key=lambda n: (len(n), n))
     maker = _Maker()
-    fixed: bytes | None = head(MAP, len(names))
+    part = _Part(head(MAP, len(names)))
+    part.out += ["if type(o) is not cls: raise Otherwise"]
     for i, name in enumerate(names):
-        assert fixed is not None
-        fixed = maker.field(i, name, hints[name], fixed + head(TEXT, len(name)) + name.encode())
-        if fixed is None:
+        part.fixed += head(TEXT, len(name)) + name.encode()
+        part.out.append(f"v{i} = o.{name}")
+        if not maker.value(part, f"v{i}", hints[name]):
             return None
-    return maker.finish(cls, names)
+    maker.space["cls"] = cls
+    order = {name: i for i, name in enumerate(names)}
+    return maker.finish(part, f"cls({', '.join(f'v{order[n]}' for n in canonical.names_of(cls))})")
 
 
-class _Maker:
-    """Gathers the lines of both functions, field by field."""
+class _Part:
+    """Lines of both functions for some bytes that follow each other."""
 
-    def __init__(self) -> None:
-        self.space: dict[str, Any] = {"Otherwise": Otherwise, "head": head, "read_head": read_head}
-        self.space |= {"UNSIGNED": UNSIGNED, "SHORT": canonical.SHORT}
+    def __init__(self, fixed: bytes = b"") -> None:
+        self.fixed = fixed
+        """Bytes that are always the same, and not yet in `form`: of heads, names, and what follows."""
         self.form = b""
         self.values: list[str] = []
         self.out: list[str] = []
         self.back: list[str] = []
 
-    def _text(self, fixed: bytes, i: int, size: int = 0) -> None:
-        """Fixed bytes, and after them a string of `size` bytes as value `i`."""
-        self.form += fixed.replace(b"%", b"%%")
-        self.space[f"t{i}"] = fixed
-        self.back.append(f"e = p + {len(fixed)}")
-        self.back.append(f"if d[p:e] != t{i}: raise Otherwise")
-        if size:
-            self.back += [f"p = e + {size}", f"v{i} = d[e:p]"]
-        else:
-            self.back.append("p = e")
 
-    def _put(self, value: str) -> None:
-        self.form += b"%b"
-        self.values.append(value)
+class _Maker:
+    """Gathers the lines of a class, value by value."""
 
-    def field(self, i: int, name: str, hint: Any, fixed: bytes) -> bytes | None:
-        """One field after `fixed`. Returns the fixed bytes that follow it; None for a type without form."""
+    def __init__(self) -> None:
+        self.space: dict[str, Any] = {"Otherwise": Otherwise, "head": head, "read_head": read_head}
+        self.space |= {"NULL": NULL, "TRUE": TRUE, "FALSE": FALSE, "join": b"".join}
+        for name, major in (("N", UNSIGNED), ("B", BYTES), ("L", LIST)):
+            self.space[name] = [head(major, n) for n in range(256)]
+        self.count = 0
+
+    def name(self, prefix: str, thing: Any = None) -> str:
+        """A name of its own; of `thing`, if there is one."""
+        self.count += 1
+        made = f"{prefix}_{self.count}"
+        if thing is not None:
+            self.space[made] = thing
+        return made
+
+    def fix(self, part: _Part) -> None:
+        """What is always the same comes next."""
+        if part.fixed:
+            text = self.name("t", part.fixed)
+            part.form += part.fixed.replace(b"%", b"%%")
+            part.back += [f"e = p + {len(part.fixed)}", f"if d[p:e] != {text}: raise Otherwise", "p = e"]
+            part.fixed = b""
+
+    @staticmethod
+    def put(part: _Part, *values: str) -> None:
+        part.form += b"%b" * len(values)
+        part.values += values
+
+    def value(self, part: _Part, v: str, hint: Any) -> bool:
+        """The value in variable `v`. False for a type without form."""
         bare, low, high = bounds(hint)
-        self.out.append(f"v{i} = o.{name}")
         if bare is bytes and low == high and low:
-            self.out.append(f"if type(v{i}) is not bytes or len(v{i}) != {low}: raise Otherwise")
-            self._text(fixed + head(BYTES, low), i, low)
-            self._put(f"v{i}")
-            return b""
-        self._text(fixed, i)
-        if bare is int:
-            test = f"if not {max(low, 0)} <= v{i} <= {high}: raise Otherwise"
-            self.out += [f"if type(v{i}) is not int: raise Otherwise", test]
-            self._put(f"SHORT[v{i}] if v{i} < 24 else head(0, v{i})")
-            self.back += [f"v{i} = d[p]", "p += 1", f"if v{i} > 23: v{i}, p = read_head(d, p - 1, UNSIGNED)"]
-            self.back.append(test)
-            return b""
-        pair = codec(hint)
+            part.fixed += head(BYTES, low)
+            self.fix(part)
+            part.out.append(f"if type({v}) is not bytes or len({v}) != {low}: raise Otherwise")
+            part.back[-1:] = [f"p = e + {low}", f"{v} = d[e:p]"]
+            self.put(part, v)
+            return True
+        origin = get_origin(bare)
+        if origin is tuple and get_args(bare)[1:] != (Ellipsis,):
+            return self.several(part, v, get_args(bare))
+        self.fix(part)
+        if bare in (int, bool, bytes, str):
+            {int: self.number, bool: self.boolean, bytes: self.string, str: self.text}[bare](part, v, low, high)
+            return True
+        if origin in (Union, types.UnionType):
+            return self.optional(part, v, next(a for a in get_args(bare) if a is not type(None)))
+        if origin is tuple:
+            return self.many(part, v, get_args(bare)[0], low, high)
+        pair = codec_of(bare) if canonical.is_record(bare) else None
         if pair is None:
-            return None
-        self.space[f"w{i}"], self.space[f"r{i}"] = pair
-        self._put(f"w{i}(v{i})")
-        self.back.append(f"v{i}, p = r{i}(d, p)")
-        return b""
+            return False
+        self.put(part, f"{self.name('w', pair[0])}({v})")
+        part.back.append(f"{v}, p = {self.name('r', pair[1])}(d, p)")
+        return True
 
-    def finish(self, cls: Any, names: list[str]) -> Pair:
-        self.space |= {"cls": cls, "form": self.form}
-        order = {name: i for i, name in enumerate(names)}
-        made = ", ".join(f"v{order[name]}" for name in canonical.names_of(cls))
+    def number(self, part: _Part, v: str, low: int, high: int) -> None:
+        test = f"if not {max(low, 0)} <= {v} <= {high}: raise Otherwise"
+        part.out += [f"if type({v}) is not int: raise Otherwise", test]
+        self.put(part, f"N[{v}] if {v} < 256 else head({UNSIGNED}, {v})")
+        part.back += [f"{v} = d[p]", "p += 1", f"if {v} > 23: {v}, p = read_head(d, p - 1, {UNSIGNED})", test]
+
+    def boolean(self, part: _Part, v: str, low: int, high: int) -> None:
+        part.out.append(f"if type({v}) is not bool: raise Otherwise")
+        self.put(part, f"TRUE if {v} else FALSE")
+        part.back += [f"if d[p] not in (0xF4, 0xF5): raise Otherwise", f"{v} = d[p] == 0xF5", "p += 1"]
+
+    @staticmethod
+    def length(part: _Part, major: int, low: int, high: int) -> None:
+        """Reads the head of a string or list: `n`."""
+        part.back += [f"n = d[p] - {major}", "p += 1"]
+        part.back.append(f"if not 0 <= n < 24: n, p = read_head(d, p - 1, {major})")
+        part.back.append(f"if not {low} <= n <= {high}: raise Otherwise")
+
+    def string(self, part: _Part, v: str, low: int, high: int) -> None:
+        n = self.name("n")
+        part.out += [f"if type({v}) is not bytes: raise Otherwise", f"{n} = len({v})"]
+        part.out.append(f"if not {low} <= {n} <= {high}: raise Otherwise")
+        self.put(part, f"B[{n}] if {n} < 256 else head({BYTES}, {n})", v)
+        self.length(part, BYTES, low, high)
+        part.back += ["e = p + n", f"{v} = d[p:e]", "p = e"]
+
+    def text(self, part: _Part, v: str, low: int, high: int) -> None:
+        part.out.append(f"if type({v}) is not str: raise Otherwise")
+        self.put(part, f"{self.name('w', _words(low, high))}({v})")
+        self.length(part, TEXT, low, high)
+        part.back += ["e = p + n", f"{v} = d[p:e].decode()", "p = e"]
+
+    def optional(self, part: _Part, v: str, hint: Any) -> bool:
+        inner, made = _Part(), self.name("o")
+        if not self.value(inner, v, hint):
+            return False
+        self.fix(inner)
+        part.out += [f"if {v} is None: {made} = NULL", "else:"]
+        part.out += [f"    {line}" for line in (*inner.out, f"{made} = {self.whole(inner)}")]
+        self.put(part, made)
+        part.back += ["if d[p] == 0xF6:", f"    {v} = None", "    p += 1", "else:"]
+        part.back += [f"    {line}" for line in inner.back]
+        return True
+
+    def several(self, part: _Part, v: str, hints: tuple[Any, ...]) -> bool:
+        """A tuple of fixed length."""
+        names = [self.name("s") for _ in hints]
+        each = "".join(f"{name}, " for name in names)
+        part.fixed += head(LIST, len(hints))
+        part.out.append(f"if type({v}) is not tuple or len({v}) != {len(hints)}: raise Otherwise")
+        part.out.append(f"{each}= {v}")
+        for name, hint in zip(names, hints, strict=True):
+            if not self.value(part, name, hint):
+                return False
+        part.back.append(f"{v} = ({each})")
+        return True
+
+    def many(self, part: _Part, v: str, hint: Any, low: int, high: int) -> bool:
+        inner, x, items, n = _Part(), self.name("x"), self.name("l"), self.name("n")
+        if not self.value(inner, x, hint):
+            return False
+        self.fix(inner)
+        part.out += [f"if type({v}) is not tuple: raise Otherwise", f"{n} = len({v})"]
+        part.out += [f"if not {low} <= {n} <= {high}: raise Otherwise", f"{items} = []", f"for {x} in {v}:"]
+        part.out += [f"    {line}" for line in (*inner.out, f"{items}.append({self.whole(inner)})")]
+        self.put(part, f"L[{n}] if {n} < 256 else head({LIST}, {n})", f"join({items})")
+        self.length(part, LIST, low, high)
+        part.back += [f"{items} = []", "for _ in range(n):"]
+        part.back += [f"    {line}" for line in (*inner.back, f"{items}.append({x})")]
+        part.back.append(f"{v} = tuple({items})")
+        return True
+
+    def whole(self, part: _Part) -> str:
+        """The expression of a part's bytes."""
+        if part.form == b"%b":
+            return part.values[0]
+        return f"{self.name('f', part.form)} % ({''.join(f'{v}, ' for v in part.values)})"
+
+    def finish(self, part: _Part, made: str) -> Pair:
+        """The functions of a class; `made` makes its value."""
+        self.fix(part)
         lines = [
             "def write(o):",
-            "    if type(o) is not cls: raise Otherwise",
-            *(f"    {line}" for line in self.out),
-            f"    return form % ({', '.join(self.values)},)",
+            *(f"    {line}" for line in part.out),
+            f"    return {self.whole(part)}",
             "def read(d, p):",
-            *(f"    {line}" for line in self.back),
-            f"    return cls({made}), p",
+            *(f"    {line}" for line in part.back),
+            f"    return {made}, p",
         ]
         exec("\n".join(lines), self.space)
         return self.space["write"], self.space["read"]
@@ -157,74 +257,9 @@ def bounds(hint: Any) -> tuple[Any, int, int]:
     return hint, 0, limit
 
 
-def codec(hint: Any) -> Pair | None:
-    """(write, read) of one value of a type; None where there is no short way."""
-    bare, low, high = bounds(hint)
-    if bare is int:
-        return _integer(max(low, 0), high)
-    if bare is bool:
-        return _boolean, _read_boolean
-    if bare is bytes:
-        return _string(low, high)
-    if bare is str:
-        return _words(low, high)
-    origin = get_origin(bare)
-    if origin in (Union, types.UnionType):
-        inner = codec(next(a for a in get_args(bare) if a is not type(None)))
-        return None if inner is None else _optional(*inner)
-    if origin is tuple:
-        args = get_args(bare)
-        if args[1:] == (Ellipsis,):
-            inner = codec(args[0])
-            return None if inner is None else _many(*inner, low, high)
-        pairs = [codec(a) for a in args]
-        return None if None in pairs else _several([p for p in pairs if p is not None])
-    return codec_of(bare) if canonical.is_record(bare) else None
+def _words(low: int, high: int) -> Write:
+    """A text as it is written."""
 
-
-def _integer(low: int, high: int) -> Pair:
-    def write(v: Any) -> bytes:
-        if type(v) is not int or not low <= v <= high:
-            raise Otherwise
-        return head(UNSIGNED, v)
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        v, at = read_head(data, at, UNSIGNED)
-        if not low <= v <= high:
-            raise Otherwise
-        return v, at
-
-    return write, read
-
-
-def _boolean(v: Any) -> bytes:
-    if type(v) is not bool:
-        raise Otherwise
-    return TRUE if v else FALSE
-
-
-def _read_boolean(data: bytes, at: int) -> tuple[Any, int]:
-    if data[at] not in (0xF4, 0xF5):
-        raise Otherwise
-    return data[at] == 0xF5, at + 1
-
-
-def _string(low: int, high: int) -> Pair:
-    def write(v: Any) -> bytes:
-        if type(v) is not bytes or not low <= len(v) <= high:
-            raise Otherwise
-        return head(BYTES, len(v)) + v
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        n, at = read_head(data, at, BYTES)
-        if not low <= n <= high:
-            raise Otherwise
-        return data[at : at + n], at + n
-
-    return write, read
-
-
-def _words(low: int, high: int) -> Pair:
     def encode(v: str) -> bytes:
         data = v.encode()
         if not low <= len(data) <= high:
@@ -232,67 +267,4 @@ def _words(low: int, high: int) -> Pair:
         return head(TEXT, len(data)) + data
 
     # Words (kinds, codes, names of tables) come again and again.
-    ready = lru_cache(WORDS_KEPT)(encode) if high <= WORD_BYTES else encode
-
-    def write(v: Any) -> bytes:
-        if type(v) is not str:
-            raise Otherwise
-        return ready(v)
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        n, at = read_head(data, at, TEXT)
-        if not low <= n <= high:
-            raise Otherwise
-        return data[at : at + n].decode(), at + n
-
-    return write, read
-
-
-def _optional(write_inner: Write, read_inner: Read) -> Pair:
-    def write(v: Any) -> bytes:
-        return NULL if v is None else write_inner(v)
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        return (None, at + 1) if data[at] == 0xF6 else read_inner(data, at)
-
-    return write, read
-
-
-def _many(write_inner: Write, read_inner: Read, low: int, high: int) -> Pair:
-    def write(v: Any) -> bytes:
-        if type(v) is not tuple or not low <= len(v) <= high:
-            raise Otherwise
-        return head(LIST, len(v)) + b"".join([write_inner(item) for item in v])
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        n, at = read_head(data, at, LIST)
-        if not low <= n <= high:
-            raise Otherwise
-        out = []
-        for _ in range(n):
-            item, at = read_inner(data, at)
-            out.append(item)
-        return tuple(out), at
-
-    return write, read
-
-
-def _several(pairs: list[Pair]) -> Pair:
-    first = head(LIST, len(pairs))
-
-    def write(v: Any) -> bytes:
-        if type(v) is not tuple or len(v) != len(pairs):
-            raise Otherwise
-        return first + b"".join([pair[0](item) for pair, item in zip(pairs, v, strict=True)])
-
-    def read(data: bytes, at: int) -> tuple[Any, int]:
-        n, at = read_head(data, at, LIST)
-        if n != len(pairs):
-            raise Otherwise
-        out = []
-        for pair in pairs:
-            item, at = pair[1](data, at)
-            out.append(item)
-        return tuple(out), at
-
-    return write, read
+    return lru_cache(WORDS_KEPT)(encode) if high <= WORD_BYTES else encode

@@ -7,6 +7,7 @@ one, the embedded agreement, or another engine beside the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from idao.crypto import canonical, merkle, statetree
@@ -101,7 +102,12 @@ def _changed(child: State) -> tuple[Changed, ...]:
         for key, rec in rows.items():
             value = None if rec is None else statetree.value_hash(canonical.pack(rec))
             out.append(Changed(name, encode_key(key), value))
-    return tuple(sorted(out, key=lambda c: (c.table, c.key)))
+    if len(out) > 1:
+        out.sort(key=_PLACE)
+    return tuple(out)
+
+
+_PLACE = attrgetter("table", "key")
 
 
 def execute(
@@ -184,10 +190,11 @@ def build(
     time_ms: int,
     txs: Sequence[Tx],
     skipped: set[bytes] | None = None,
+    root: bytes | None = None,
 ) -> tuple[Block, Executed]:
     """The next block over `txs`: each is authentic, and admissible unless `skipped` is given.
 
-    `validators` is the set of its height. The set of the height after it is known too: what this block
+    `root`: that of `txs`, where the caller has it. `validators` is the set of its height. The set of the height after it is known too: what this block
     changes takes effect one block later.
     """
     executed = execute(tip, chain, validators, time_ms, txs, skipped)
@@ -204,7 +211,7 @@ def build(
         parent=tip.header,
         parent_certificate=certificate,
         time_ms=time_ms,
-        tx_root=tx_root(tx.raw for tx in txs),
+        tx_root=root or tx_root(tx.raw for tx in txs),
         state_root=executed.state_root,
         log_size=executed.frontier.size,
         log_root=executed.frontier.root(),
@@ -235,11 +242,12 @@ def check(
     block: Block,
     authentic: Callable[[Tx], bool] = Tx.authentic,
     txs: Sequence[Tx] | None = None,
+    root: bytes | None = None,
 ) -> Executed:
     """Executes a proposed block and compares every root. `InvalidBlock` names the first difference.
 
     `validators` is the set of its height. `authentic` lets a caller that has verified a tx before answer
-    from memory; `txs` are those of the block, if the caller has read them already.
+    from memory; `txs` are those of the block, and `root` is theirs, if the caller has read them already.
     """
     if len(block.txs) > BLOCK_TX_MAX or sum(map(len, block.txs)) > BLOCK_BYTES_MAX:
         raise InvalidBlock("the block is too large")
@@ -259,6 +267,7 @@ def check(
     expected, executed = build(
         tip, chain, validators,
         proposer=block.header.proposer, view=block.header.view, time_ms=block.header.time_ms, txs=txs,
+        root=root,
     )  # fmt: skip
     if expected.header != block.header:
         mine, theirs = canonical.to_plain(expected.header), canonical.to_plain(block.header)

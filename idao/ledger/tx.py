@@ -58,10 +58,11 @@ class Tx:
 
     def authentic(self, check: keys.Verify = keys.verify) -> bool:
         """Whether every signature is by the actor key it names (libsodium's verdict)."""
-        return all(
-            key == self.envelope.key and keys.verify_tx(key, signature, self.signed.envelope, check)
-            for key, signature in self.signed.signatures
-        )
+        actor, envelope = self.envelope.key, self.signed.envelope
+        for key, signature in self.signed.signatures:
+            if key != actor or not keys.verify_tx(key, signature, envelope, check):
+                return False
+        return True
 
 
 def tx_id(envelope: bytes) -> bytes:

@@ -309,13 +309,15 @@ class Engine:
         )
 
     def _check(self, built: Block) -> Executed:
-        """`Malformed` unless the block follows from the tip, and its proposer led the view it names."""
+        """`Malformed` unless the block, whose body is its own, follows from the tip, and its proposer led the
+        view it names."""
         header = built.header
         leader = self.validators.leader(header.height, header.view)
         if header.proposer != self.validators.validators[leader].idao:
             raise rules.InvalidBlock("the block is not by the leader of its view")
         txs = [self.pool.by_raw(raw) or parse_tx(raw) for raw in built.txs]
-        return rules.check(self.tip, self.store.chain, self.validators, built, self._authentic, txs)
+        root = header.tx_root  # `_is_its_body` has compared it
+        return rules.check(self.tip, self.store.chain, self.validators, built, self._authentic, txs, root)
 
     def _authentic(self, tx: Tx) -> bool:
         # What is in the pool was checked when it came.

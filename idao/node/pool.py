@@ -72,6 +72,10 @@ class Pool:
     def drop_expired(self, time_ms: int) -> None:
         self.drop([i for i, tx in self._txs.items() if tx.envelope.valid_until < time_ms])
 
+    def count(self, idao: bytes) -> int:
+        """How many of an iDAO wait."""
+        return len(self._of.get(idao, ()))
+
     def of(self, idao: bytes) -> list[Tx]:
         return [self._txs[i] for i in self._of.get(idao, {})]
 

@@ -36,7 +36,6 @@ FIXED_DDL = (
   "ok" integer not null, -- 1 applied, 0 refused
   "leaf" blob not null -- canonical receipt
 ) strict""",
-    "create index receipt_tx on receipt (tx)",
     """create table log_node ( -- perfect subtrees of the log above its leaves
   "level" integer not null, -- height of the subtree
   "place" integer not null, -- index among those of its height

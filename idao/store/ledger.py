@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count, repeat
 from pathlib import Path
 
 from idao.crypto import canonical, merkle
@@ -333,16 +334,21 @@ class LedgerStore:
 
     def receipt_of(self, tx: bytes) -> tuple[int, Receipt] | None:
         """(log position, receipt) of a transaction."""
-        row = self.db.execute(
-            "select position, leaf from receipt where tx = ? order by position limit 1", (tx,)
+        # Among the receipts of its block: a second index over ids would cost each tx a random page.
+        found = self.db.execute("select height from tx where id = ?", (tx,)).fetchone()
+        row = found and self.db.execute(
+            "select position, leaf from receipt where position between ? and ? and tx = ? limit 1",
+            (*self._positions(found[0], found[0]), tx),
         ).fetchone()
-        return None if row is None else (row[0], canonical.unpack(Receipt, row[1]))
+        return (row[0], canonical.unpack(Receipt, row[1])) if row else None
 
     def _positions(self, first: int, last: int) -> tuple[int, int]:
         """Log positions from the first receipt of block `first` to the leaf of block `last`."""
         before = self.db.execute("select leaf from block where height = ?", (first - 1,)).fetchone()
-        found = self.db.execute("select max(leaf) from block where height <= ?", (last,)).fetchone()
-        return (before[0] + 1 if before else 0), (found[0] if found[0] is not None else -1)
+        found = self.db.execute(
+            "select leaf from block where height <= ? order by height desc limit 1", (last,)
+        ).fetchone()
+        return (before[0] + 1 if before else 0), (found[0] if found else -1)
 
     def receipts(self, first: int = 0, last: int = 2**62) -> Iterator[tuple[int, Receipt]]:
         """(position, receipt) of blocks first..last."""
@@ -404,18 +410,19 @@ class LedgerStore:
                 (canonical.pack(block.parent_certificate), header.height - 1),
             )
         ids = [r.tx for r in executed.receipts if r.origin == "tx"]
-        self.db.executemany(
-            "insert into tx values (?, ?, ?, ?)",
-            [(header.height, i, tx, raw) for i, (tx, raw) in enumerate(zip(ids, block.txs, strict=True))],
-        )
+        if len(ids) != len(block.txs):
+            raise ValueError("a receipt for each transaction")
+        txs = zip(repeat(header.height), count(), ids, block.txs, strict=False)
+        self.db.executemany("insert into tx values (?, ?, ?, ?)", txs)
         self.db.executemany(
             "insert into receipt values (?, ?, ?, ?, ?, ?)",
             [
-                (start + i, r.height, r.tx, r.kind, int(r.ok), leaf)
-                for i, (r, leaf) in enumerate(zip(executed.receipts, executed.leaves, strict=True))
+                (position, r.height, r.tx, r.kind, r.ok, leaf)
+                for position, r, leaf in zip(count(start), executed.receipts, executed.leaves, strict=False)
             ],
         )
-        self.db.executemany("insert into log_node values (?, ?, ?)", [n for n in nodes if n[0]])
+        # In order of the key, so that SQLite fills one page after another.
+        self.db.executemany("insert into log_node values (?, ?, ?)", sorted([n for n in nodes if n[0]]))
         self.base.write(executed.state.changes)
         self.branches.write(executed.branches.writes)
 

@@ -107,8 +107,8 @@ class Node:
         """Hands over what `sign` made, as fast as the pool takes it; returns when all of it is final."""
         first, sent = self.committed, 0
         pool, mine = self.member.engine.pool, self.me.idao
-        while sent < len(self.raws) or pool.of(mine):
-            room = AHEAD - len(pool.of(mine))
+        while sent < len(self.raws) or pool.count(mine):
+            room = AHEAD - pool.count(mine)
             for raw in self.raws[sent : sent + min(room, 200)]:
                 self.member.submit(raw)
                 sent += 1
