@@ -82,10 +82,11 @@ class Wire:
     def queue(self, peer: bytes) -> int:
         return 0
 
-    def broadcast(self, kind: int, payload: bytes) -> None:
+    def broadcast(self, *frames: tuple[int, bytes]) -> None:
         for peer in list(self.net.members):
-            if peer != self.me:
-                self.send(peer, kind, payload)
+            for kind, payload in frames:
+                if peer != self.me:
+                    self.send(peer, kind, payload)
 
 
 class Net:

@@ -759,7 +759,7 @@ def test_one_home_in_two_quorums_keeps_them_apart(tmp_path: Path) -> None:
         second.start()
         b2.mesh.start()
         await world.until(lambda: world.linked(a, b) and second.up() == [b2.idao])
-        second.broadcast(20, b"of the second")
+        second.broadcast((20, b"of the second"))
         await world.until(lambda: b2.hub.frames)
         assert b.hub.frames == [] and a.hub.frames == []
         a.listener.remove(other)
@@ -836,7 +836,7 @@ def test_a_machine_that_slept_is_back_soon(tmp_path: Path) -> None:
             a.mesh.start()
             await world.until(lambda: a.mesh.up())
             child.send_signal(signal.SIGSTOP)
-            a.mesh.broadcast(20, b"are you there?")
+            a.mesh.broadcast((20, b"are you there?"))
             begun = time.monotonic()
             await world.until(lambda: a.hub.downs, 6)
             assert time.monotonic() - begun < 5

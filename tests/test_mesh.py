@@ -93,7 +93,7 @@ def test_four_meet_and_talk(tmp_path: Path, host: str) -> None:
     async def test() -> None:
         four = await world.nodes(tmp_path, 4, host=host)
         await world.until(lambda: world.linked(*four))
-        four[0].mesh.broadcast(20, b"hello all")
+        four[0].mesh.broadcast((20, b"hello all"))
         assert four[1].mesh.send(four[3].idao, 16, b"x" * 3_000_000)
         await world.until(lambda: four[3].hub.frames and len(four[3].hub.frames) == 2)
         for node in four[1:]:
@@ -458,7 +458,7 @@ async def main(folder, n):
     node.mesh.allow([Allowed(r.record.idao, r.record.key, r) for r in records])
     node.mesh.start()
     await world.until(lambda: len(node.mesh.up()) == len(records) - 1, 20)
-    node.mesh.broadcast(16, bytes([n]))
+    node.mesh.broadcast((16, bytes([n])))
     await world.until(lambda: len(node.hub.frames) == len(records) - 1, 20)
     print(json.dumps(sorted(payload[0] for _, _, payload in node.hub.frames)), flush=True)
     await asyncio.to_thread(sys.stdin.readline)

@@ -137,7 +137,8 @@ class _Maker:
             return self.several(part, v, get_args(bare))
         self.fix(part)
         if bare in (int, bool, bytes, str):
-            {int: self.number, bool: self.boolean, bytes: self.string, str: self.text}[bare](part, v, low, high)
+            ways = {int: self.number, bool: self.boolean, bytes: self.string, str: self.text}
+            ways[bare](part, v, low, high)
             return True
         if origin in (Union, types.UnionType):
             return self.optional(part, v, next(a for a in get_args(bare) if a is not type(None)))
@@ -159,7 +160,7 @@ class _Maker:
     def boolean(self, part: _Part, v: str, low: int, high: int) -> None:
         part.out.append(f"if type({v}) is not bool: raise Otherwise")
         self.put(part, f"TRUE if {v} else FALSE")
-        part.back += [f"if d[p] not in (0xF4, 0xF5): raise Otherwise", f"{v} = d[p] == 0xF5", "p += 1"]
+        part.back += ["if d[p] not in (0xF4, 0xF5): raise Otherwise", f"{v} = d[p] == 0xF5", "p += 1"]
 
     @staticmethod
     def length(part: _Part, major: int, low: int, high: int) -> None:

@@ -76,6 +76,6 @@ async def _tell(dao: Dao, signer: Signer, others: list[Allowed], frames: list[tu
     while len(mesh.up()) < len(others) - 1 and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.05)
     for kind, payload in frames:
-        mesh.broadcast(kind, payload)
+        mesh.broadcast((kind, payload))
     await asyncio.sleep(HEARD_S)
     await mesh.stop()

@@ -194,8 +194,8 @@ def build(
 ) -> tuple[Block, Executed]:
     """The next block over `txs`: each is authentic, and admissible unless `skipped` is given.
 
-    `root`: that of `txs`, where the caller has it. `validators` is the set of its height. The set of the height after it is known too: what this block
-    changes takes effect one block later.
+    `root`: that of `txs`, where the caller has it. `validators` is the set of its height. The set of the
+    height after it is known too: what this block changes takes effect one block later.
     """
     executed = execute(tip, chain, validators, time_ms, txs, skipped)
     if skipped:

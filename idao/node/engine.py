@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from itertools import zip_longest
 
 from idao import anchor
-from idao.crypto import canonical, note
+from idao.crypto import canonical, merkle, note
 from idao.crypto.certificates import verify_certificate
 from idao.crypto.hashing import Kind, hash_of
 from idao.crypto.keys import Signer, verify_vote
@@ -93,8 +93,8 @@ class Engine:
             store.require_live()
         self.machine = Machine(store.chain.quorum, self._signer.public, verify_vote)
 
-    def _load_tip(self) -> None:
-        self.tip = self.store.tip()
+    def _load_tip(self, log: merkle.Frontier | None = None) -> None:
+        self.tip = self.store.tip(log)
         self.epoch, self.validators = self.store.validators(self.tip.height + 1)
         seated = [s for s in self._signers if self.validators.index_of_key(s.public) is not None]
         self._signer = (seated or self._signers)[0]
@@ -193,18 +193,24 @@ class Engine:
 
         If this raises, the machine in memory is ahead of the disk: the engine must not be used again.
         """
-        queue: deque[ev.Event] = deque([event])
+        effects = self.machine.step(event)
+        if not effects:  # Most turns at n > 1 only count a vote.
+            return []
+        answers: deque[ev.Event] = deque()
         outward: list[Outward] = []
         writing = False
-        with ExitStack() as transaction:  # Most turns at n > 1 only count a vote: they write nothing.
-            while queue:
-                for effect in self.machine.step(queue.popleft()):
+        with ExitStack() as transaction:
+            while effects:
+                for effect in effects:
                     if not writing and isinstance(effect, ev.Sign | ev.Persist | ev.Commit | ev.Halt):
                         transaction.enter_context(self.store.transaction())
                         writing = True
                     answer = self._perform(effect, outward)
                     if answer is not None:
-                        queue.append(answer)
+                        answers.append(answer)
+                effects = ()
+                while answers and not effects:
+                    effects = self.machine.step(answers.popleft())
             if writing:
                 self.heads.keep_all()
         return outward
@@ -343,7 +349,7 @@ class Engine:
         start = built.header.log_size - len(executed.receipts)
         self.receipts += [(start + i, r) for i, r in enumerate(executed.receipts)]
         self._executed.clear()
-        self._load_tip()
+        self._load_tip(frontier)
         self._forget(executed.receipts)
         return mine
 

@@ -136,7 +136,7 @@ class Link(asyncio.BufferedProtocol):
     def send(self, kind: int, payload: bytes) -> bool:
         return self.write(frame(kind, payload))
 
-    def write(self, data: bytes) -> bool:
+    def write(self, data: bytes, frames: int = 1) -> bool:
         """Queues whole frames. False when the link is closed or its queue full: nothing of it is sent."""
         transport = self.transport
         if transport is None or transport.is_closing():
@@ -144,7 +144,7 @@ class Link(asyncio.BufferedProtocol):
         if self.stalled is not None and transport.get_write_buffer_size() + len(data) > QUEUE_MAX:
             return False
         transport.write(data)
-        self.frames_out += 1
+        self.frames_out += frames
         self.bytes_out += len(data)
         return True
 

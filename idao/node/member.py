@@ -43,7 +43,7 @@ class Links(Protocol):
 
     def send(self, peer: bytes, kind: int, payload: bytes) -> bool: ...
 
-    def broadcast(self, kind: int, payload: bytes) -> None: ...
+    def broadcast(self, *frames: tuple[int, bytes]) -> None: ...
 
     def queue(self, peer: bytes) -> int: ...
 
@@ -68,6 +68,8 @@ class Member:
         self.broken = False
         self._turns: deque[Callable[[], list[Outward]]] = deque()
         self._acting = False
+        self._telling: list[tuple[int, bytes]] = []
+        """Frames for all that the turn under way has made."""
         self.sync = Sync(self)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tick_handle: asyncio.TimerHandle | None = None
@@ -156,6 +158,8 @@ class Member:
     def on_frame(self, peer: bytes, kind: int, payload: bytes) -> None:
         """`Malformed` for what no honest node sends."""
         match msg.decode(kind, payload):
+            case Certificate() as c if self.engine.machine.holds(c):
+                pass  # Every peer forwards each certificate once: mostly it is here by then.
             case (
                 ev.Propose() | SignedVote() | Certificate() | ev.Status() | ev.GetBlock() | ev.Body()
             ) as frame:
@@ -211,8 +215,10 @@ class Member:
                 if committed is not None:
                     self._turns.appendleft(self.engine.start)
                     self._committed(committed)
+                self._tell()
         finally:
             self._acting = False
+            self._tell()
 
     def _guarded(self, write: Callable[[], T]) -> T | None:
         """What fails half way leaves memory ahead of the disk: nothing more may be done with it."""
@@ -273,11 +279,20 @@ class Member:
         return self._send(peer, message)
 
     def _send(self, peer: bytes, message: Any) -> bool:
+        self._tell()
         return self.links is not None and self.links.send(peer, *msg.encode(message))
 
     def _broadcast(self, message: Any) -> None:
-        if self.links is not None:
-            self.links.broadcast(*msg.encode(message))
+        self._telling.append(msg.encode(message))
+        if not self._acting:
+            self._tell()
+
+    def _tell(self) -> None:
+        """What one turn tells everybody goes out together: a certificate and the vote that follows it."""
+        if self._telling:
+            frames, self._telling = self._telling, []
+            if self.links is not None:
+                self.links.broadcast(*frames)
 
     def ask(self, peer: bytes, first: int) -> bool:
         """Asks a peer for decided blocks; whether the question could be sent."""

@@ -202,10 +202,10 @@ class Mesh:
         self._spoke()
         return found.link.write(links.frame(kind, payload))
 
-    def broadcast(self, kind: int, payload: bytes) -> None:
-        """To all links that are up and not full."""
+    def broadcast(self, *frames: tuple[int, bytes]) -> None:
+        """(kind, payload) each, in one write, to all links that are up and not full."""
         self._spoke()
-        self._to_all(links.frame(kind, payload))
+        self._to_all(b"".join([links.frame(kind, payload) for kind, payload in frames]), len(frames))
 
     def queue(self, peer: bytes) -> int:
         """Bytes waiting for `peer`: who sends much should wait for this to fall."""
@@ -226,9 +226,9 @@ class Mesh:
         if found is not None and found.link is not None:
             found.link.cut(reason, blame=True)
 
-    def _to_all(self, data: bytes) -> None:
+    def _to_all(self, data: bytes, frames: int = 1) -> None:
         for _, link in self._up:
-            link.write(data)
+            link.write(data, frames)
 
     def _spoke(self) -> None:
         now = monotonic()

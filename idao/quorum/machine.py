@@ -64,6 +64,12 @@ class Machine(Rules):
                 self.liveness.down(peer)
                 self._check_leader(h)
 
+    def holds(self, c: Certificate) -> bool:
+        """Whether a certificate of this decision is held, so that another one of it changes nothing."""
+        of = None if self.h is None else self._of(self.h, c.vote.height)
+        held = of is not None and of.certificates.get((c.vote.kind, c.vote.view), {}).get(c.vote.digest)
+        return bool(held) and c.vote.quorum == self.quorum
+
     def status(self) -> ev.Status | None:
         """What to tell peers in hello and keep-alive frames; None before the first `Start`."""
         return None if self.h is None else self.h.status(self._tip)

@@ -224,7 +224,8 @@ class LedgerStore:
         self.base.recent.clear()
         self.branches.recent.clear()
 
-    def tip(self) -> Tip:
+    def tip(self, log: merkle.Frontier | None = None) -> Tip:
+        """Where the ledger stands. `log`: its frontier, if whoever wrote the newest block still has it."""
         seen = self.db.execute("pragma data_version").fetchone()[0]
         if seen != self._seen:  # another connection has written
             self._seen = seen
@@ -248,8 +249,8 @@ class LedgerStore:
         header = canonical.unpack(Header, row[2])
         certificate = canonical.unpack(Certificate, row[3])
         return Tip(
-            row[0], row[1], header.time_ms, self.frontier(row[4] + 1), self.base, self.branches, certificate,
-            self.header_hash,
+            row[0], row[1], header.time_ms, log or self.frontier(row[4] + 1), self.base, self.branches,
+            certificate, self.header_hash,
         )  # fmt: skip
 
     def header_hash(self, height: int) -> bytes | None:
@@ -336,10 +337,13 @@ class LedgerStore:
         """(log position, receipt) of a transaction."""
         # Among the receipts of its block: a second index over ids would cost each tx a random page.
         found = self.db.execute("select height from tx where id = ?", (tx,)).fetchone()
-        row = found and self.db.execute(
-            "select position, leaf from receipt where position between ? and ? and tx = ? limit 1",
-            (*self._positions(found[0], found[0]), tx),
-        ).fetchone()
+        row = (
+            found
+            and self.db.execute(
+                "select position, leaf from receipt where position between ? and ? and tx = ? limit 1",
+                (*self._positions(found[0], found[0]), tx),
+            ).fetchone()
+        )
         return (row[0], canonical.unpack(Receipt, row[1])) if row else None
 
     def _positions(self, first: int, last: int) -> tuple[int, int]:

@@ -160,6 +160,10 @@ class Recent(Generic[V]):
         self._young, self._old = {}, {}
 
 
+ABSENT: Any = object()
+"""Remembered of a key that has no record: the epoch after the current one is looked for at each block."""
+
+
 class SqlBase:
     """Records read from a ledger file: a `Base` for `State`.
 
@@ -175,9 +179,10 @@ class SqlBase:
 
     def get(self, cls: type[R], key: Key) -> R | None:
         if (known := self.recent.get((cls, key))) is not None:
-            return cast(R, known)
+            return None if known is ABSENT else cast(R, known)
         row = self._db.execute(sql_of(cls).by_key, key).fetchone()
         if row is None:
+            self.recent.put((cls, key), ABSENT)
             return None
         rec = from_row(cls, row)
         self.recent.put((cls, key), rec)

@@ -68,7 +68,7 @@ async def mesh_trip(folder: Path, payload: bytes) -> tuple[Trip, world.Node, wor
     await world.until(lambda: world.linked(a, b))
     loop = asyncio.get_running_loop()
     back: list[asyncio.Future[None]] = []
-    b.hub.answer = lambda peer, kind, payload: b.mesh.broadcast(kind, payload)
+    b.hub.answer = lambda peer, kind, payload: b.mesh.broadcast((kind, payload))
     a.hub.answer = lambda peer, kind, payload: back.pop().set_result(None)
 
     async def trip() -> None:
