@@ -9,12 +9,16 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from idao.dao import Dao
 from idao.hall import founding
 from idao.hall.contribute import Wish
 from idao.store import place
 from idao.store.ledger import LedgerStore
+
+settings.register_profile("idao", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("idao")  # a machine that stalls for a second has found no bug
 
 QUARANTINED = LedgerStore.quarantined
 

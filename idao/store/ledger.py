@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count, repeat
 from pathlib import Path
 
 from idao.crypto import canonical, merkle
@@ -234,18 +233,10 @@ class LedgerStore:
             "select height, hash, header, certificate, leaf from block order by height desc limit 1"
         ).fetchone()
         if row is None:
-            genesis = self.bundle.genesis
-            frontier = merkle.Frontier(merkle.LOG)
             return Tip(
-                0,
-                self.chain.quorum,
-                genesis.time_ms,
-                frontier,
-                self.base,
-                self.branches,
-                None,
-                self.header_hash,
-            )
+                0, self.chain.quorum, self.bundle.genesis.time_ms, merkle.Frontier(merkle.LOG), self.base,
+                self.branches, None, self.header_hash,
+            )  # fmt: skip
         header = canonical.unpack(Header, row[2])
         certificate = canonical.unpack(Certificate, row[3])
         return Tip(
@@ -337,14 +328,12 @@ class LedgerStore:
         """(log position, receipt) of a transaction."""
         # Among the receipts of its block: a second index over ids would cost each tx a random page.
         found = self.db.execute("select height from tx where id = ?", (tx,)).fetchone()
-        row = (
-            found
-            and self.db.execute(
-                "select position, leaf from receipt where position between ? and ? and tx = ? limit 1",
-                (*self._positions(found[0], found[0]), tx),
-            ).fetchone()
-        )
-        return (row[0], canonical.unpack(Receipt, row[1])) if row else None
+        if found is None:
+            return None
+        where = "position between ? and ? and tx = ?"
+        given = (*self._positions(found[0], found[0]), tx)
+        row = self.db.execute(f"select position, leaf from receipt where {where}", given).fetchone()
+        return None if row is None else (row[0], canonical.unpack(Receipt, row[1]))
 
     def _positions(self, first: int, last: int) -> tuple[int, int]:
         """Log positions from the first receipt of block `first` to the leaf of block `last`."""
@@ -414,15 +403,15 @@ class LedgerStore:
                 (canonical.pack(block.parent_certificate), header.height - 1),
             )
         ids = [r.tx for r in executed.receipts if r.origin == "tx"]
-        if len(ids) != len(block.txs):
-            raise ValueError("a receipt for each transaction")
-        txs = zip(repeat(header.height), count(), ids, block.txs, strict=False)
-        self.db.executemany("insert into tx values (?, ?, ?, ?)", txs)
+        self.db.executemany(
+            "insert into tx values (?, ?, ?, ?)",
+            [(header.height, i, tx, raw) for i, (tx, raw) in enumerate(zip(ids, block.txs, strict=True))],
+        )
         self.db.executemany(
             "insert into receipt values (?, ?, ?, ?, ?, ?)",
             [
-                (position, r.height, r.tx, r.kind, r.ok, leaf)
-                for position, r, leaf in zip(count(start), executed.receipts, executed.leaves, strict=False)
+                (start + i, r.height, r.tx, r.kind, int(r.ok), leaf)
+                for i, (r, leaf) in enumerate(zip(executed.receipts, executed.leaves, strict=True))
             ],
         )
         # In order of the key, so that SQLite fills one page after another.
