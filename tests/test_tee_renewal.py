@@ -197,6 +197,27 @@ def test_a_chore_is_quiet_until_it_is_time_and_after_a_failure(
         assert len(calls) == count
 
 
+def test_judging_others_rests_after_a_failure(
+    fresh: Callable[[], Dao], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dao = fresh()
+    tries: list[int] = []
+
+    def fail(self: tee.Tee) -> int:
+        tries.append(1)
+        raise Missing("a damaged ledger")
+
+    monkeypatch.setattr(tee.Tee, "appraise_others", fail)
+    chore = Reattest(dao)
+    with pytest.raises(Missing):
+        chore()
+    chore()
+    assert len(tries) == 1
+    monkeypatch.setattr(reattest, "now_ms", lambda: now_ms() + LOOK_AGAIN_MS + 1)
+    with pytest.raises(Missing):
+        chore()
+
+
 def test_nothing_is_signed_twice_while_the_others_are_away(
     fresh: Callable[[], Dao], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,8 @@ class Reattest:
     def __init__(self, dao: Dao) -> None:
         self._dao = dao
         self._next: dict[str, int] = {}
+        self._resting: dict[str, int] = {}
+        """Ledgers on which judging others has failed, and until when it is let be."""
         self._policies: dict[str, bytes] = {}
         """Under which policy a ledger's own evidence was looked at last."""
 
@@ -41,13 +43,17 @@ class Reattest:
         try:
             if there.tee.waiting():  # signed earlier, and nobody to order it: no more of the same
                 raise Pending("evidence waits for the other validators")
-            there.tee.appraise_others()
+            if now_ms() >= self._resting.get(stem, 0):
+                self._resting[stem] = now_ms() + LOOK_AGAIN_MS  # should it fail
+                there.tee.appraise_others()
+                del self._resting[stem]
             voted = there.tee.policy()[0].digest
             if now_ms() >= self._next.get(stem, 0) or self._policies.get(stem) != voted:
                 self._policies[stem] = voted
                 self._next[stem] = now_ms() + LOOK_AGAIN_MS  # also after a failure, which the node notes
                 self._next[stem] = min(there.tee.keep(), now_ms() + OWN_MS)
         except Pending:
+            self._resting.pop(stem, None)
             self._next[stem] = min(self._next.get(stem, 0), now_ms() + SOON_MS)
         finally:
             if (store := there.__dict__.get("store")) is not None:
