@@ -262,3 +262,63 @@ def test_numbers_that_make_no_key(modulus: int, exponent: int) -> None:
     assert certs.public_key(_spki((1 << 2047) + 1, 65537)).key_size == 2048
     with pytest.raises(Malformed):
         certs.public_key(_spki(modulus, exponent))
+
+
+def test_a_chain_longer_than_any_real_one() -> None:
+    assert len(certs.load_all(CERTIFICATES[: certs.CHAIN_MAX])) == certs.CHAIN_MAX
+    with pytest.raises(Malformed):
+        certs.load_all(CERTIFICATES[: certs.CHAIN_MAX + 1])
+
+
+def test_keys_in_other_forms_are_no_keys() -> None:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    key = ec.derive_private_key(7, ec.SECP256R1()).public_key()
+    whole = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    point = key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    assert certs.public_key(whole) == key
+    small = key.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    hybrid = bytes([6 | point[-1] & 1]) + point[1:]
+    for bits in (small, hybrid, point[:-1] + bytes([point[-1] ^ 1]), b"\4", b""):
+        algorithm = whole[2:23]
+        body = algorithm + bytes([3, len(bits) + 1, 0]) + bits
+        with pytest.raises(Malformed):
+            certs.public_key(bytes([0x30, len(body)]) + body)
+    edwards = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+    for other in (
+        edwards.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
+        _spki((1 << 2047) + 1, 65537).replace(bytes.fromhex("f70d010101"), bytes.fromhex("f70d01010a")),
+    ):
+        with pytest.raises(Malformed):
+            certs.public_key(other)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2025-06-19", "2025-13-01T00:00:00Z", "2025-06-19T10:16:03+00:00", 5, None]
+)
+def test_times_of_collateral_have_one_form(text: object) -> None:
+    assert certs.rfc3339_ms("1970-01-01T00:00:01Z") == 1000
+    with pytest.raises(Malformed) as e:
+        certs.rfc3339_ms(text)  # type: ignore[arg-type]
+    assert e.value.code == "collateral"
+
+
+def test_other_bytes_are_called_what_they_should_have_been() -> None:
+    for read, code in ((certs.load, "chain"), (certs.load_crl, "collateral")):
+        with pytest.raises(Malformed) as e:
+            read(b"0\3\2\1\0")  # type: ignore[operator]
+        assert e.value.code == code
+    with pytest.raises(Malformed):
+        certs.pem_blocks(b"-----BEGIN CERTIFICATE-----\n!!!!\n-----END CERTIFICATE-----\n", "CERTIFICATE")
+    with pytest.raises(Malformed):
+        x509._extensions(x509.Der(b"0\0"))
+
+
+def test_forms_of_amds_signature_algorithm() -> None:
+    """As certificates have it, and as other tools write the same thing."""
+    pss = [a for a, (scheme, _) in certs.SIGNATURES.items() if scheme == "pss"]
+    assert len(pss) == len(set(pss)) == 8
+    seen = {certs.load(d).algorithm for d in CERTIFICATES} - set(certs.SIGNATURES)
+    assert not seen, "every certificate at hand is signed in a form that is known"
+    assert {a for d in CERTIFICATES if (a := certs.load(d).algorithm) in pss} == {pss[0], pss[1]}

@@ -93,9 +93,25 @@ RSA_BITS = range(2048, 8193)
 """AMD's authorities have 4096, TPMs 2048; a larger one would only cost time."""
 RSA_EXPONENT_END = 1 << 32
 """Every real exponent is 65537; verifying takes as long as its length."""
-_PSS_384 = (
-    "a00f300d06096086480165030402020500a11c301a06092a864886f70d010108300d06096086480165030402020500a203020130"
-)
+
+
+def _pss_384(null: bytes, mask_null: bytes, trailer: bytes) -> bytes:
+    """RSASSA-PSS with SHA-384, MGF1 of the same, and a salt of 48 bytes, as AMD signs (RFC 4055)."""
+
+    def wrap(tag: int, *parts: bytes) -> bytes:
+        body = b"".join(parts)
+        return bytes([tag, len(body)]) + body
+
+    sha, mgf1, pss = (
+        bytes.fromhex(oid)
+        for oid in ("0609608648016503040202", "06092a864886f70d010108", "06092a864886f70d01010a")
+    )
+    hashed, mask = wrap(0x30, sha, null), wrap(0x30, mgf1, wrap(0x30, sha, mask_null))
+    salt = wrap(0xA2, b"\2\1\x30")
+    return wrap(0x30, pss, wrap(0x30, wrap(0xA0, hashed), wrap(0xA1, mask), salt, trailer))
+
+
+_NULLS, _TRAILERS = (b"\5\0", b""), (b"", bytes.fromhex("a303020101"))
 SIGNATURES = {
     bytes.fromhex("300a06082a8648ce3d040302"): ("ecdsa", "sha256"),
     bytes.fromhex("300a06082a8648ce3d040303"): ("ecdsa", "sha384"),
@@ -103,9 +119,8 @@ SIGNATURES = {
     bytes.fromhex("300d06092a864886f70d01010b0500"): ("rsa", "sha256"),
     bytes.fromhex("300d06092a864886f70d01010c0500"): ("rsa", "sha384"),
     bytes.fromhex("300d06092a864886f70d01010d0500"): ("rsa", "sha512"),
-    # AMD: MGF1 with the same hash, salt of 48 bytes; with and without the trailer that is the default.
-    bytes.fromhex("304106092a864886f70d01010a3034" + _PSS_384): ("pss", "sha384"),
-    bytes.fromhex("304606092a864886f70d01010a3039" + _PSS_384 + "a303020101"): ("pss", "sha384"),
+    # What is default or empty may be said or left out.
+    **{_pss_384(a, b, t): ("pss", "sha384") for a in _NULLS for b in _NULLS for t in _TRAILERS},
 }
 """AlgorithmIdentifier of a certificate's signature -> (scheme, hash)."""
 

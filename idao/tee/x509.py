@@ -23,7 +23,12 @@ LENGTH_BYTES_MAX = 3
 VERSION_3 = bytes.fromhex("a003020102")
 COMMON_NAME = bytes.fromhex("550403")
 KEY_USAGE, BASIC_CONSTRAINTS = bytes.fromhex("551d0f"), bytes.fromhex("551d13")
-_TEXTS = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1E: "utf-16-be"}
+_TEXTS = dict.fromkeys((0x12, 0x13, 0x16, 0x1A), "ascii") | {
+    0x0C: "utf-8",
+    0x14: "latin-1",
+    0x1C: "utf-32-be",
+    0x1E: "utf-16-be",
+}
 """Tags of strings in names -> how they are written."""
 _EPOCH = datetime.datetime(1970, 1, 1)
 _MS = datetime.timedelta(milliseconds=1)
