@@ -145,7 +145,8 @@ def file_rows(data: bytes) -> Iterator[FileEntry]:
 
 def check_path(path: bytes) -> None:
     """`Malformed` unless the path stays inside the folder it is restored to."""
-    if not path or b"\0" in path or any(name in (b"", b".", b"..") for name in path.split(b"/")):
+    names = path.split(b"/")
+    if not path or b"\0" in path or b"" in names or b"." in names or b".." in names:
         raise Malformed(f"unsafe path in a manifest: {show_path(path)}")
 
 
@@ -206,9 +207,13 @@ def manifest_hash(packed: bytes) -> bytes:
     return digest(Kind.MANIFEST, packed)
 
 
-# Hashing goes straight to BLAKE3 below: reading an enum's value costs as much as a small hash.
+# Hashing goes straight to BLAKE3 below, with hashers that have taken in their context: looking one up or
+# deriving it costs as much as a small hash.
 _PART, _HOLE = Kind.PART_CONTENT.value, Kind.HOLE.value
-_PART_LEAF, _FILE_LEAF, _LAYOUT = Kind.PART_LEAF.value, Kind.FILE_LEAF.value, Kind.LAYOUT.value
+_PART_HASHER, _LEAF_HASHER, _FILE_HASHER, _LAYOUT_HASHER = (
+    blake3(derive_key_context=kind.value)
+    for kind in (Kind.PART_CONTENT, Kind.PART_LEAF, Kind.FILE_LEAF, Kind.LAYOUT)
+)
 
 
 # --- commitments ----------------------------------------------------------------------------------------
@@ -216,7 +221,9 @@ _PART_LEAF, _FILE_LEAF, _LAYOUT = Kind.PART_LEAF.value, Kind.FILE_LEAF.value, Ki
 
 def part_hash(content: bytes | bytearray | memoryview) -> bytes:
     """Hash of a part's content, before its salt. Never leaves the home: it could be guessed at."""
-    return blake3(content, derive_key_context=_PART).digest()
+    h = _PART_HASHER.copy()
+    h.update(content)
+    return h.digest()
 
 
 def hole_hash(size: int) -> bytes:
@@ -234,7 +241,9 @@ def part_salt(secret: bytes, index: int) -> bytes:
 
 
 def part_leaf(salt: bytes, content_hash: bytes) -> bytes:
-    return blake3(salt + content_hash, derive_key_context=_PART_LEAF).digest()
+    h = _LEAF_HASHER.copy()
+    h.update(salt + content_hash)
+    return h.digest()
 
 
 def content_root(secret: bytes, hashes: Sequence[bytes]) -> bytes:
@@ -260,7 +269,9 @@ def layout(kind: int, sizes: Sequence[int], holes: Sequence[int]) -> bytes:
 
 
 def _layout(data: bytes) -> bytes:
-    return blake3(data, derive_key_context=_LAYOUT).digest()
+    h = _LAYOUT_HASHER.copy()
+    h.update(data)
+    return h.digest()
 
 
 _ONE_PART = b"%c" + (1).to_bytes(8, "big")
@@ -271,8 +282,9 @@ _SIZE_AT = 96
 def file_leaf(salt: bytes, path: bytes, size: int, cuts: bytes, root: bytes) -> bytes:
     """Leaf of the asset root: H(salt ‖ layout ‖ content root ‖ size (8 bytes) ‖ path); all but the last
     have one length. The layout binds what a verifier is told before it sees the file."""
-    data = salt + cuts + root + size.to_bytes(8, "big") + path
-    return blake3(data, derive_key_context=_FILE_LEAF).digest()
+    h = _FILE_HASHER.copy()
+    h.update(salt + cuts + root + size.to_bytes(8, "big") + path)
+    return h.digest()
 
 
 # --- disclosure -----------------------------------------------------------------------------------------

@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blake3 import blake3
-
 from idao import card, licence, manifest, policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
@@ -24,7 +22,6 @@ from idao.model import show_id
 from idao.store import documents
 from idao.store.contents import Contents, Intake, Progress
 from idao.store.documents import Documents
-from idao.store.version import Version
 
 if TYPE_CHECKING:
     from idao.assess.report import AssessFile, Assessment
@@ -258,16 +255,9 @@ class Contribution:
         return card.to_bytes(card.build(known))
 
     def _files(self, intake: Intake) -> list[AssessFile]:
-        from idao import assess
+        from idao.hall.unread import files_of
 
-        version = self.contents.open_manifest(intake.ref)
-        files, first = [], 0
-        for entry, rows in version.rows():
-            if entry.kind == manifest.FILE:
-                read = _Unread(version, entry.path, entry.size, first, entry.parts).read
-                files.append(assess.AssessFile(entry.path, entry.size, _content_id(rows), read))
-            first += entry.parts
-        return files
+        return files_of(self.contents.open_manifest(intake.ref))
 
     def _category(self, files: list[AssessFile], home: tuple[bytes, bytes] | None) -> str:
         """As asked for, as the version before, as the home's domain, as the contents look."""
@@ -321,24 +311,6 @@ class Contribution:
             passed=report.passed,
         )
         return reviews.Open(review, salt)
-
-
-class _Unread:
-    """A file of a version that an assessor may want to read: little, because there is one for each file."""
-
-    __slots__ = ("count", "first", "path", "size", "version")
-
-    def __init__(self, version: Version, path: bytes, size: int, first: int, count: int) -> None:
-        self.version, self.path, self.size, self.first, self.count = version, path, size, first, count
-
-    def read(self, offset: int, length: int) -> bytes:
-        return self.version.at(self.path, self.size, self.first, self.count).read(offset, length)
-
-
-def _content_id(rows: bytes) -> bytes:
-    """Depends on the contents alone, and is the same for all who read this manifest."""
-    parts = manifest.chunk_rows(rows)
-    return blake3(b"".join(p.id + p.size.to_bytes(8, "big") for p in parts)).digest()
 
 
 def name_of(paths: Sequence[str]) -> str:

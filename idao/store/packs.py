@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 from idao.errors import IdaoError
 from idao.store.seal import CHUNK_BYTES_MAX
@@ -39,17 +39,9 @@ OPEN_PACKS = 16
 SUFFIX = ".pack"
 
 
-class IndexRow(NamedTuple):
-    """Where a sealed chunk lies: the row of table `chunk` but for the pack's name."""
-
-    id: bytes
-    offset: int
-    stored: int
-    size: int
-    form: int
-    sealed: bytes
-    key: bytes
-    """Wrapped."""
+IndexRow = tuple[bytes, int, int, int, int, bytes, bytes]
+"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: (id, offset, bytes stored,
+bytes of content, form, hash of the sealed bytes, wrapped key). Plain, as it goes from process to process."""
 
 
 @dataclass(slots=True)
@@ -105,7 +97,7 @@ class PackWriter:
         """Keeps the `stored` bytes at the reserved address as one sealed chunk; `key` is wrapped."""
         assert self._pack is not None
         offset = self._start + self._fill
-        self._pack.rows.append(IndexRow(chunk_id, offset, stored, size, form, sealed, key))
+        self._pack.rows.append((chunk_id, offset, stored, size, form, sealed, key))
         self._fill += stored
         if offset + stored >= PACK_BYTES or len(self._pack.rows) >= PACK_CHUNKS:
             self._finish()

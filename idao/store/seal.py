@@ -135,8 +135,13 @@ class ChunkSealer:
             raise VerificationFailed(f"chunk does not unpack: {e}", code="chunk-damaged") from e
 
 
+_SEALED_HASHER = blake3(derive_key_context=Kind.CHUNK_LEAF.value)
+
+
 def sealed_hash(sealed: bytes | memoryview) -> bytes:
-    return blake3(sealed, derive_key_context=Kind.CHUNK_LEAF.value).digest()
+    h = _SEALED_HASHER.copy()
+    h.update(sealed)
+    return h.digest()
 
 
 def wrap(key: bytes, secret: bytes, purpose: bytes) -> bytes:

@@ -202,6 +202,11 @@ class Version:
 
     def chunk_bytes(self, first: int, count: int) -> bytes:
         """The same as rows. `Malformed` when the pages do not hold them."""
+        number, page = self._page
+        if number >= 0 and self._chunk_starts[number] <= first:  # most often all on the page read last
+            at = (first - self._chunk_starts[number]) * CHUNK_ROW
+            if at + count * CHUNK_ROW <= len(page) and first + count <= self.head.chunks:
+                return page[at : at + count * CHUNK_ROW]
         out = []
         if first + count > self.head.chunks or first + count > self._chunk_starts[-1]:
             raise Malformed("manifest: chunk rows are missing")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from idao.errors import IdaoError
 from idao.store.chunks import ChunkWriter, FileReader, Taken
-from idao.store.packs import IndexRow, Pack
+from idao.store.packs import Pack
 from idao.store.seal import StoreKeys
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _gone() -> IdaoError:
 
 
 def _packs(plain: list[Any]) -> list[Pack]:
-    return [Pack(name, size, [IndexRow(*r) for r in rows]) for name, size, rows in plain]
+    return [Pack(name, size, rows) for name, size, rows in plain]
 
 
 def _batches(steps: Iterator[Step]) -> Iterator[_Batch | Step]:
@@ -347,7 +347,7 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
 
 
 def _plain(packs: Iterator[Pack]) -> list[Any]:
-    return [(p.name, p.size, [tuple(r) for r in p.rows]) for p in packs]
+    return [(p.name, p.size, p.rows) for p in packs]
 
 
 def _must(message: tuple[str, Any] | None) -> tuple[str, Any]:
