@@ -7,7 +7,9 @@ from pathlib import Path
 from idao.dao import Dao
 from idao.hall import founding
 from idao.ledger import accounts
+from idao.store.contents import Contents
 from idao.store.ledger import LedgerStore
+from idao.store.opening import connect_reading
 
 
 def issue(dao: Dao) -> None:
@@ -24,6 +26,17 @@ def test_it_is_empty_after_a_command(tmp_path: Path) -> None:
         issue(dao)
         assert not log.exists() or log.stat().st_size == 0
     assert dao.store.height == 2
+
+
+def test_contents_leave_none_of_their_own(tmp_path: Path) -> None:
+    Contents(tmp_path, bytes(32)).close()
+    reader = connect_reading(tmp_path / "home.db", 0)
+    (tmp_path / "file").write_bytes(b"content")
+    with Contents(tmp_path, bytes(32)) as contents:
+        contents.take_in([str(tmp_path / "file").encode()])
+    log = tmp_path / "home.db-wal"
+    assert not log.exists() or log.stat().st_size == 0
+    reader.close()
 
 
 def test_a_reader_in_its_moment_keeps_it_until_the_next_writer(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_ha
 from idao.store.forget import forget, reclaim
 from idao.store.home_db import damaged, open_home_db, summed
 from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
+from idao.store.opening import empty_log
 from idao.store.packs import SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
@@ -75,7 +76,7 @@ class Contents:
         self.keys = StoreKeys(data_key)
         self.folder = home / "packs"
         self.direct = direct
-        self._wait_s = wait_s
+        self._wait_s, self._readonly = wait_s, readonly
         if not readonly:
             try:
                 if not self.folder.exists():
@@ -89,6 +90,8 @@ class Contents:
 
     def close(self) -> None:
         self._reader.close()
+        if not self._readonly:
+            empty_log(self.db)
         self.db.close()
 
     def __enter__(self) -> Contents:
