@@ -15,6 +15,7 @@ from sim.plotters import ALL_LIARS
 from sim.scenario import KINDS
 from sim.world import Plan, Report, World
 
+from idao.ledger import membership
 from idao.ledger.epochs import newest
 from idao.ledger.faults import recorded
 
@@ -51,16 +52,20 @@ def test_each_liar_by_name(sin: str) -> None:
 
 def test_the_real_ledger_changes_its_set_under_fire() -> None:
     """Else the seeds of kind `ledger` would test nothing: people come, go, and pay for what they did."""
-    epochs = slashed = 0
-    for seed in range(8, 20):
+    epochs = slashed = rotated = joined = restored = 0
+    for seed in range(8, 21):
         world = World(KINDS["ledger"](seed))
         world.run()
         assert world.town is not None
         state = world.town.book.state
         epochs += newest(state).epoch
         slashed += len(recorded(state))
+        spares = {p.spare.public for p in world.town.people}
+        rotated += sum(seat.key in spares for seat in membership.seats(state))
+        joined += sum(seat.term > 0 and seat.state == membership.ACTIVE for seat in membership.seats(state))
+        restored += world.plan.rollback is not None
         assert {r.idao for r in recorded(state)} <= {world.peers[i] for i in world.plan.liars}
-    assert epochs > 5 and slashed > 5
+    assert min(epochs, slashed, rotated, joined) > 5 and restored
 
 
 def test_forks_are_proved() -> None:

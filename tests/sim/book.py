@@ -7,6 +7,7 @@ on; proven faults are reported, and the set that decides changes at h + 2.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from idao.ledger import idao as people
 from idao.ledger.execution import Executed, Tip
 from idao.ledger.state import DictBase, State
 from idao.ledger.tx import Envelope, Tx, parse_tx, sign_tx
-from idao.model import Block, Certificate, Fault, Genesis, Validator, ValidatorSet
+from idao.model import Block, Certificate, Fault, Genesis, Validator, ValidatorSet, Vote
 from idao.quorum import events as ev
 
 from .tokens import Keys
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 NUMBERED = 2**61
 """`valid_until` of the simulator's tx number n is NUMBERED + n: so a block says which ones it holds."""
 STAKE, BOND = 1_000_000, 1_000
+ROTATES = 0.1
+"""How often a seat thinks of a new key. A second time it is refused: the day is too short."""
 SMALLEST = 4
 """Nobody leaves a smaller set: one liar must be tolerated at any time."""
 
@@ -44,6 +47,9 @@ class Person:
         self.idao = identity.idao_id(self.inception)
         self.signer = Signer(phrase.first_key(seed))
         self.validator = Signer(blake3(b"validator %d" % n).digest())
+        self.spare = Signer(blake3(b"spare %d" % n).digest())
+        """What a rotation puts in its place."""
+        self.certificate = blake3(b"certificate %d" % n).digest()
 
 
 @lru_cache(16)
@@ -57,8 +63,25 @@ class PeopleKeys(Keys):
 
     def __init__(self, n: int) -> None:
         super().__init__((1,) * n, real=True)
-        self.signers = [p.validator for p in persons(n)]
+        self.people = persons(n)
+        self._owners = {s.public: i for i, p in enumerate(self.people) for s in (p.validator, p.spare)}
+        self.set_at: Callable[[int], ValidatorSet] = lambda height: self.validators
+        """Of the run's ledger: it says which key signs at a height."""
         self.validators = ValidatorSet(tuple(Validator(p.idao, p.validator.public, 1) for p in persons(n)))
+
+    def key_at(self, index: int, height: int) -> bytes:
+        """The key of a person's seat at a height; its first one where it has none there."""
+        person = self.people[index]
+        seated = (v.key for v in self.set_at(height).validators if v.idao == person.idao)
+        return next(seated, person.validator.public)
+
+    def owner(self, key: bytes) -> int | None:
+        return self._owners.get(key)
+
+    def sign(self, index: int, vote: Vote) -> bytes:
+        person = self.people[index]
+        spare = self.key_at(index, vote.height) == person.spare.public
+        return (person.spare if spare else person.validator).sign_vote(vote)
 
 
 @lru_cache(64)
@@ -255,7 +278,7 @@ class Town:
                 moves.append((p, "idao.register", people.Register(p.inception, ())))
             elif seat is None and state.get(membership.SeatKey, p.validator.public) is None:
                 proof = p.validator.sign_possession(quorum, p.idao)
-                moves.append((p, "quorum.join", membership.Join(p.validator.public, proof, bytes(32))))
+                moves.append((p, "quorum.join", membership.Join(p.validator.public, proof, p.certificate)))
             elif seat is not None and seat.state == membership.PENDING:
                 at = membership.Activate(self.book.tip.height, self.book.tip.header)
                 moves += [(p, "quorum.activate", at)] * 3
@@ -263,6 +286,9 @@ class Town:
                 admit = membership.Admit(p.idao, seat.key, 1, BOND)
                 draft = governance.draft(state, quorum, "admit", [("validator.admit", admit)])
                 moves += [(by, "gov.propose", draft) for by in members[:2]]
+            elif seat is not None and seat.state == membership.ACTIVE and self.rng.random() < ROTATES:
+                proof = p.spare.sign_possession(quorum, p.idao)
+                moves.append((p, "quorum.rotate", membership.Rotate(p.spare.public, proof, p.certificate)))
         for proposal in opened:
             for p in members:
                 if state.get(governance.Ballot, proposal.proposal, p.idao) is None:

@@ -89,7 +89,7 @@ class Node:
 
     def seat(self, height: int) -> int:
         """Own index in the set of `height`; −1 for an observer."""
-        index = self.world.set_at(height).index_of_key(self.validator.key)
+        index = self.world.set_at(height).index_of_key(self.world.keys.key_at(self.index, height))
         return -1 if index is None else index
 
     # --- life and death -----------------------------------------------------------------------------
@@ -106,6 +106,8 @@ class Node:
 
     def start_event(self) -> ev.Start:
         disk, height = self.disk, len(self.disk.chain) + 1
+        if self.machine is not None:
+            self.machine.key = self.world.keys.key_at(self.index, height)
         signs = tuple(disk.signs.get(height, {}).values())
         certs = tuple(c for key, c in disk.certificates.items() if key[0] == height)
         blocks = tuple(ev.StoredBlock(h, d, b) for (h, d), b in disk.blocks.items() if h == height)

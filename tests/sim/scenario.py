@@ -160,6 +160,9 @@ def ledger_plan(seed: int) -> Plan:
             for _ in range(rng.choice((0, 2, 4)))
         )
         plan.cuts = tuple(_cut(rng, n, plan.gst_ms) for _ in range(rng.choice((0, 1, 3))))
+    elif start >= 4 and not plan.liars:
+        backup = rng.randint(0, 800)
+        plan.rollback = backup, backup + rng.randint(1, 2000), rng.choice(plan.founders)
     return plan
 
 

@@ -36,6 +36,12 @@ class Keys:
     def subset(self, members: tuple[int, ...]) -> ValidatorSet:
         return ValidatorSet(tuple(self.validators.validators[i] for i in sorted(members)))
 
+    def key_at(self, index: int, height: int) -> bytes:
+        return self.validators.validators[index].key
+
+    def owner(self, key: bytes) -> int | None:
+        return self.validators.index_of_key(key)
+
     def sign(self, index: int, vote: Vote) -> bytes:
         if self.signers:
             return self.signers[index].sign_vote(vote)

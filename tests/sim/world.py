@@ -105,6 +105,7 @@ class World:
             self.bundle = bundle_of(self.n, plan.founders)
             book = Book(self.bundle)
             self.quorum = book.chain.quorum
+            self.keys.set_at = self.set_at
             self.town = Town(self.n, book, random.Random(f"town {plan.seed}"))
         self.peers = [v.idao for v in self.validators.validators]
         self.index_of = {p: i for i, p in enumerate(self.peers)}
@@ -338,7 +339,8 @@ class World:
             if other is not node:
                 other.turn(ev.PeerDown(node.peer))
         answers = {n.peer: len(n.disk.chain) for n in self.nodes if n is not node and n.alive}
-        until = quarantine_until(answers, self.validators, node.validator.key)
+        height = max(answers.values()) + 1  # by then it has fetched the blocks, and knows the set
+        until = quarantine_until(answers, self.set_at(height), self.keys.key_at(index, height))
         if until is None:
             self.after(500, lambda: self._restore(index))
             return
@@ -401,7 +403,7 @@ class World:
                 node.fail(f"said two things in slot {key}")
 
     def accused(self, node: Node, fault: Any) -> None:
-        index = self.validators.index_of_key(fault.key)
+        index = self.keys.owner(fault.key)
         a, b = canonical.unpack(SignedVote, fault.a), canonical.unpack(SignedVote, fault.b)
         if index not in self.plan.liars:
             node.fail(f"accuses the correct validator {index}: {a.vote} {b.vote}")
