@@ -37,9 +37,13 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Box]]:
 
 
 def contribute(box: Box, name: str) -> dict[str, Any]:
+    return contribute_to(box, name, "clinic-lan")
+
+
+def contribute_to(box: Box, name: str, quorum: str) -> dict[str, Any]:
     path = box.home.parent / f"{name}.csv"
     path.write_text(f"a,b\n1,{name}\n")
-    ran = box.run("contribute", path, "--json", "--quorum", "clinic-lan", "--wait", 60)
+    ran = box.run("contribute", path, "--json", "--quorum", quorum, "--wait", 60)
     assert ran.returncode == 0, ran
     found: dict[str, Any] = json.loads(ran.stdout)
     return found
@@ -124,7 +128,10 @@ def test_a_lost_member_is_removed_by_the_others(four: dict[str, Box]) -> None:
     assert stops.returncode == 5 and "too few to decide" in stops.stderr
     four["cleo"].up()
     until(lambda: ana.status()["online"] == 3)
-    assert "not seen from here" in ana.run("quorum", "status").stdout
+    words = ana.run("quorum", "status").stdout
+    assert "one more absence stops anchoring" in words
+    gone = next(line for line in words.splitlines() if line.startswith("  dora"))
+    assert "not seen from here since 20" in gone and "last signed height" in gone, words
     validator("quorum remove").validate(ana.json("quorum", "remove", "dora", "--dry-run"))
     asked = ana.json("quorum", "remove", "dora", "--yes", "--wait", "60")
     validator("quorum remove").validate(asked)
@@ -137,3 +144,43 @@ def test_a_lost_member_is_removed_by_the_others(four: dict[str, Box]) -> None:
     assert contribute(ana, "without")["status"] in ("final", "anchored")
     early = ana.run("quorum", "withdraw", "dora")
     assert early.returncode == 4 and "no bond is free yet: from height" in early.stderr
+
+
+def test_those_who_remain_agree_to_go_on(four: dict[str, Box], tmp_path: Path) -> None:
+    """Last: the founder is lost, with the phrase, and three bear no absence."""
+    bob, cleo = four["bob"], four["cleo"]
+    contribute(bob, "of-three")
+    since = bob.status()["since"]
+    until(lambda: all(box.status()["anchored"] >= since for box in (bob, cleo)))
+    until(lambda: bob.status()["anchored"] == bob.status()["height"] == cleo.status()["anchored"])
+    four["ana"].kill()
+    old = bob.status()["quorum"]
+    ran = bob.run("trust", "add", "quorum:" + "d" * 51 + "a", "--quorum", "clinic-lan", "--wait", "1")
+    assert ran.returncode == 3, "two of three decide nothing"
+    plan, word = tmp_path / "plan", tmp_path / "word"
+    dry = bob.json("quorum", "recover", "--draft", plan, "--quorum", "clinic-lan", "--dry-run")
+    validator("quorum recover").validate(dry)
+    assert (dry["plan"]["power"], dry["plan"]["needed_power"], dry["plan"]["total_power"]) == (1, 2, 3)
+    assert not plan.exists()
+    bob.must("quorum", "recover", "--draft", plan, "--quorum", "clinic-lan")
+    alone = bob.run("quorum", "recover", "--plan", plan, "--yes")
+    assert alone.returncode == 5 and "power 1 of 3" in alone.stderr
+    stranger = four["dora"].run("quorum", "recover", "--consent", plan, "-o", tmp_path / "x", "--yes")
+    assert stranger.returncode == 5 and not (tmp_path / "x").exists(), stranger
+    assert cleo.run("quorum", "recover", "--consent", plan, "-o", word).returncode == 2, "asks first"
+    cleo.must("quorum", "recover", "--consent", plan, "-o", word, "--yes")
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes(word.read_bytes()[:-1] + bytes([word.read_bytes()[-1] ^ 1]))
+    assert bob.run("quorum", "recover", "--plan", plan, "--with", damaged, "--yes").returncode == 6
+    busy = bob.run("quorum", "recover", "--plan", plan, "--with", word, "--yes", "--wait", "0")
+    assert busy.returncode == 8, "not under a node that drives it"
+    bob.kill()
+    found = bob.json("quorum", "recover", "--plan", plan, "--with", word, "--yes")["quorums"][0]
+    assert found["parent"] == old and found["name"] == "clinic-lan-r1"
+    bob.up()
+    made = contribute_to(bob, "after-all", "clinic-lan-r1")
+    file = tmp_path / "r1.idao-proof"
+    until(lambda: bob.run("proof", made["asset"], "-o", file, "--quorum", "clinic-lan-r1").returncode == 0)
+    verified = bob.run("verify", file)
+    assert verified.returncode == 0 and "2 of its 3 last validators (power 2 of 3)" in verified.stdout
+    assert bob.run("verify", file, "--trust", old, "--require", "trusted").returncode == 6

@@ -14,8 +14,10 @@ from idao.crypto import note
 from idao.crypto.keys import Signer, did_key
 from idao.dao import Dao
 from idao.errors import NotFound, UsageError
+from idao.hall import quorums
 from idao.home import Home
-from idao.model import NOTARIZE, VOTE_NAMES, Vote, show_id
+from idao.model import NOTARIZE, VOTE_NAMES, Validator, ValidatorSet, Vote, show_id
+from idao.node import metrics
 
 
 @pytest.fixture
@@ -116,6 +118,50 @@ def test_two_heads_brought_by_hand_cost_the_bond(home: Path, tmp_path: Path) -> 
     assert run("quorum", "accuse", files[0], files[0], home=home).code == 5
     made = must("quorum", "accuse", *files, "--json", home=home).json
     assert made["kind"] == "cosign" and int(made["slashed"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "online", "founding", "words", "more"),
+    [
+        (1, 1, True, "1 member, founder mode: only the founder signs; needs 3 more; 1 online", ""),
+        (2, 1, True, "2 members, founder mode: only the founder signs; needs 2 more; 1 online", ""),
+        (3, 3, True, "3 members, founder mode: only the founder signs; needs 1 more; 3 online", ""),
+        (3, 3, False, "3 validators, 3 online, tolerates no fault; one absence stops anchoring", ""),
+        (3, 2, False, "3 validators, 2 online, tolerates no fault; one absence stops anchoring",
+         "nothing is decided: 2 of 3 votes are online, and 3 are needed"),
+        (4, 4, False, "4 validators, 4 online, tolerates 1 faulty", ""),
+        (4, 3, False, "4 validators, 3 online, tolerates 1 faulty", "one more absence stops anchoring"),
+        (4, 2, False, "4 validators, 2 online, tolerates 1 faulty",
+         "nothing is decided: 2 of 4 votes are online, and 3 are needed"),
+        (7, 6, False, "7 validators, 6 online, tolerates 2 faulty", ""),
+        (7, 5, False, "7 validators, 5 online, tolerates 2 faulty", "one more absence stops anchoring"),
+    ],
+)  # fmt: skip
+def test_a_size_is_told_in_plain_words(size: int, online: int, founding: bool, words: str, more: str) -> None:
+    members = tuple(Validator(bytes([n]) * 32, bytes([n]) * 32, 1) for n in range(1 if founding else size))
+    validators = ValidatorSet(members)
+    bears = quorums.tolerates(validators)
+    assert (
+        quorums.meaning(size, online, bears, founding=founding, group=True, node=True, refused=None) == words
+    )
+    assert quorums.margin(validators, 1 if founding else online) == more
+
+
+def test_times_to_finality_are_counted_by_size() -> None:
+    latency = metrics.Latency()
+    for tx, took in ((b"a", 0.004), (b"b", 0.03), (b"c", 60.0)):
+        latency.begin(tx, 1.0)
+        latency.begin(tx, 1.0 + took / 2)  # offered again
+        latency.end(tx, 1.0 + took)
+    latency.end(b"of another home", 2.0)
+    text = "\n".join(latency.lines("x", 'q="1"'))
+    for line in ('x_bucket{q="1",le="0.005"} 1', 'x_bucket{q="1",le="0.05"} 2', 'x_bucket{q="1",le="10"} 2',
+                 'x_bucket{q="1",le="+Inf"} 3', 'x_count{q="1"} 3'):  # fmt: skip
+        assert line in text
+    for n in range(metrics.WATCHED_MAX + 5):
+        latency.begin(n.to_bytes(4, "big"), 0.0)
+    latency.end((0).to_bytes(4, "big"), 1.0)
+    assert sum(latency.counts) == 3, "the oldest made room"
 
 
 def test_a_newcomer_is_called_as_it_says_unless_that_is_another(home: Path) -> None:

@@ -12,12 +12,13 @@ from group_world import BORN, STAKE, GroupWorld, group_of, hashed, person, rules
 from test_membership_changes import REST, rotate_body
 from test_proof_epochs import Home, judged, stored
 
+from idao import identity
 from idao.crypto import canonical, note
 from idao.errors import VerificationFailed
 from idao.hall.proofs import Proofs
 from idao.ledger import epochs, genesis, membership
 from idao.ledger.lineage import Link
-from idao.ledger.succession import Ancestry, Consent, parent_of
+from idao.ledger.succession import Ancestry, Consent, Supporter, parent_of
 from idao.model import Genesis, show_id
 from idao.store.audit import audit
 from idao.store.ledger import LedgerStore
@@ -125,7 +126,7 @@ def test_who_may_not_recover(old: GroupWorld) -> None:
     fails("not every recovery key", lambda: recover(old, consents=[*one, *consents(made, ("cyd",))]))
     forged = [*one, replace(consents(made, ("eve",))[0], signature=bytes(64))]
     fails("not every recovery key", lambda: recover(old, consents=forged))
-    fails("belong to a genesis that continues", lambda: recover(old, consents=[]))
+    fails("2 recovery keys must sign .*, or more than half", lambda: recover(old, consents=[]))
     fails("founder's signature", lambda: recover(old, founders=signed(draft(old, time_ms=1))))
     fails("not the first validators", lambda: recover(old, founders=signed(made, ("bob",))))
     # A stranger cannot be brought in by those who hold the keys.
@@ -134,6 +135,48 @@ def test_who_may_not_recover(old: GroupWorld) -> None:
     # Keys that the recovery names for itself are not those of the old genesis.
     own = draft(old, recovery_keys=tuple(sorted(person(n).recovery.public for n in ("cyd", "dan"))))
     fails("not every recovery key", lambda: recover(old, own, consents=consents(own, ("cyd", "dan"))))
+
+
+def supported(world: GroupWorld, made: Genesis, names: Sequence[str]) -> Ancestry:
+    ordered = sorted(signed(made, names), key=lambda f: person_id(f))
+    given = tuple(Supporter(f.inception, f.events, f.signature) for f in ordered)
+    return replace(ancestry(world), supporters=given)
+
+
+def person_id(founder: genesis.Founder) -> bytes:
+    return identity.idao_id(founder.inception)
+
+
+def test_more_than_half_of_the_members_need_no_recovery_key(old: GroupWorld) -> None:
+    """Also where everybody who holds such a key is lost."""
+    made = draft(old, ("cyd",), recovery_keys=(person("cyd").recovery.public,), recovery_threshold=1)
+
+    def go_on(names: Sequence[str], told: Ancestry | None = None) -> genesis.Bundle:
+        before = told or supported(old, made, names)
+        return genesis.recovered(made, rules(), signed(made, ("cyd",)), (), before)
+
+    behind = genesis.behind(go_on(("dan", "eve")))
+    assert behind is not None and (behind.founders, behind.supporters, behind.power) == (1, 2, 3)
+    assert str(behind) == "3 of its 5 last validators (power 3 of 5) stand behind it"
+    with pytest.raises(VerificationFailed, match="more than half"):
+        go_on(("dan",))
+    for names, why in (
+        (("dan", "dan"), "once each"),
+        (("dan", "cyd"), "founds it"),
+        (("dan", "fay"), "no seat"),
+    ):
+        with pytest.raises(VerificationFailed, match=why):
+            go_on(names)
+    told = supported(old, made, ("dan", "eve"))
+    with pytest.raises(VerificationFailed, match="in order"):
+        go_on((), replace(told, supporters=told.supporters[::-1]))
+    forged = replace(told.supporters[0], signature=bytes(64))
+    with pytest.raises(VerificationFailed, match="supporter's signature"):
+        go_on((), replace(told, supporters=(forged, told.supporters[1])))
+    # A word for one genesis is none for another.
+    elsewhere = supported(old, draft(old, ("cyd",), time_ms=made.time_ms + 1), ("dan", "eve"))
+    with pytest.raises(VerificationFailed, match="supporter's signature"):
+        go_on((), elsewhere)
 
 
 def test_a_recovery_tells_the_truth_of_what_it_continues(old: GroupWorld) -> None:
@@ -197,7 +240,7 @@ def test_a_verifier_always_sees_the_break(old: GroupWorld, tmp_path: Path) -> No
     assert result["ok"] and result["trusted"]
     assert result["recovery"] == {
         "continues": show_id("quorum", old.quorum), "height": old.tip.height,
-        "validators": 5, "founders": 2, "power": 2, "total_power": 5,
+        "validators": 5, "founders": 2, "supporters": 0, "power": 2, "total_power": 5,
     }  # fmt: skip
     assert any(w.startswith("a recovered quorum, not") and "2 of its 5" in w for w in result["warnings"])
     assert "2 of its 5" in next(c["detail"] for c in result["checks"] if c["name"] == "genesis")

@@ -46,7 +46,7 @@ class Groups:
             signer=keys.identity,
             rules=charter.encode(charter.defaults()),
             recovery_threshold=1,
-            recovery_keys=(self._authority(),),
+            recovery_keys=(self.authority(),),
         )
         validatorkeys.keep(dao.home, genesis.quorum_id(bundle.genesis), seed, keys.kek)
         quorum = self.take_in(bundle, name)
@@ -90,6 +90,6 @@ class Groups:
                     return f"quorum:{path.stem}"
         raise NotFound("this home has no ledger of its own", hint="restore a backup")
 
-    def _authority(self) -> bytes:
+    def authority(self) -> bytes:
         """The key of the recovery phrase that may continue a quorum: the personal ledger names it."""
         return self._dao.on(self.own_ledger()).store.bundle.genesis.recovery_keys[0]

@@ -17,6 +17,8 @@ ALONE = "a quorum of one: final at once, by its owner alone, who may rewrite or 
 
 
 FOUR = membership.FOUR
+LOOK_BACK = 500
+"""Blocks in which the last signature of an absent validator is looked for: some milliseconds."""
 
 
 def meaning(
@@ -34,6 +36,15 @@ def meaning(
         who = "1 validator" if size == 1 else f"{size} validators"
         return f"{who}, {seen}, tolerates no fault; one absence stops anchoring"
     return f"{size} validators, {seen}, tolerates {bears} faulty"
+
+
+def margin(validators: ValidatorSet, there: int) -> str:
+    """What one more absence would do where power `there` is online; nothing while more can be spared."""
+    total, needed = validators.total_power, validators.quorum_size
+    if there < needed:
+        return f"nothing is decided: {there} of {total} votes are online, and {needed} are needed"
+    tight = there - needed < max(v.power for v in validators.validators)
+    return "one more absence stops anchoring" if tight and tolerates(validators) else ""
 
 
 def _places(state: State) -> list[membership.Seat]:
@@ -101,12 +112,23 @@ class Quorums:
             "meaning": meaning(
                 size, online, bears, founding=founding, group=group, node=live is not None, refused=refused
             ),
+            "margin": margin(validators, sum(r["power"] for r in rows if r["online"])) if live else "",
             "node": live is not None or not group,
             "standing": store.standing,
             "validators": rows,
             "joining": self._joining(),
             "alarms": (live or {}).get("alarms", []),
         }
+
+    def _last_signed(self, v: Validator) -> int | None:
+        """The newest block whose finalization, as it is kept here, has this validator's signature."""
+        store = self._dao.store
+        for height in range(store.height, max(0, store.height - LOOK_BACK), -1):
+            index = store.validators(height)[1].index_of_key(v.key)
+            bitmap = store.decided(height)[1].bitmap
+            if index is not None and bitmap[index // 8] >> index % 8 & 1:
+                return height
+        return None
 
     def _members(self, validators: ValidatorSet) -> list[Validator]:
         """Who decides; in founder mode also those who will, with power 0 until then."""
@@ -126,12 +148,16 @@ class Quorums:
     def _row(self, v: Validator, live: dict[str, Any] | None) -> dict[str, Any]:
         """One validator. Without a node only this home's own is known to be there."""
         dao = self._dao
-        up = {p["idao"] for p in (live or {}).get("peers", []) if p["up"]}
+        shown_id = show_id("idao", v.idao)
+        link = next((p for p in (live or {}).get("peers", []) if p["idao"] == shown_id), None)
+        online = v.idao == dao.me or bool(link and link["up"])
         row: dict[str, Any] = {
-            "idao": show_id("idao", v.idao),
+            "idao": shown_id,
             "name": dao.petname(v.idao),
             "power": v.power,
-            "online": v.idao == dao.me or show_id("idao", v.idao) in up,
+            "online": online,
+            "absent_since": link["since"] if link and not online else None,
+            "last_signed": None if online or not v.power else self._last_signed(v),
             "level": "none",
             "attestation": None,
             "appraisals": [],

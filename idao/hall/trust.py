@@ -150,6 +150,7 @@ def recovery(verdict: proof.Verdict) -> dict[str, Any] | None:
         "height": parent.height,
         "validators": behind.validators if behind else None,
         "founders": behind.founders if behind else None,
+        "supporters": behind.supporters if behind else None,
         "power": behind.power if behind else None,
         "total_power": behind.total_power if behind else None,
     }

@@ -53,7 +53,7 @@ class Bundle:
     founders: Annotated[tuple[Founder, ...], Size(1, VALIDATORS_MAX)]
     recovery: Annotated[tuple[Consent, ...], Size(0, VALIDATORS_MAX)] = ()
     """When this continues another quorum: by recovery keys, each named by this genesis and by the old one,
-    in order of the keys, at least as many as the old one asks for."""
+    in order of the keys, at least as many as the old one asks for; or none, by a majority of its members."""
     before: Annotated[bytes, Size(0, ANCESTRY_MAX)] = b""
     """A group that continues another carries its `succession.Ancestry`, packed; others carry nothing."""
 
@@ -182,7 +182,7 @@ def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
     """`VerificationFailed` unless every founder signed this genesis and its charter and members agree.
 
     A genesis that continues another must be signed by a recovery key: its own, and one that `parent`, the
-    genesis continued, names too if it is at hand.
+    genesis continued, names too if it is at hand. For a group, more than half of its members' power will do.
     """
     genesis = bundle.genesis
     if genesis.formats != FORMATS:
@@ -211,7 +211,7 @@ def check_bundle(bundle: Bundle, parent: Genesis | None = None) -> None:
 
 def _check_recovery(bundle: Bundle, parent: Genesis | None) -> None:
     genesis, consents = bundle.genesis, bundle.recovery
-    if (genesis.parent is None) == bool(consents):
+    if consents if genesis.parent is None else not consents and genesis.kind == PERSON:
         raise VerificationFailed(
             "recovery signatures belong to a genesis that continues another, and only there"
         )
@@ -230,9 +230,12 @@ def _check_recovery(bundle: Bundle, parent: Genesis | None) -> None:
         raise VerificationFailed("recovery signatures are not listed once each, in order of their keys")
     if not all(c.key in allowed and keys.verify_genesis(c.key, c.signature, genesis) for c in consents):
         raise VerificationFailed("not every recovery key that signed may continue the old quorum")
-    if len(signers) < needed:
-        raise VerificationFailed(f"{needed} recovery keys must sign to continue the old quorum")
-    behind(bundle)
+    stands = behind(bundle)
+    if len(signers) < needed and not (stands and stands.is_majority):
+        raise VerificationFailed(
+            f"{needed} recovery keys must sign to continue the old quorum"
+            f"{', or more than half of its last validators' if stands else ''}"
+        )
 
 
 def ancestry_of(bundle: Bundle) -> succession.Ancestry | None:

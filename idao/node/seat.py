@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from idao import __version__, noderecord
@@ -24,6 +25,7 @@ from idao.node.engine import Engine
 from idao.node.logbook import Logbook
 from idao.node.member import Member
 from idao.node.mesh import Mesh
+from idao.node.metrics import Latency
 from idao.node.peer import Allowed, LinkState
 from idao.node.tls import TlsIdentity
 from idao.noderecord import SignedNodeRecord
@@ -65,6 +67,7 @@ class Seatholder:
         self.alarms: list[dict[str, str]] = []
         self.commits = self.txs = self.faults_seen = 0
         self.committed_ms = 0
+        self._latency = Latency()
         self._seats: list[membership.Seat] = []
         engine = Engine(self.store, signers[0], now_ms, *signers[1:])
         self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
@@ -121,7 +124,9 @@ class Seatholder:
         self.store.close()
 
     def submit(self, raw: bytes) -> object:
-        return self.member.submit(raw)
+        tx = self.member.submit(raw)
+        self._latency.begin(tx.id, monotonic())
+        return tx
 
     # --- who may link
 
@@ -167,6 +172,9 @@ class Seatholder:
     def _on_commit(self, height: int, receipts: list[tuple[int, Receipt]]) -> None:
         self.commits += 1
         self.txs += len(receipts)
+        now = monotonic()
+        for _, receipt in receipts:
+            self._latency.end(receipt.tx, now)
         self.committed_ms = now_ms()
         self._log.note("block.final", "debug", quorum=self.quorum, height=height, receipts=len(receipts))
         if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
@@ -217,6 +225,7 @@ class Seatholder:
             "blocks": self.commits,
             "receipts": self.txs,
             "faults": self.faults_seen,
+            "latency": self._latency,
             "block_age_seconds": max(0, now_ms() - engine.tip.time_ms) / 1000,
             "links": [
                 {"peer": show_id("idao", p.peer), "up": int(p.up), "rtt_seconds": (p.rtt_us or 0) / 1e6,
