@@ -48,6 +48,7 @@ HUB: list[Any] = [
     msg.GetCosigns(3),
     msg.GetCommits(1, 64),
     msg.Commits(1, (msg.DecidedBlock(BODY[X], CERT, ""), msg.DecidedBlock(BODY[X], CERT, "a note"))),
+    msg.Kept(1, 3),
     msg.GetTip(0),
     msg.TipIs(None),
     msg.TipIs(CERT),

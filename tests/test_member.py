@@ -19,7 +19,10 @@ from idao.ledger.idao import RemoveTrust
 from idao.model import show_id
 from idao.node import messages as msg
 from idao.node.engine import Decided
+from idao.node.sync import PATIENCE_TICKS
 from idao.store.audit import audit
+from idao.store.ledger import LedgerStore
+from idao.store.prune import prune
 
 
 def play(story: Callable[[], Awaitable[None]]) -> None:
@@ -100,6 +103,52 @@ def test_one_that_was_away_catches_up(tmp_path: Path) -> None:
         net.stop()
         assert not net.bad and not net.faults and not net.troubles
         assert not audit(net.path(people[3])).findings
+
+    play(story)
+
+
+def test_a_newcomer_asks_whoever_has_not_pruned_and_says_when_nobody_has(tmp_path: Path) -> None:
+    async def story() -> None:
+        people = crowd(4)
+        net = Net(tmp_path, people)
+        for p in people[:3]:
+            net.boot(p)
+        for i in range(6):
+            tx = net.member(people[0]).submit(people[0].tx(net.quorum, trust(i)))
+            await net.agreed(tx.id)
+        for p in people[:3]:  # the third keeps everything, and is away for now
+            net.kill(p)
+            if p is not people[2]:
+                store = LedgerStore.open(net.path(p))
+                assert prune(store, keep=2).height == store.height - 2
+                store.close()
+        for p in (people[0], people[1], people[3]):
+            net.boot(p)
+        late = net.member(people[3])
+
+        def hint() -> None:  # keep-alives carry this
+            for idao, member in net.members.items():
+                if idao != people[3].idao:
+                    late.on_status(idao, member.status())
+
+        hint()
+        await net.until(lambda: late.sync.gone == 1)
+        assert late.why()["gone"] == 1 and not late.sync.active and late.engine.tip.height == 0
+        frames = net.frames
+        hint()
+        await asyncio.sleep(0.05)
+        assert net.frames - frames < 10, "nobody is asked in vain again and again"
+        for _ in range(PATIENCE_TICKS):
+            late.sync.tick()
+        late.sync.tick()
+        assert [t for t in net.troubles if t[0] == "gone"] == [
+            ("gone", "block 1 is needed here, and every member that is linked has pruned it")
+        ]
+        net.boot(people[2])
+        hint()
+        await net.until(lambda: len(set(net.heights())) == 1)
+        assert late.sync.gone == 0 and not net.bad
+        net.stop()
 
     play(story)
 

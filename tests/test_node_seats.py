@@ -119,6 +119,27 @@ def test_two_votes_brought_by_hand_cost_the_liar_its_bond(four: dict[str, Box], 
     assert four["cleo"].json("audit", "--quorum", "clinic-lan")["ok"]
 
 
+def test_the_last_whole_ledger_is_not_pruned(four: dict[str, Box]) -> None:
+    bob, cleo = four["bob"], four["cleo"]
+    until(lambda: all(box.status()["online"] == 4 for box in (bob, cleo)))
+    until(lambda: bob.run("log", "prune", "--keep", "3", "--dry-run").returncode == 0)
+    assert bob.run("log", "prune", "--keep", "3", "--yes", "--wait", "0").returncode == 8, (
+        "the node drives it"
+    )
+    for box in four.values():
+        box.must("node", "stop")
+        box.kill()
+    assert bob.json("log", "prune", "--keep", "3", "--yes")["pruned"] > 10
+    (cleo.home / "ledgers").joinpath(f"{bob.status()['quorum'].removeprefix('quorum:')}.peers").unlink()
+    last = cleo.run("log", "prune", "--keep", "3", "--yes")
+    assert last.returncode == 5 and "no other member is known to keep every block" in last.stderr
+    assert cleo.json("log", "prune", "--keep", "3", "--dry-run", "--force")["pruned"] > 10
+    for box in four.values():
+        box.up()
+    until(lambda: all(box.status()["online"] == 4 for box in four.values()))
+    assert bob.json("audit", "--quorum", "clinic-lan")["ok"]
+
+
 def test_a_lost_member_is_removed_by_the_others(four: dict[str, Box]) -> None:
     ana, dora = four["ana"], four["dora"]
     dora.kill()

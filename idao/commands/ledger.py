@@ -160,19 +160,23 @@ def _prune(
     keep: Annotated[
         int, typer.Option(min=0, metavar="BLOCKS", help="Newest blocks that stay whole.")
     ] = 20_000,
+    force: Annotated[
+        bool, typer.Option("--force", help="Even if no other member of the group is known to keep them.")
+    ] = False,
 ) -> None:
     """Take the bodies of old transactions out of the ledger. Everything that proofs rest on stays.
 
     Headers, decisions, checkpoints, records and what made assets and DATs stay: old proofs hold, new ones can
     be made. A new member cannot catch up from this home through those heights, so in a group somebody keeps
-    everything. An audit then compares with what was certified, where it derived before.
+    everything: it is refused where no other member is known to. An audit then compares with what was
+    certified, where it derived before.
 
     Example: idao log prune --keep 100000
     """
     dry = ui.options.dry_run
     if not dry:
         ui.confirm("the bodies of old transactions will be gone from this home")
-    data = open_dao().ledgers.prune(keep, dry=dry)
+    data = open_dao().ledgers.prune(keep, force=force, dry=dry)
     what = f"{data['transactions']} transactions and {data['receipts']} receipts, {ui.size(data['bytes'])}"
     line = f"{'would take' if dry else 'took'} {what}, up to height {data['pruned']}"
     ui.result({**data, "dry_run": True} if dry else data, [line])

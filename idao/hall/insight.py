@@ -75,6 +75,8 @@ class Insight:
             return f"this validator has stopped signing: {now['halted']}"
         if now.get("quarantined"):
             return "this ledger was copied or restored: it asks the others before it signs again"
+        if now.get("gone"):
+            return f"this node cannot catch up: every member that is linked has pruned block {now['gone']}"
         if now.get("syncing"):
             return "this node is catching up"
         if now.get("unsigned_until", 0) >= now.get("height", 0) > 0:
@@ -220,6 +222,8 @@ def _now() -> int:
 
 def _help(status: dict[str, Any], now: dict[str, Any], rows: list[dict[str, Any]]) -> list[str]:
     out = [f"bring {r['name'] or r['idao']} back ({r['missing']})" for r in rows if r["missing"]]
+    if now.get("gone"):
+        out.append("bring a member that keeps every block, or restore a backup of one")
     if now.get("halted"):
         out.append("compare the ledgers: idao quorum forensics")
         out.append("if no other copy of this home runs: stop the node, idao quorum repair")

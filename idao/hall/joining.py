@@ -167,7 +167,7 @@ class Joining:
         quorum = groups.take_in(welcome.bundle, groups.free_name(wanted))
         there = dao.on(show_id("quorum", quorum))
         known = {**peerbook.read(there.ledger_path()), **{r.record.idao: r for r in welcome.records}}
-        peerbook.write(there.ledger_path(), known.values())
+        peerbook.write(there.ledger_path(), known.values(), peerbook.whole(there.ledger_path()))
         dao.on(groups.own_ledger()).people.trust_joined(quorum)
         return {
             "quorum": show_id("quorum", quorum),

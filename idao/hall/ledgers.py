@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from idao import anchor
 from idao.crypto import canonical, note
-from idao.errors import IdaoError, NotFound
+from idao.errors import IdaoError, NotFound, Refused
 from idao.home import show_time
-from idao.ledger import accounts
+from idao.ledger import accounts, genesis, membership
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
 from idao.store import moments
@@ -217,14 +217,17 @@ class Ledgers:
 
     # --- pruning
 
-    def prune(self, keep: int, *, dry: bool = False) -> dict[str, Any]:
+    def prune(self, keep: int, *, force: bool = False, dry: bool = False) -> dict[str, Any]:
         """Takes the bodies of old transactions out of the chosen ledger, or tells what that would take.
 
-        `Busy` while a node drives it.
+        `Busy` while a node drives it. Unless `force`, `Refused` where no other member of a group is known to
+        keep every block: nobody could join any more.
         """
         from idao.store import prune
 
         dao = self._dao
+        if not force and dao.store.height - keep > dao.store.pruned:
+            self._check_others_keep()
         if dry:
             gone = prune.plan(dao.store, keep)
         else:
@@ -243,6 +246,20 @@ class Ledgers:
             "receipts": gone.receipts,
             "bytes": gone.bytes,
         }
+
+    def _check_others_keep(self) -> None:
+        from idao.node import peerbook
+
+        dao = self._dao
+        if dao.store.bundle.genesis.kind != genesis.GROUP:
+            return
+        seats = {s.idao for s in membership.seats(dao.state()) if s.state == membership.ACTIVE}
+        if not (peerbook.whole(dao.ledger_path()) & seats) - {dao.me}:
+            raise Refused(
+                "no other member is known to keep every block: a newcomer could not catch up",
+                hint="nodes tell each other what they keep; a whole backup does too: then add --force",
+                code="last-whole",
+            )
 
 
 def show_receipt(position: int, receipt: Receipt) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from idao.store.cosigns import Cosigned
 
 TICK_S = 1.0
 """Housekeeping: what waits is told again, due actions are looked for, lacking cosignatures asked for."""
+KEPT_TICKS = 60
+"""How often it is said which blocks are kept: whoever prunes asks what was said last."""
 RESEND_BYTES = 256 * 1024
 """Of waiting transactions told again at each tick: enough to repair a loss, little enough to be no flood."""
 NOTES_S = 0.02
@@ -59,6 +61,8 @@ class Member:
         self.on_commit: Callable[[int, list[tuple[int, Receipt]]], None] = lambda height, receipts: None
         self.on_anchor: Callable[[int], None] = lambda height: None
         self.on_fault: Callable[[Fault], None] = lambda fault: None
+        self.on_kept: Callable[[bytes, bool], None] = lambda peer, whole: None
+        """A peer tells what it keeps: whether that is every block, up to about here."""
         self.on_trouble: Callable[[str, str], None] = lambda what, why: None
         """(event, explanation) for the log: halts, forks, refused frames."""
         self.bundles: Bundles | None = None
@@ -73,7 +77,7 @@ class Member:
         self.sync = Sync(self)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._ticked = 0
+        self._ticked = self._ticks = 0
         self._tips: dict[bytes, int] = {}
         self._differs: bytes | None = None
         self._fresh: list[Tx] = []
@@ -142,6 +146,7 @@ class Member:
 
     def on_up(self, peer: bytes) -> None:
         self.up.add(peer)
+        self._send(peer, self._kept())
         if self.bundles is not None:
             self.bundles.on_up(peer)
         self._step(ev.PeerUp(peer))
@@ -174,6 +179,9 @@ class Member:
                 self._serve(peer, first, min(count, msg.COMMITS_MAX))
             case msg.Commits() as commits:
                 self.sync.on_commits(peer, commits)
+            case msg.Kept(first, last):
+                self.sync.on_kept(peer, first)
+                self.on_kept(peer, first == 1 and last >= self.engine.tip.height - msg.COMMITS_MAX)
             case msg.GetTip():
                 self._send(peer, msg.TipIs(self.engine.tip.certificate))
             case msg.TipIs(certificate):
@@ -302,9 +310,15 @@ class Member:
         """Decided blocks, or nothing at all: an empty answer says that there are none here."""
         if self._is_full(peer):
             return
+        if first <= self.engine.store.pruned:
+            self._send(peer, self._kept())
+            return
         blocks = self.engine.decided(max(first, 1), count, msg.COMMITS_BYTES_MAX)
         decided = tuple(msg.DecidedBlock(d.block, d.certificate, d.note) for d in blocks)
         self._send(peer, msg.Commits(max(first, 1), decided))
+
+    def _kept(self) -> msg.Kept:
+        return msg.Kept(self.engine.store.pruned + 1, self.engine.tip.height)
 
     def _is_full(self, peer: bytes) -> bool:
         """Whoever asks faster than it takes in waits: what it does not read costs only itself."""
@@ -374,6 +388,9 @@ class Member:
             # blocks come, whatever one node holds will be in one.
             for batch in _batches(list(self.engine.pool), RESEND_BYTES)[:1]:
                 self._broadcast(msg.Txs(tuple(tx.raw for tx in batch)))
+        self._ticks += 1
+        if self._ticks % KEPT_TICKS == 0:
+            self._broadcast(self._kept())
         if self.engine.quarantined:
             self._broadcast(msg.GetTip(self.engine.tip.height))
         self.sync.tick()
@@ -451,6 +468,7 @@ class Member:
             "unsigned_until": self.engine.store.unsigned_until,
             "pool": len(self.engine.pool),
             "syncing": self.sync.active,
+            "gone": self.sync.gone,
         }
 
 

@@ -81,6 +81,15 @@ class Commits:
 
 
 @frozen
+class Kept:
+    """The first and the last block whose bodies are here: said on a new link, once a minute, and where one
+    was asked for that is gone."""
+
+    first: int
+    last: int
+
+
+@frozen
 class GetTip:
     """From a node in quarantine: what is the last that you know to be final?"""
 
@@ -146,6 +155,7 @@ KINDS: dict[int, type] = {
     40: Receipts,
     41: GetBundle,
     42: Bundle,
+    43: Kept,
 }
 KIND_OF = {cls: kind for kind, cls in KINDS.items()}
 

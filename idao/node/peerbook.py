@@ -17,7 +17,7 @@ from idao.crypto import canonical
 from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.home import write_file
-from idao.model import Size
+from idao.model import Id, Size
 from idao.node.wire import RECORDS_MAX
 from idao.noderecord import SignedNodeRecord
 
@@ -25,6 +25,8 @@ from idao.noderecord import SignedNodeRecord
 @frozen
 class _Book:
     records: Annotated[tuple[SignedNodeRecord, ...], Size(0, RECORDS_MAX)]
+    whole: Annotated[tuple[Id, ...], Size(0, RECORDS_MAX)] = ()
+    """Who said last that it keeps the body of every block."""
 
 
 def path_of(ledger: Path) -> Path:
@@ -34,11 +36,7 @@ def path_of(ledger: Path) -> Path:
 def read(ledger: Path) -> dict[bytes, SignedNodeRecord]:
     """iDAO -> its newest record; those that do not hold are left out."""
     found: dict[bytes, SignedNodeRecord] = {}
-    try:
-        book = canonical.unpack(_Book, path_of(ledger).read_bytes())
-    except (OSError, Malformed):
-        return found
-    for signed in book.records:
+    for signed in _read(ledger).records:
         with contextlib.suppress(Malformed):
             noderecord.check(signed)
             found[signed.record.idao] = signed
@@ -55,6 +53,19 @@ def is_sound(data: bytes) -> bool:
     return True
 
 
-def write(ledger: Path, records: Iterable[SignedNodeRecord]) -> None:
+def whole(ledger: Path) -> frozenset[bytes]:
+    """iDAOs that keep the body of every block, as they said when they were last linked."""
+    return frozenset(_read(ledger).whole)
+
+
+def _read(ledger: Path) -> _Book:
+    try:
+        return canonical.unpack(_Book, path_of(ledger).read_bytes())
+    except (OSError, Malformed):
+        return _Book(())
+
+
+def write(ledger: Path, records: Iterable[SignedNodeRecord], whole: Iterable[bytes] = ()) -> None:
     kept = sorted(records, key=lambda s: s.record.seq, reverse=True)[:RECORDS_MAX]
-    write_file(path_of(ledger), canonical.pack(_Book(tuple(kept))))
+    book = _Book(tuple(kept), tuple(sorted(set(whole))[:RECORDS_MAX]))
+    write_file(path_of(ledger), canonical.pack(book))

@@ -72,7 +72,7 @@ class Seatholder:
         engine = Engine(self.store, signers[0], now_ms, *signers[1:])
         self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
         self._bundles = Bundles(self.member, path.parent.parent)  # ledgers lie in a folder of the home
-        self.records = peerbook.read(path)
+        self.records, self._whole = peerbook.read(path), set(peerbook.whole(path))
         self.mesh = Mesh(
             self.quorum, self.member, identity, self._own_record(addresses), software=f"idao {__version__}"
         )
@@ -82,6 +82,7 @@ class Seatholder:
         self.member.links = self.mesh
         self.member.on_commit = self._on_commit
         self.member.on_fault = self._on_fault
+        self.member.on_kept = self._on_kept
         self.member.on_trouble = self._on_trouble
         self.member.on_broken = lambda error: self.failed(error)
         self.mesh.on_record = self._on_record
@@ -162,8 +163,17 @@ class Seatholder:
         if known is not None and known.record.key == record.key and known.record.seq >= record.seq:
             return
         self.records[record.idao] = signed
+        self._write_book()
+
+    def _on_kept(self, peer: bytes, whole: bool) -> None:
+        before = set(self._whole)
+        (self._whole.add if whole else self._whole.discard)(peer)
+        if self._whole != before:
+            self._write_book()
+
+    def _write_book(self) -> None:
         try:
-            peerbook.write(self.path, self.records.values())
+            peerbook.write(self.path, self.records.values(), self._whole)
         except OSError as e:
             self._log.note("peers.unwritten", "warning", quorum=self.quorum, why=e.strerror)
 

@@ -29,6 +29,20 @@ class Sync:
         self._asked: bytes | None = None
         self._ticks = 0
 
+        self._kept: dict[bytes, int] = {}
+        """Peer -> first block whose body it has, as it says."""
+        self._gone_ticks = 0
+
+    @property
+    def gone(self) -> int:
+        """The block that is wanted, where every peer that is ahead has pruned it; else 0."""
+        wanted = self._member.engine.tip.height + 1
+        ahead = [p for p, h in self._claims.items() if h > wanted]
+        return wanted if ahead and not any(self._has(p, wanted) for p in ahead) else 0
+
+    def _has(self, peer: bytes, height: int) -> bool:
+        return self._kept.get(peer, 1) <= height
+
     @property
     def active(self) -> bool:
         return self._asked is not None
@@ -38,13 +52,26 @@ class Sync:
         self._claims[peer] = max(self._claims.get(peer, 0), height)
         self._next()
 
+    def on_kept(self, peer: bytes, first: int) -> None:
+        """What a peer has is said anew on each link: it may have pruned, or fetched all again."""
+        self._kept[peer] = first
+        if self._asked == peer and not self._has(peer, self._member.engine.tip.height + 1):
+            self._asked = None
+        self._next()
+
     def lost(self, peer: bytes) -> None:
         self._claims.pop(peer, None)
+        self._kept.pop(peer, None)
         if self._asked == peer:
             self._asked = None
             self._next()
 
     def tick(self) -> None:
+        gone = self.gone
+        self._gone_ticks = self._gone_ticks + 1 if gone else 0
+        if self._gone_ticks == PATIENCE_TICKS:  # by then others have had time to link
+            why = f"block {gone} is needed here, and every member that is linked has pruned it"
+            self._member.on_trouble("gone", why)
         if self._asked is not None:
             self._ticks += 1
             if self._ticks >= PATIENCE_TICKS:
@@ -56,7 +83,7 @@ class Sync:
         wanted = self._member.engine.tip.height + 1
         self._claims = {p: h for p, h in self._claims.items() if h > wanted}
         for peer in sorted(self._claims, key=lambda p: (-self._claims[p], p)):
-            if self._member.ask(peer, wanted):
+            if self._has(peer, wanted) and self._member.ask(peer, wanted):
                 self._asked, self._ticks = peer, 0
                 return
 
