@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cli_world import must, run
 from test_schemas import validator
 
-from idao import validatorkeys
+from idao import invite, validatorkeys
+from idao.commands import joining
 from idao.crypto import note
 from idao.crypto.keys import Signer, did_key
 from idao.dao import Dao
@@ -145,6 +148,28 @@ def test_a_size_is_told_in_plain_words(size: int, online: int, founding: bool, w
         quorums.meaning(size, online, bears, founding=founding, group=True, node=True, refused=None) == words
     )
     assert quorums.margin(validators, 1 if founding else online) == more
+
+
+def test_an_invite_is_drawn_in_letters_that_read_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = invite.Invite(invite.Secret(bytes(16)), bytes(16), bytes(8), 1_800_000_000, ("10.0.0.5:24326",))
+    monkeypatch.setitem(sys.modules, "segno", None)
+    joining._draw(invite.encode(made))
+    assert "pip install 'idao[qr]'" in capsys.readouterr().err, "the invite itself needs nothing more"
+    drawn: list[str] = []
+
+    class Code:
+        def terminal(self, **how: object) -> None: ...
+
+    def make(text: str, **how: object) -> Code:
+        drawn.append(text)
+        return Code()
+
+    monkeypatch.setitem(sys.modules, "segno", SimpleNamespace(make=make))
+    joining._draw(invite.encode(made))
+    # Upper case makes the smaller code; whoever types or scans it may.
+    assert drawn[0].isupper() and invite.decode(drawn[0]) == made
 
 
 def test_times_to_finality_are_counted_by_size() -> None:
