@@ -381,6 +381,48 @@ def test_a_restart_after_a_power_cut_gets_in(tmp_path: Path) -> None:
     run(test())
 
 
+def test_who_falls_silent_says_so_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two talk; the third was told to expect much of them, and must hear that this is over."""
+    monkeypatch.setattr(meshes, "BUSY_S", 0.2)
+    monkeypatch.setattr(meshes, "IDLE_S", 1.0)
+    monkeypatch.setattr(meshes, "TICK_S", 0.05)
+
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        await asyncio.sleep(1.5)
+        for _ in range(3):
+            a.mesh.send(b.idao, 16, b"x")
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2.5)
+        assert a.hub.downs == b.hub.downs == c.hub.downs == []
+        await world.close(a, b, c)
+
+    run(test())
+
+
+def test_a_member_without_records_knows_the_others_by_the_ledgers_pins(tmp_path: Path) -> None:
+    """A lost peer book, or a home restored from a backup: it dials where the operator says somebody is."""
+
+    async def test() -> None:
+        a, b = [await world.Node(tmp_path, n).open() for n in (1, 2)]
+        a.meet(b)
+        a.mesh.dialer.start = lambda: None  # type: ignore[method-assign]
+        where, pin = a.mesh.own.record.addresses, a.mesh.identity.pin
+        b.mesh.allow([meshes.Allowed(a.idao, a.mesh.own.record.key, None, where, b"another pin".ljust(32))])
+        a.mesh.start()
+        b.mesh.start()
+        await world.until(lambda: "no member's" in b.mesh.links()[0].reason)
+        b.mesh.allow([meshes.Allowed(a.idao, a.mesh.own.record.key, None, where, pin)])
+        await world.until(lambda: world.linked(a, b))
+        assert b.mesh.peers[a.idao].record == a.mesh.own, "and its record came over the link"
+        await world.close(b)
+        a.mesh._tick_handle.cancel()  # type: ignore[union-attr]
+        await a.listener.close()
+
+    run(test())
+
+
 @pytest.mark.slow
 def test_a_silent_peer_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meshes, "BUSY_S", 0.2)

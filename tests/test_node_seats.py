@@ -130,14 +130,35 @@ def test_the_last_whole_ledger_is_not_pruned(four: dict[str, Box]) -> None:
         box.must("node", "stop")
         box.kill()
     assert bob.json("log", "prune", "--keep", "3", "--yes")["pruned"] > 10
-    (cleo.home / "ledgers").joinpath(f"{bob.status()['quorum'].removeprefix('quorum:')}.peers").unlink()
+    book = cleo.home / "ledgers" / f"{bob.status()['quorum'].removeprefix('quorum:')}.peers"
+    known = book.read_bytes()
+    book.unlink()
     last = cleo.run("log", "prune", "--keep", "3", "--yes")
     assert last.returncode == 5 and "no other member is known to keep every block" in last.stderr
+    book.write_bytes(known)
     assert cleo.json("log", "prune", "--keep", "3", "--dry-run", "--force")["pruned"] > 10
     for box in four.values():
         box.up()
     until(lambda: all(box.status()["online"] == 4 for box in four.values()))
     assert bob.json("audit", "--quorum", "clinic-lan")["ok"]
+
+
+def test_a_member_comes_back_from_its_backup(four: dict[str, Box], tmp_path: Path) -> None:
+    """On another disk: it knows the others, and signs again once they have told where they stand."""
+    cleo = four["cleo"]
+    words, saved = tmp_path / "words", tmp_path / "cleo.idao-backup"
+    cleo.must("key", "phrase", "--out", words)
+    cleo.must("backup", "create", "-o", saved)
+    contribute(four["ana"], "since-then")
+    cleo.kill()
+    cleo.home.rename(tmp_path / "lost")
+    cleo.must("backup", "restore", saved, "--phrase-file", words, "--no-passphrase")
+    cleo.up()
+    until(lambda: all(box.status()["online"] == 4 for box in four.values()))
+    until(lambda: "copied or restored" not in cleo.json("quorum", "why")["meaning"])
+    assert contribute(cleo, "i-am-back")["status"] in ("final", "anchored")
+    assert four["bob"].json("quorum", "forensics")["faults"] != [], "dora's alone"
+    assert len(four["bob"].json("quorum", "forensics")["guilty"]) == 1
 
 
 def test_a_lost_member_is_removed_by_the_others(four: dict[str, Box]) -> None:

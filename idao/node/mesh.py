@@ -414,7 +414,8 @@ class Mesh:
                 link.cut(f"silent for {now - link.heard:.0f} s")
             elif why := link.overdue(now):
                 link.cut(why, blame=True)
-            elif now - peer.sent_alive > self._interval(peer, now) - TICK_S / 2:
+            # What was promised is kept, also by who has nothing to say any more: the other end counts on it.
+            elif now - peer.sent_alive > min(peer.promised, self._interval(peer, now)) - TICK_S / 2:
                 self._keep_alive(peer, link, now)
 
     def _interval(self, peer: Peer, since: float) -> float:
@@ -438,7 +439,7 @@ class Mesh:
             status=self.hub.status(),
         )
         link.send(wire.KEEP_ALIVE, canonical.pack(alive))
-        peer.sent_alive = now
+        peer.sent_alive, peer.promised = now, interval
 
 
 def _newer(allowed: Allowed, known: SignedNodeRecord | None) -> SignedNodeRecord | None:

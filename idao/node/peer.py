@@ -93,6 +93,8 @@ class Peer:
         self.echo: tuple[int, float] | None = None
         """(`sent_us` of the last keep-alive, when it came)."""
         self.sent_alive = self.answered = -1e9
+        self.promised = 0.0
+        """When the next keep-alive is due at the latest, as the last one announced (seconds after it)."""
         self.probed: float | None = None
 
     def offence(self, reason: str, now: float) -> None:
