@@ -399,9 +399,11 @@ def read_passphrase(flag: str | None, prompt: str, *, confirm: bool = False) -> 
 def ask_passphrase(prompt: str, *, confirm: bool = False) -> str:
     """From a terminal; `Locked` without one."""
     if os.environ.get("IDAO_NO_INPUT") or not sys.stdin.isatty():
+        other = "; or --no-passphrase" if confirm else ""
         raise Locked(
-            "the keys of this home need a passphrase",
-            hint="give --passphrase-file FILE, or set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND",
+            "a new passphrase is needed" if confirm else "the keys of this home need a passphrase",
+            hint="give --passphrase-file FILE, or set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND"
+            + other,
         )
     import getpass
 

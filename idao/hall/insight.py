@@ -63,7 +63,8 @@ class Insight:
         own = v["idao"] == show_id("idao", self._dao.me)
         missing = None
         if not own and (link is None or not link["up"]):
-            missing = "down: " + ((link or {}).get("reason") or "never linked")
+            since = f" since {link['since']}" if link and link["since"] else ""
+            missing = f"down{since}: " + ((link or {}).get("reason") or "never linked")
         elif link and abs(link["skew_ms"] or 0) > SKEW_MS:
             missing = f"its clock differs by {link['skew_ms'] / 1000:g} s"
         return {"idao": v["idao"], "name": v["name"], "power": v["power"],

@@ -13,9 +13,9 @@ from idao import validatorkeys
 from idao.crypto.keys import Signer
 from idao.errors import IdaoError, NotFound, Pending, Refused, Unreachable, UsageError
 from idao.home import now_ms, show_time
-from idao.ledger import bonds, epochs, membership
+from idao.ledger import bonds, epochs, governance, membership
 from idao.ledger.idao import AddTrust, Identity, Register
-from idao.ledger.membership import Join
+from idao.ledger.membership import Join, Seat
 from idao.model import parse_id, show_id
 from idao.node import calling
 from idao.store.ledger import LedgerStore
@@ -30,6 +30,8 @@ BOND = 1_000_000
 """Units of stake behind a newcomer: a thousandth of what a group begins with."""
 LOOK_S = 0.2
 """How often a command looks for a newcomer."""
+DUE_S = 5.0
+"""What is decided is carried out by the next block, which a node makes at once."""
 DISCOVER_S = 2.0
 """A LAN answers a multicast question within a second."""
 
@@ -109,7 +111,7 @@ class Joining:
         power = 1
         body = membership.Admit(idao, seat.key, power, bond)
         shown = dao.governance.carry(dao.quorum, "admit a validator", [("validator.admit", body)])
-        now = membership.seat_of(dao.state(), idao)
+        now = await_seat(dao, idao, shown["state"], lambda s: s is not None and s.state != membership.ASKING)
         return {
             "idao": show_id("idao", idao),
             "name": dao.petname(idao),
@@ -285,6 +287,18 @@ class Joining:
                 "a quorum of one has no seats", hint="begin a group: idao quorum create --name NAME",
                 code="not-a-group",
             )  # fmt: skip
+
+
+def await_seat(dao: Dao, idao: bytes, state: str, done: Callable[[Seat | None], bool]) -> Seat | None:
+    """The seat, once what a decided proposal does to it is done: that is due in the next block."""
+    deadline = time.monotonic() + min(dao.wait_s, DUE_S)
+    while True:
+        dao.__dict__.pop("store", None)
+        seat = membership.seat_of(dao.state(), idao)
+        decided = state != governance.OPEN or membership.founder_mode(dao.state())
+        if done(seat) or not decided or time.monotonic() >= deadline:
+            return seat
+        time.sleep(LOOK_S / 4)
 
 
 async def _inviters() -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from idao import validatorkeys
 from idao.crypto import canonical
 from idao.crypto.keys import Signer, did_key
 from idao.errors import NotFound, Pending, Refused
+from idao.hall.joining import await_seat
 from idao.home import now_ms, show_time
 from idao.ledger import bonds, epochs, genesis, membership
 from idao.ledger.bonds import Bond
@@ -146,7 +147,7 @@ def remove(dao: Dao, who: str, *, force: bool = False, dry: bool = False) -> dic
     if dry:
         return {**told, "dry_run": True}
     shown = dao.governance.carry(dao.quorum, "remove a validator", [("validator.remove", Remove(idao))])
-    now = membership.seat_of(dao.state(), idao)
+    now = await_seat(dao, idao, shown["state"], lambda s: s is None or s.state == membership.REMOVED)
     return {
         **told,
         "proposal": shown["proposal"],
