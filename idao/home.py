@@ -27,6 +27,7 @@ Every file is written aside, flushed, and renamed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -145,7 +146,9 @@ def locate(flag: str | None = None) -> Path:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Atomically and durably."""
+    """Atomically and durably. `OSError`, also where a folder is."""
+    if not path.name or path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

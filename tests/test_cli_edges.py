@@ -9,6 +9,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 from conftest import Lived
 
 from idao.crypto import seal
+from idao.dao import Dao
 from idao.home import Home
 
 
@@ -108,3 +110,12 @@ def test_the_bundle_for_helpers_holds_no_secret(tmp_path: Path) -> None:
     # Words of the phrase are English, and one may stand there by chance, as "clock" does: two of them do not.
     found = [t for t in texts if re.search(rf"(?<![a-z]){re.escape(t)}(?![a-z])", shown)]
     assert len(found) < 3 and all(t in words.read_text().split() for t in found), found
+
+
+def test_events_since_a_height(fresh: Callable[[], Dao]) -> None:
+    """Beyond the newest block nothing has happened yet."""
+    dao = fresh()
+    for _ in range(3):
+        dao.tokens.issue(1)
+    counts = [len(list(dao.ledgers.events(first=first))) for first in (1, 2, 3, 4, 10**23)]
+    assert counts == [3, 2, 1, 0, 0]

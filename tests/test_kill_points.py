@@ -28,7 +28,7 @@ from idao.ledger.assets import AssetVersion
 from idao.model import parse_id
 from idao.store.audit import audit
 
-KILLS = os.environ.get("IDAO_KILL_POINTS", "9")
+KILLS = os.environ.get("IDAO_KILL_POINTS", "8")
 SEED = os.environ.get("IDAO_SEED", "")
 LEAST = 200
 """Points in all that the issue of robustness asks for; the scenes have some ten times as many."""

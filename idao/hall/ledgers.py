@@ -120,6 +120,8 @@ class Ledgers:
     def checkpoint(self, height: int | None = None) -> dict[str, Any]:
         """A signed head of the log as its C2SP note."""
         found = self._dao.store.checkpoint(height)
+        if found is None and height is not None:
+            raise NotFound(f"no checkpoint at height {height}", hint="see 'idao log list'")
         if found is None:
             raise NotFound("nothing is anchored yet", hint="the first contribution makes the first block")
         parsed = note.parse_checkpoint(note.parse_note(found[1]).text)

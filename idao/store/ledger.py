@@ -35,6 +35,8 @@ BUSY_MS = 5000
 CACHE_KIB = 32 * 1024
 """Pages that SQLite keeps of a ledger that is driven: the upper pages of all its tables."""
 
+HEIGHT_MAX = 2**63 - 1
+"""SQLite counts no further; no ledger comes near."""
 META_KEYS = ("bundle", "place", "ended", "halted", "unsigned-until", "pruned")
 """The signed genesis; where the file stood when it was made, hashed (`store.place`); the quorum that
 continues this one, in a file that is only read any more; why the validator here signs nothing any more; the
@@ -273,6 +275,7 @@ class LedgerStore:
         return found
 
     def _leaf(self, position: int) -> bytes | None:
+        position = min(position, HEIGHT_MAX)
         row = self.db.execute("select leaf from receipt where position = ?", (position,)).fetchone()
         if row is None:
             row = self.db.execute("select hash from block where leaf = ?", (position,)).fetchone()
@@ -337,10 +340,9 @@ class LedgerStore:
 
     def _positions(self, first: int, last: int) -> tuple[int, int]:
         """Log positions from the first receipt of block `first` to the leaf of block `last`."""
-        before = self.db.execute("select leaf from block where height = ?", (first - 1,)).fetchone()
-        found = self.db.execute(
-            "select leaf from block where height <= ? order by height desc limit 1", (last,)
-        ).fetchone()
+        at = "select leaf from block where height {} ? order by height desc limit 1"
+        before = self.db.execute(at.format("<"), (min(first, HEIGHT_MAX),)).fetchone()
+        found = self.db.execute(at.format("<="), (min(last, HEIGHT_MAX),)).fetchone()
         return (before[0] + 1 if before else 0), (found[0] if found else -1)
 
     def receipts(self, first: int = 0, last: int = 2**62) -> Iterator[tuple[int, Receipt]]:
@@ -380,7 +382,7 @@ class LedgerStore:
         row = self.db.execute(
             "select height, note from checkpoint"
             " where ?1 is null or height = ?1 order by height desc limit 1",
-            (height,),
+            (height and min(height, HEIGHT_MAX),),
         ).fetchone()
         return None if row is None else (row[0], row[1])
 

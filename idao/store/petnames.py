@@ -27,7 +27,10 @@ def listed(db: sqlite3.Connection) -> list[Petname]:
 
 def find(db: sqlite3.Connection, name: str) -> Petname | None:
     """`VerificationFailed` (code `damaged`) when it is not as it was given."""
-    row = db.execute(f"{_SELECT} where name = ?", (name,)).fetchone()
+    try:
+        row = db.execute(f"{_SELECT} where name = ?", (name,)).fetchone()
+    except UnicodeEncodeError:  # bytes of the command line that are no text
+        return None
     if row is not None and row[3] != row_sum("petname", *row[:3]):
         raise VerificationFailed(
             f"the petname '{name}' is damaged: it may stand for another id now",
