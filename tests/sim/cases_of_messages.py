@@ -9,6 +9,7 @@ from idao.model import FINALIZE, NOTARIZE, NULLIFY, PROPOSE, Certificate, Signed
 from idao.quorum import events as ev
 
 from .bench import BODY, Bench, X, Y
+from .blocks import GENESIS
 from .cases import case
 
 # --- certificates and votes ---------------------------------------------------------------------------
@@ -343,3 +344,66 @@ def the_vote_that_ended_the_view_before_is_told_too(m: Any) -> None:
     b.forget_effects_keep_timers()
     b.tick()
     assert any(v.vote.kind == FINALIZE and v.vote.view == 0 for v in b.sent(SignedVote))
+
+
+@case
+def a_proposal_alone_arms(m: Any) -> None:
+    """R9. With seven, the leader's vote and one's own are less than honest_size."""
+    b = Bench(m, n=7).start()
+    b.propose(0, X)
+    assert {e.kind for e in b.of(ev.SetTimer)} >= {ev.VIEW, ev.STATUS}
+
+
+@case
+def a_new_view_repeats_itself_soon_again(m: Any) -> None:
+    """R10: each repetition waits longer, until there is something new to tell."""
+    b = Bench(m).start(pool=True).tick().tick().tick()
+    assert b.of(ev.SetTimer)[-1].delay_ms == 4000
+    b.say(b.cert(NULLIFY, 0))
+    assert [e.delay_ms for e in b.of(ev.SetTimer) if e.kind == ev.STATUS][-1] == 500
+
+
+@case
+def a_proposal_without_its_block_waits_for_it(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.propose(0, X, body=False)
+    assert not b.of(ev.Validate) and b.signed() == []
+    b.say(ev.Body(1, X, BODY[X]))
+    assert b.signed() == [(NOTARIZE, 0, X)]
+
+
+@case
+def one_voice_arms_nobody(m: Any) -> None:
+    """R9: two votes of one validator are not two validators."""
+    b = Bench(m).start()
+    b.votes(NULLIFY, 0, by=(2,)).votes(NOTARIZE, 0, X, by=(2,)).votes(NULLIFY, 1, by=(2,))
+    assert not b.machine.h.armed and not b.of(ev.SetTimer)
+    b.votes(NULLIFY, 0, by=(3,))
+    assert b.machine.h.armed
+
+
+@case
+def one_that_is_far_ahead_is_asked_once(m: Any) -> None:
+    b = Bench(m).start()
+    b.height = 9
+    frames = [b.sv(NOTARIZE, 1, view, X) for view in range(5)]
+    b.height = 1
+    b.say(*frames)
+    assert len(b.of(ev.CatchUp)) == 1
+
+
+@case
+def own_old_votes_that_come_back_in_quarantine_halt_nobody(m: Any) -> None:
+    """They are what it may have forgotten: that is what the quarantine is for."""
+    b = Bench(m).start(pool=True, signing=False)
+    b.say(b.sv(NOTARIZE, 0, 0, Y))
+    assert not b.of(ev.Halt) and b.machine.halted is None
+
+
+@case
+def who_asks_is_told_what_is_decided(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    decided = b.cert(FINALIZE, 0, X)
+    b.say(decided).forget_effects()
+    b.say(ev.Status(1, 0, GENESIS, b"", b"", False), peer=2)
+    assert [f for f in b.sent(Certificate) if f.vote.kind == FINALIZE] == [decided]
