@@ -13,8 +13,7 @@
     keys/history         inception record and key events: public, so reading needs no key
     keys/members/NAME.*  identities of other people kept in this home
     home.db              outbox, key ring, chunk index, petnames
-    ledgers/QUORUM.db    one file a ledger
-    ledgers/QUORUM.genesis  the signed genesis of a group, for the day its ledger is damaged
+    ledgers/QUORUM.db    one file a ledger; QUORUM.genesis: of a group, for the day its ledger is damaged
     packs/               sealed contents
     ledgers/QUORUM.lock  pid of the process that orders its blocks
     lock                 pid of the process that changes this home

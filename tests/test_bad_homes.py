@@ -25,7 +25,7 @@ from conftest import at_home
 from idao.errors import EXIT_CODES
 from idao.store.audit import audit
 
-SWEEP = os.environ.get("IDAO_SWEEP", "120")
+SWEEP = os.environ.get("IDAO_SWEEP", "80")
 SEED = os.environ.get("IDAO_SEED", "")
 ANSWERS = (0, 3, 6)
 LEFT_OUT = {"demo", "node run", "node service install", "node service uninstall", "tee collateral update"}
