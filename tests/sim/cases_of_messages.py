@@ -407,3 +407,33 @@ def who_asks_is_told_what_is_decided(m: Any) -> None:
     b.say(decided).forget_effects()
     b.say(ev.Status(1, 0, GENESIS, b"", b"", False), peer=2)
     assert [f for f in b.sent(Certificate) if f.vote.kind == FINALIZE] == [decided]
+
+
+@case
+def a_verdict_is_asked_for_and_final(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.feed(ev.BlockReady(1, Y, ev.VALID))
+    assert Y not in b.machine.h.verdicts
+    b.propose(0, X).feed(ev.BlockReady(1, X, ev.INVALID))
+    assert b.machine.h.verdicts[X] == ev.VALID and not b.of(ev.Halt)
+
+
+@case
+def a_block_that_did_not_come_is_asked_for_again(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.feed(*(ev.PeerUp(p) for p in b.peers[1:])).propose(0, X, body=False)
+    assert len(b.sent(ev.GetBlock)) == 1
+    b.tick()
+    assert len(b.sent(ev.GetBlock)) == 2
+
+
+@case
+def a_peer_that_comes_and_goes_renews_no_patience(m: Any) -> None:
+    """Only a quorum that was not there and is again starts afresh: else one peer could hold a view for ever."""
+    b = Bench(m).start(pool=True)
+    b.feed(*(ev.PeerUp(p) for p in b.peers[1:])).forget_effects()
+    b.feed(ev.PeerDown(b.peers[3]), ev.PeerUp(b.peers[3]))
+    assert not b.of(ev.SetTimer)
+    b.feed(ev.PeerDown(b.peers[3]), ev.PeerDown(b.peers[2])).forget_effects()
+    b.feed(ev.PeerUp(b.peers[3]))
+    assert {e.kind for e in b.of(ev.SetTimer)} == {ev.VIEW, ev.STATUS}
