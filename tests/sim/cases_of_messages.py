@@ -429,7 +429,7 @@ def a_block_that_did_not_come_is_asked_for_again(m: Any) -> None:
 
 @case
 def a_peer_that_comes_and_goes_renews_no_patience(m: Any) -> None:
-    """Only a quorum that was not there and is again starts afresh: else one peer could hold a view for ever."""
+    """Only a quorum that was not there and is again starts afresh: else one peer could hold up a view."""
     b = Bench(m).start(pool=True)
     b.feed(*(ev.PeerUp(p) for p in b.peers[1:])).forget_effects()
     b.feed(ev.PeerDown(b.peers[3]), ev.PeerUp(b.peers[3]))
@@ -437,3 +437,12 @@ def a_peer_that_comes_and_goes_renews_no_patience(m: Any) -> None:
     b.feed(ev.PeerDown(b.peers[3]), ev.PeerDown(b.peers[2])).forget_effects()
     b.feed(ev.PeerUp(b.peers[3]))
     assert {e.kind for e in b.of(ev.SetTimer)} == {ev.VIEW, ev.STATUS}
+
+
+@case
+def being_heard_through_others_lasts_a_height(m: Any) -> None:
+    b = Bench(m).start(pool=True)
+    b.feed(*(ev.PeerUp(p) for p in b.peers[1:])).feed(ev.PeerDown(b.peers[2]))
+    b.say(b.sv(NULLIFY, 2, 0), peer=1)
+    b.forget_effects().start(height=2, pool=True)
+    assert (NULLIFY, 0, b"") in b.signed(), "the leader of height 2 is down"
