@@ -489,7 +489,6 @@ def workers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "FORK_FILES", 3)
     monkeypatch.setattr(workers, "BATCH_FILES", 2)
     monkeypatch.setattr(workers, "may_fork", lambda: True)
-    monkeypatch.setattr("idao.store.intake.may_fork", lambda: True)
 
 
 def test_workers_do_what_one_process_does(

@@ -20,10 +20,10 @@ from idao.manifest import FileEntry, pack_file, show_path
 from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken
 from idao.store.version import ManifestWriter, Version
 from idao.store.walk import NO_PRINT, Found, Walk
-from idao.store.workers import Pool, Setup, enough, known_prefixes, may_fork
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents
+    from idao.store.workers import Pool  # loaded when something is to be read
 
 Progress = Callable[[int, int, int, int], None]
 """progress(bytes done, bytes in all, files done, files in all)."""
@@ -230,8 +230,10 @@ class _Run:
             self._contents.index(self._packs.close())
 
     def _results(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
-        if may_fork():
-            ahead, much = enough(steps)
+        from idao.store import workers
+
+        if workers.may_fork():
+            ahead, much = workers.enough(steps)
             steps = chain(ahead, steps)
             if much and (pool := self._fork()):
                 self._pool = pool
@@ -247,6 +249,8 @@ class _Run:
 
     def _fork(self) -> Pool | None:
         """Two workers, or none where the system will not have more processes."""
+        from idao.store.workers import Pool, Setup, known_prefixes
+
         contents = self._contents
         with contextlib.closing(contents.db.execute("select id from chunk order by id")) as ids:
             known = known_prefixes(row[0] for row in ids)

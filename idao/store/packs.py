@@ -8,10 +8,8 @@ durable, its folder included, before anybody hears of it: index rows follow, the
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -19,10 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idao.errors import IdaoError
 from idao.store.seal import CHUNK_BYTES_MAX
+
+if TYPE_CHECKING:
+    import mmap
 
 PACK_BYTES = 64 * 1024 * 1024
 """A pack is closed at this size: one flush for each, and the unit that is whole or absent after a crash."""
@@ -122,6 +123,8 @@ class PackWriter:
     def _begin(self) -> None:
         if self._thread is None:
             if self._buffer is None:
+                import mmap
+
                 for _ in range(BUFFERS):
                     self._free.put(mmap.mmap(-1, BUFFER_BYTES))
             self._thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
@@ -249,6 +252,8 @@ _PUNCH = 0x02 | 0x01
 
 def punch(path: Path, offset: int, size: int) -> bool:
     """Gives a range of a pack back to the file system. False where that is not possible: it stays taken."""
+    import ctypes
+
     fallocate = getattr(ctypes.CDLL(None, use_errno=True), "fallocate", None)
     if fallocate is None:
         return False
