@@ -63,7 +63,10 @@ def backed(world: GroupWorld, who: str, by: tuple[str, ...], **changed: Any) -> 
 def test_a_reviewer_without_hardware_is_refused_and_one_with_it_is_recorded() -> None:
     world = world_of()
     asset = contribute(world, "bob")
-    assert sealed(world, "cyd", asset) == "tee-required"
+    assert seal(world, "cyd", review(world, "cyd", asset)) == "tee-required", (
+        "it would have read them for nothing"
+    )
+    assert seal(world, "bob", review(world, "bob", asset)) == ""
     evidence = backed(world, "cyd", ("ann", "dan"))
     assert sealed(world, "cyd", asset) == ""
     kept = world.state.need(reviews.ReviewBacking, asset, 1, person("cyd").idao)

@@ -200,7 +200,7 @@ def backed_level(ctx: Context, validator: bytes) -> str:
     """
     found = ctx.state.get(Attestation, validator)
     agreed = ctx.state.get(TeePolicyRecord, ctx.governor)
-    if found is None or agreed is None or found.not_after_ms < ctx.time_ms:
+    if found is None or agreed is None:
         return ""
     _, validators = epoch_at(ctx.state, ctx.height)
     power = {v.idao: v.power for v in validators.validators if v.idao != validator}
@@ -209,7 +209,7 @@ def backed_level(ctx: Context, validator: bytes) -> str:
         for a in ctx.state.scan(Appraisal, validator)
         if (a.evidence, a.policy) == (found.evidence, agreed.hash)
         and a.accepted
-        and a.not_after_ms >= ctx.time_ms
+        and a.not_after_ms >= ctx.time_ms  # which is at most the end of the claims
         and a.level in BACKED
         and a.appraiser in power
     ]
