@@ -322,3 +322,24 @@ def test_forms_of_amds_signature_algorithm() -> None:
     seen = {certs.load(d).algorithm for d in CERTIFICATES} - set(certs.SIGNATURES)
     assert not seen, "every certificate at hand is signed in a form that is known"
     assert {a for d in CERTIFICATES if (a := certs.load(d).algorithm) in pss} == {pss[0], pss[1]}
+
+
+def test_parts_that_contradict_each_other() -> None:
+    der = roots.certificates("intel")[0]
+    algorithm = certs.load(der).algorithm
+    other = algorithm[:-1] + bytes([algorithm[-1] + 1])
+    for bad in (
+        der.replace(x509.VERSION_3, bytes.fromhex("a003020101"), 1),
+        der.replace(algorithm, other, 1),
+        der[::-1].replace(algorithm[::-1], other[::-1], 1)[::-1],
+    ):
+        assert bad != der
+        with pytest.raises(Malformed):
+            x509.Certificate(bad)
+    with pytest.raises(Malformed, match="too large"):
+        x509.Certificate(bytes(x509.CERT_BYTES_MAX + 1))
+    crl, listed = LISTS[0], certs.load_crl(LISTS[0]).algorithm
+    with pytest.raises(Malformed):
+        x509.RevocationList(crl.replace(listed, listed[:-1] + bytes([listed[-1] + 1]), 1))
+    with pytest.raises(Malformed):
+        x509.RevocationList(crl.replace(b"\2\1\1" + listed, b"\2\1\2" + listed, 1))
