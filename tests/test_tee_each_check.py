@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import padding
 from tee_world import binary, cases, ms
 from test_tee_azure import key, quoted
 
-from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator, tpm, verifier
+from idao.errors import Malformed
+from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator, snp, tpm, verifier
 from idao.tee.given import Given
 from idao.tee.policy import STRICT, Floor, relaxed
 from idao.tee.result import Findings
@@ -222,3 +223,163 @@ def test_what_no_reader_foresaw_is_a_refusal(monkeypatch: pytest.MonkeyPatch) ->
     result = cases()["tdx-1"].judge()
     assert (result.accepted, result.level, result.reason) == (False, "none", "malformed")
     assert [c.detail for c in result.checks if c.name == "form"] == ["unexpected RuntimeError"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"more": 1},
+        {"module_id": ""},
+        {"digest": "SHA256"},
+        {"timestamp": 0},
+        {"timestamp": True},
+        {"timestamp": 2**62},
+        {"pcrs": {}},
+        {"pcrs": dict.fromkeys(range(33), b"\x01" * 48)},
+        {"pcrs": {32: b"\1" * 48}},
+        {"pcrs": {0: b"\1" * 47}},
+        {"pcrs": {0: "text"}},
+        {"cabundle": []},
+        {"cabundle": [b""]},
+        {"certificate": bytes(1025)},
+        {"user_data": bytes(513)},
+        {"nonce": bytes(513)},
+        {"public_key": b""},
+        {"public_key": "text"},
+    ],
+    ids=str,
+)
+def test_fields_of_a_document_that_aws_does_not_write(changed: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        Authorities().judge(**changed)
+
+
+# --- bytes of quotes and reports -------------------------------------------------------------------------
+
+
+def changed(raw: bytes, at: int, value: bytes) -> bytes:
+    return raw[:at] + value + raw[at + len(value) :]
+
+
+def test_headers_of_quotes_that_intel_does_not_write() -> None:
+    raw = binary(cases()["tdx-1"])
+    q = quote.parse(raw)
+    inside = 48 + 584 + 4 + 128  # behind signature and key: what certifies the key
+    chained = raw.index(q.chain) - 6
+    assert raw[inside : inside + 2] == b"\6\0" and raw[chained : chained + 2] == b"\5\0"
+    for bad in (
+        raw[:47],
+        changed(raw, 0, b"\6\0"),
+        changed(raw, 2, b"\3\0"),
+        changed(raw, 4, b"\x82"),
+        changed(raw, 12, bytes(16)),
+        changed(raw, inside, b"\5\0"),
+        changed(raw, chained, b"\1\0"),
+        changed(raw, 632, b"\xff\xff\xff\x7f"),
+    ):
+        with pytest.raises(Malformed):
+            quote.parse(bad)
+
+
+def _entry(oid: bytes, value: bytes) -> bytes:
+    return _sequence(bytes([6, len(quote._OID_BYTES) + len(oid)]) + quote._OID_BYTES + oid + value)
+
+
+def _sequence(body: bytes) -> bytes:
+    return (
+        b"\x30" + (bytes([len(body)]) if len(body) < 128 else b"\x82" + len(body).to_bytes(2, "big")) + body
+    )
+
+
+def _extension(svns: tuple[int, ...] = (1,) * 16, cpusvn: bytes = b"\1" * 16, **parts: bytes) -> bytes:
+    """What a PCK certificate says of its platform."""
+    tcb = b"".join(_entry(bytes([2, n]), bytes([2, 1, s])) for n, s in enumerate(svns, 1))
+    tcb += _entry(b"\2\x11", b"\2\1\5") + _entry(b"\2\x12", bytes([4, len(cpusvn)]) + cpusvn)
+    held = {"ppid": bytes(16), "pceid": bytes(2), "fmspc": bytes(6), **parts}
+    top = b"".join(
+        _entry(oid, bytes([4, len(held[name])]) + held[name])
+        for name, oid in (("ppid", b"\1"), ("pceid", b"\3"), ("fmspc", b"\4"))
+        if held[name]
+    )
+    return _sequence(top + _entry(b"\2", _sequence(tcb)))
+
+
+def test_extensions_that_intel_does_not_write() -> None:
+    def read(raw: bytes | None) -> quote.Pck:
+        extensions = {} if raw is None else {quote._OID_BYTES: raw}
+        return quote.pck.__wrapped__(SimpleNamespace(extensions=extensions))  # type: ignore[arg-type]
+
+    sound = _extension()
+    assert read(sound).svns == (1,) * 16 and read(sound).pcesvn == 5
+    for bad in (
+        None,
+        b"",
+        sound[:-1],
+        changed(sound, 1, b"\x84"),
+        _extension(cpusvn=b"\2" * 16),
+        _extension(svns=(1,) * 15),
+        _extension(ppid=b""),
+        _extension(ppid=bytes(15)),
+        _extension(fmspc=bytes(5)),
+        sound.replace(quote._OID_BYTES + b"\3", quote._OID_BYTES[:-1] + b"\2\3"),
+        sound.replace(quote._OID_BYTES + b"\4", quote._OID_BYTES + b"\3"),
+    ):
+        with pytest.raises(Malformed):
+            read(bad)
+
+
+def test_reports_that_amd_does_not_write() -> None:
+    raw = binary(cases()["snp-3"])
+    assert snp.parse(raw).version == 5
+    for bad in (
+        raw[:-1],
+        raw + b"\0",
+        changed(raw, 0, b"\6"),
+        changed(raw, 0x34, b"\2"),
+        changed(raw, 0x330, b"\1"),
+    ):
+        with pytest.raises(Malformed):
+            snp.parse(bad)
+    assert snp._small(b"\2\1\5") == 5 and snp._small(b"\2\2\0\xff") == 255
+    for der in (None, b"", b"\2\1", b"\4\1\5", b"\2\2\1\5", b"\2\3\0\0\5", b"\2\2\5"):
+        with pytest.raises(Malformed):
+            snp._small(der)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "62c328",  # text that is not UTF-8
+        "a1410100",  # a map with a key of bytes
+        "a1f500",  # and one of a truth
+        "990101" + "00" * 257,  # more items than any real one has
+        "820001" + "00",
+        "8200",
+        "4301",
+        "1800",
+        "f93c00",
+        "ff",
+        "81" * 10 + "00",
+    ],
+)
+def test_cbor_that_no_vendor_writes(data: str) -> None:
+    with pytest.raises(Malformed):
+        cose.read(bytes.fromhex(data))
+
+
+def test_signed_documents_of_other_forms() -> None:
+    for value in (
+        b"",
+        [b"", {}, b""],
+        ["", {}, b"", b""],
+        [b"", [], b"", b""],
+        [b"", {}, "", b""],
+        [b"", {}, b"", 1],
+    ):
+        with pytest.raises(Malformed):
+            cose.sign1(value)
+    with pytest.raises(Malformed):
+        cose.sign1([b"", {4: b"key"}, b"", b""])
+    assert cose.sign1([b"", {4: b"key"}, b"", b""], unprotected=True).headers == {}
+    with pytest.raises(Malformed):
+        cose.sign1([cbor2.dumps([1]), {}, b"", b""])

@@ -343,3 +343,20 @@ def test_parts_that_contradict_each_other() -> None:
         x509.RevocationList(crl.replace(listed, listed[:-1] + bytes([listed[-1] + 1]), 1))
     with pytest.raises(Malformed):
         x509.RevocationList(crl.replace(b"\2\1\1" + listed, b"\2\1\2" + listed, 1))
+
+
+def test_extensions_in_other_forms() -> None:
+    one = bytes.fromhex("3009 0603551d13 0402 3000".replace(" ", ""))
+    assert list(x509._extensions(x509.Der(b"0" + bytes([len(one)]) + one))) == [x509.BASIC_CONSTRAINTS]
+    said = bytes.fromhex("300c 0603551d13 010100 0402 3000".replace(" ", ""))  # not critical, and says so
+    for body in (one + one, said, one[:-1]):
+        with pytest.raises(Malformed):
+            x509._extensions(x509.Der(b"0" + bytes([len(body)]) + body))
+    cert = certs.load(CERTIFICATES[0])
+    for usage in (b"\3\0", b"\3\1\1", b"\3\2\x08\x80"):
+        other = object.__new__(x509.Certificate)
+        other.extensions = {**cert.extensions, x509.KEY_USAGE: usage}
+        with pytest.raises(Malformed):
+            x509.constraints(other)
+    other.extensions = {x509.KEY_USAGE: b"\3\1\0"}
+    assert x509.constraints(other).usage == 0 and not x509.constraints(other).signs
