@@ -47,6 +47,13 @@ def keep(home: Home, quorum: bytes, seed: bytes, kek: bytes) -> Signer:
     return Signer(seed)
 
 
+def any_replaced(home: Home) -> bool:
+    """Whether there is a quorum for which more than one key is kept. Looks at names alone."""
+    found = re.compile(r"seat-([a-z2-7]{52})-[1-9][0-9]{0,5}\.key")
+    seats = [m[1] for p in home.keys_folder.iterdir() if (m := found.fullmatch(p.name))]
+    return len(seats) > len(set(seats))
+
+
 def drop(home: Home, quorum: bytes, kek: bytes, public: bytes) -> None:
     """Destroys one that nobody was told of."""
     for n in _numbers(home, quorum):

@@ -62,7 +62,9 @@ def test_a_key_is_replaced_two_blocks_later_and_destroyed(home: Path) -> None:
 
     assert seats.retire(Dao.open(home)) == 0, "the old key still signs the block between"
     beat(home, 2)
+    assert validatorkeys.any_replaced(Home.open(home))
     assert seats.retire(Dao.open(home)) == 1
+    assert not validatorkeys.any_replaced(Home.open(home))
     assert [did_key(s.public) for s in signers(home)] == [made["key"], did_key(own)]
     beat(home, 3)
     store = Dao.open(home).store

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from idao import validatorkeys
 from idao.errors import Pending
 from idao.ledger import genesis
 from idao.ledger.faults import Report as FaultReport
@@ -62,7 +63,7 @@ def retire_keys(dao: Dao) -> None:
     """Destroys validator keys that were replaced, here and in the node's memory, once their epoch is over."""
     from idao.hall import seats
 
-    if sum([seats.retire(there) for there in _groups(dao)]):
+    if validatorkeys.any_replaced(dao.home) and sum([seats.retire(there) for there in _groups(dao)]):
         calling.ask(dao.home.path, "reload")
 
 
