@@ -63,7 +63,9 @@ def retire_keys(dao: Dao) -> None:
     """Destroys validator keys that were replaced, here and in the node's memory, once their epoch is over."""
     from idao.hall import seats
 
-    if validatorkeys.any_replaced(dao.home) and sum([seats.retire(there) for there in _groups(dao)]):
+    if not validatorkeys.any_replaced(dao.home):
+        return
+    if sum([seats.retire(there) for there in _groups(dao)]):
         calling.ask(dao.home.path, "reload")
 
 
