@@ -249,3 +249,16 @@ def test_settings_edited_by_hand(lived: Lived) -> None:
     assert run("asset", "check", home=lived.path).code == 0
     must("config", "set", "wait", "20", home=lived.path)
     assert path.read_text().splitlines()[-1].startswith("# sum ")
+
+
+def test_a_lost_key_of_a_member_is_not_replaced(lived: Lived) -> None:
+    """The history beside it is that of an iDAO that the ledger knows."""
+    must("member", "add", "cleo", home=lived.path)
+    folder = lived.path / "keys" / "members"
+    key, history = (folder / "cleo.key").read_bytes(), (folder / "cleo.history").read_bytes()
+    (folder / "cleo.key").unlink()
+    ran = run("member", "add", "cleo", "--json", home=lived.path)
+    assert (ran.code, ran.error["code"]) == (6, "damaged")
+    assert (folder / "cleo.history").read_bytes() == history
+    (folder / "cleo.key").write_bytes(key)
+    must("asset", "check", home=lived.path)

@@ -48,6 +48,8 @@ class Scene:
     counts: Callable[[Dao, Lived], int] = lambda _dao, _lived: 0
     """A number that it raises by `step` when it is done, and not at all when it is not."""
     step: int = 0
+    most: int = 10_000
+    """Deaths at most, where each costs much time."""
     once: bool = False
     """Whether it raises the number no further when it is given again."""
 
@@ -80,7 +82,9 @@ SCENES = {
     "name add": Scene("name add bob {bob}", again=(0, 2)),
     "config set": Scene("config set wait 20"),
     "key rotate": Scene("key rotate"),
-    "key passphrase": Scene("key passphrase --new-passphrase-file {in}/new --passphrase-file {in}/new"),
+    "key passphrase": Scene(
+        "key passphrase --new-passphrase-file {in}/new --passphrase-file {in}/new", most=4
+    ),
     "key phrase": Scene("key phrase --done --yes"),
     "key recover": Scene(
         "key recover --phrase-file {in}/words --from {in}/proof --no-passphrase", home="new", again=(2,)
@@ -174,7 +178,7 @@ def check(play: Play, before: dict[str, int], ended: killed.Ended) -> int:
 
 
 def drawn(name: str, points: int) -> list[int]:
-    count = points if KILLS == "all" else min(points, int(KILLS))
+    count = points if KILLS == "all" else min(points, int(KILLS), SCENES[name].most)
     return sorted(random.Random(name + SEED).sample(range(1, points + 1), count))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from idao import identity
 from idao.crypto import phrase
-from idao.errors import NotFound, UsageError
+from idao.errors import NotFound, UsageError, VerificationFailed
 from idao.hall.governance import check_role, check_weight
 from idao.hall.routing import trust_links
 from idao.home import History, entropy
@@ -93,6 +93,7 @@ class People:
         home, keys = self._dao.home, self._dao.keys()
         with home.exclusive(self._dao.wait_s):
             if not home.has_member_key(name):
+                self._require_unknown(name)
                 seed = phrase.seed_from(phrase.phrase_from(entropy(phrase.ENTROPY_BYTES)))
                 history = History(identity.incept(seed), ())
                 home.add_member(name, history, phrase.first_key(seed), keys.kek)
@@ -102,6 +103,16 @@ class People:
             body = rules.Register(history.inception, history.events)
             self._dao.submit([("idao.register", body)], self._dao.actor(name))
         return idao
+
+    def _require_unknown(self, name: str) -> None:
+        """A history without its key is what a cut short addition left, unless the ledger knows it by now."""
+        kept = name in self._dao.home.members()
+        if kept and self._dao.state().get(rules.Identity, self._own_id(name)) is not None:
+            raise VerificationFailed(
+                f"the key of member '{name}' is missing: keys/members/{name}.key",
+                hint="restore it from a backup, or choose another name",
+                code="damaged",
+            )
 
     def _decide(self, title: str, action: tuple[str, Any]) -> dict[str, Any]:
         """Proposes one action and votes yes. The proposal's id, state, tally and code."""
