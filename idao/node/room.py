@@ -10,6 +10,8 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+from idao.errors import IdaoError
+
 STOP_BYTES = 32 << 20
 """Below this a ledger is let go. What is written between two looks still fits: a second of full blocks, the
 logs of both databases, and a pack."""
@@ -29,5 +31,6 @@ def lacking(folder: Path, least: int = STOP_BYTES) -> str | None:
 
 def ran_out(error: BaseException, folder: Path) -> str | None:
     """Why, if that is what a write failed of: the disk filled up between two looks."""
-    outside = isinstance(error, OSError | sqlite3.OperationalError)
+    told = isinstance(error, IdaoError) and error.code == "disk"  # as the store says it
+    outside = told or isinstance(error, OSError | sqlite3.OperationalError)
     return lacking(folder, GO_BYTES) if outside else None

@@ -493,5 +493,7 @@ def _atomic(db: sqlite3.Connection) -> Iterator[None]:
         if db.in_transaction:
             db.execute("rollback")
         if isinstance(e, sqlite3.OperationalError):
-            raise IdaoError(f"the ledger could not be written: {e}", hint="see 'idao doctor'") from e
+            raise IdaoError(
+                f"the ledger could not be written: {e}", hint="see 'idao doctor'", code="disk"
+            ) from e
         raise
