@@ -42,9 +42,10 @@ FORK_BYTES = 16 * 1024 * 1024
 BATCH_FILES = 64
 BATCH_BYTES = 2 * 1024 * 1024
 BATCH_PATHS = 16 * 1024
-"""A batch is a few milliseconds of work, and its paths fit a socket's buffer: sending never waits."""
-QUEUED = 2
-"""Batches a worker has at most: one in work, one waiting, so that it never waits for the parent."""
+"""A batch is a few milliseconds of work."""
+QUEUED = 5
+"""Batches a worker has at most: one in work, the others waiting while the parent indexes a pack, which takes
+ten milliseconds. The paths of all fit a socket's buffer (208 KiB): sending never waits, else both could."""
 AHEAD_MAX = 4096
 """Results that may wait for an earlier one, a big file say, before the walk pauses."""
 TICK_BYTES = 4 * 1024 * 1024
