@@ -22,7 +22,7 @@ from pathlib import Path
 
 CALLS = (
     "openat,write,pwrite64,fsync,fdatasync,ftruncate,fallocate,"
-    "rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,sync_file_range,copy_file_range,sendfile"
+    "rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,sync_file_range,copy_file_range,sendfile"
 )
 SECTOR = 512
 LINE = re.compile(r"^(?:\[pid +)?\d*\]? *(\w+)\((.*)\) += (-?\d+)")
@@ -114,6 +114,8 @@ def _call(name: str, args: str, line: str) -> Call | None:
         return Call("opened", paths[0], fd=opened[1] if opened else "")
     if name.startswith("rename"):
         return Call("rename", paths[0], other=paths[1])
+    if name.startswith("link"):
+        return Call("link", paths[0], other=paths[1])
     if name.startswith("unlink") or name == "rmdir":
         return Call("unlink", paths[0])
     return Call("mkdir", paths[0])
@@ -165,6 +167,8 @@ class Disk:
             self._name(folder, lambda names: names.pop(call.path, None))
         elif call.name == "rename":
             self._name(call.other.rpartition("/")[0], lambda names: _rename(names, call.path, call.other))
+        elif call.name == "link" and (same := self.names.get(call.path)) is not None:
+            self._name(call.other.rpartition("/")[0], lambda names: names.__setitem__(call.other, same))
         file = self.names.get(call.path)
         if file is None:
             if call.name == "flush" and call.path in self.names:
