@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from idao.store.contents import Contents, Finding
     from idao.store.intake import Meter, Progress
 
-_SCHEMA = "select name, sql from sqlite_master where name not like 'sqlite_%'"
+_SCHEMA = "select name, type, tbl_name, sql from sqlite_master"
 
 
 def check(contents: Contents, progress: Progress | None) -> list[Finding]:
@@ -74,7 +74,7 @@ def _database(contents: Contents) -> Iterator[str]:
         yield f"a row of table {table} has none in {parent}"
     with closing(open_home_db(":memory:")) as fresh:
         expected, found = (set(one.execute(_SCHEMA)) for one in (fresh, db))
-    for name in sorted({str(name) for name, _ in expected ^ found}):
+    for name in sorted({str(name) for name, *_ in expected ^ found}):
         yield f"the schema of {name} differs from what this version makes"
     for table, columns in SUMMED.items():
         where = f"sum is not row_sum('{table}', {', '.join(columns)})"
