@@ -320,6 +320,14 @@ def _one(fields: list[tuple[int, int | bytes]], number: int) -> bytes:
     return next((v for n, v in fields if n == number and isinstance(v, bytes)), b"")
 
 
+def _number(fields: list[tuple[int, int | bytes]], number: int) -> int:
+    return next((v for n, v in fields if n == number and isinstance(v, int)), 0)
+
+
+ORDER = (0x000B, 0x000C, 0x000D, 0x0004)
+"""Hashes of banks, the first the best."""
+
+
 def parts_of_protobuf(raw: bytes) -> Parts:
     """The strongest quote of an Attestation message (1 AK public, 2 quotes, 6 AK certificate).
 
@@ -330,18 +338,15 @@ def parts_of_protobuf(raw: bytes) -> Parts:
     if not quotes:
         raise Malformed("no TPM quote in this message")
 
-    def bank(fields: list[tuple[int, int | bytes]]) -> int:
-        inner = _fields(_one(fields, 3))
-        return next((v for n, v in inner if n == 1 and isinstance(v, int)), 0)
+    def rank(registers: list[tuple[int, int | bytes]]) -> int:
+        return ORDER.index(_number(registers, 1)) if _number(registers, 1) in ORDER else len(ORDER)
 
-    order = [0x000B, 0x000C, 0x000D, 0x0004]
-    best = min(quotes, key=lambda q: order.index(bank(q)) if bank(q) in order else 9)
-    pcrs = []
-    for n, v in _fields(_one(best, 3)):
+    best, registers = min(((q, _fields(_one(q, 3))) for q in quotes), key=lambda pair: rank(pair[1]))
+    bank, pcrs = _number(registers, 1), []
+    for n, v in registers:
         if n == 2 and isinstance(v, bytes):
             entry = _fields(v)
-            number = next((x for k, x in entry if k == 1 and isinstance(x, int)), 0)
-            pcrs.append((bank(best), number, _one(entry, 2)))
+            pcrs.append((bank, _number(entry, 1), _one(entry, 2)))
     return Parts(_one(best, 1), _one(best, 2), _one(top, 1), b"", _one(top, 6), tuple(pcrs))
 
 

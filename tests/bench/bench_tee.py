@@ -1,11 +1,12 @@
 """What judging evidence costs, as ratios in one run.
 
-    python tests/bench/bench_tee.py [--rounds 30] [--cold 7]
+    python tests/bench/bench_tee.py [--rounds 30] [--cold 7] [--tpm-peer PATH]
 
 Each kind of evidence beside the fastest verifier at hand: `dcap-qvl` alone for Intel; for the others a bare
-check of the same chain and signature with `cryptography`, below which no verifier can go. Certificates are
-parsed anew each time on both sides. Then a proof with twenty attested cosigners in a new process, beside the
-same proof without evidence and a bare interpreter.
+check of the same chain and signature with `cryptography`, below which no verifier can go; for a TPM also
+go-attestation, if PATH is `tpm_peer.go` built. Certificates are parsed anew each time on both sides. Then a
+proof with twenty attested cosigners in a new process, beside the same proof without evidence and a bare
+interpreter.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import _lru_cache_wrapper
+from functools import _lru_cache_wrapper, cache
 from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any
@@ -35,13 +36,26 @@ from idao.tee.collateral import expand
 from idao.tee.envelope import parse
 from idao.tee.policy import dump
 
+SHA256 = 0x000B
+"""TPM_ALG_SHA256."""
+
+
+@cache
+def memories() -> list[Any]:
+    """What remembers certificates and collateral in the TEE room, not policies. Found once, after a first
+    judgement has loaded all modules: a walk over all objects would leave the processor's caches cold."""
+    return [
+        one
+        for one in gc.get_objects()
+        if isinstance(one, _lru_cache_wrapper)
+        and str(one.__module__).startswith("idao.tee")
+        and one.__module__ != "idao.tee.policy"
+    ]
+
 
 def forget() -> None:
-    """Empties what the TEE room remembers of certificates and collateral, not of policies."""
-    for one in gc.get_objects():
-        room = str(getattr(one, "__module__", "")) if isinstance(one, _lru_cache_wrapper) else ""
-        if room.startswith("idao.tee") and room != "idao.tee.policy":
-            one.cache_clear()
+    for one in memories():
+        one.cache_clear()
 
 
 def intel_alone(case: Case) -> Callable[[], Any]:
@@ -111,6 +125,28 @@ def floor_of(case: Case) -> Callable[[], Any]:
     return run
 
 
+def tpm_peer(binary: str, case: Case) -> float:
+    """Seconds that `tpm_peer.go` takes for the quote, and for the chain of its key where there is one."""
+    found, given = parse(case.evidence), expand(case.files)
+    parts = found.tpm
+    assert parts is not None
+    key = parts.spki or tpm.spki_der(tpm.parse_public(parts.public)[0])
+    files = {
+        "quote": parts.attest,
+        "signature": parts.signature,
+        "key": key,
+        "nonce": tpm.parse_attest(parts.attest).extra,
+        "pcrs": "".join(f"{n} {value.hex()}\n" for bank, n, value in parts.pcrs if bank == SHA256).encode(),
+    }
+    chain = [parts.certificate, *given.certificates] if parts.certificate else []
+    files |= {f"cert{i}": c for i, c in enumerate(chain)}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, data in files.items():
+            Path(folder, name).write_bytes(data)
+        ran = subprocess.run([binary, folder], check=True, capture_output=True, text=True)
+    return float(ran.stdout) / 1e6
+
+
 def measured(run: Callable[[], Any], rounds: int, clear: bool) -> float:
     times = []
     for _ in range(rounds):
@@ -139,6 +175,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--cold", type=int, default=7)
+    parser.add_argument("--tpm-peer", default="")
     asked = parser.parse_args()
     assert roots.certificates("amd")
     for name in ("tdx-1", "tdx-7", "sgx-2", "snp-3", "snp-1", "nitro-1", "tpm-1", "nv-1"):
@@ -149,6 +186,10 @@ def main() -> None:
         fresh = measured(case.judge, asked.rounds, clear=True)
         again = measured(case.judge, asked.rounds, clear=False)
         print(f"{name:<8} {fresh / floor:5.2f} x {what}; {again / floor:5.2f} x when authorities are known")
+    for name in ("tpm-1", "tpm-2") if asked.tpm_peer else ():
+        judge, floor = cases()[name].judge, tpm_peer(asked.tpm_peer, cases()[name])
+        fresh, again = (measured(judge, asked.rounds, clear) for clear in (True, False))
+        print(f"{name:<8} {fresh / floor:5.2f} x go-attestation; {again / floor:5.2f} x when they are known")
     with tempfile.TemporaryDirectory() as folder:
         policy = Path(folder, "policy.json")
         policy.write_text(dump(SIMULATED))
