@@ -98,7 +98,7 @@ class Signature:
     scheme: int
     hash: int
     raw: bytes
-    """r ‖ s padded to 48 bytes each, or the RSA block."""
+    """r ‖ s padded to 66 bytes each, or the RSA block."""
 
 
 def parse_signature(raw: bytes) -> Signature:
@@ -350,10 +350,8 @@ def parts_of_protobuf(raw: bytes) -> Parts:
     return Parts(_one(best, 1), _one(best, 2), _one(top, 1), b"", _one(top, 6), tuple(pcrs))
 
 
-def public_area(kind: str) -> bytes:
-    """The TPMT_PUBLIC template of a restricted signing key: 'ecdsa' is P-256 with SHA-256."""
-    if kind != "ecdsa":
-        raise ValueError("only ecdsa")
+def public_area() -> bytes:
+    """The TPMT_PUBLIC template of a restricted signing key on P-256 with SHA-256."""
     attributes = MUST | 1 << 6  # userWithAuth
     return struct.pack(
         ">HHIHHHHHHHH", 0x0023, 0x000B, attributes, 0, 0x0010, ECDSA, 0x000B, 0x0003, 0x0010, 0, 0

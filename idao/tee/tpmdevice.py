@@ -124,7 +124,7 @@ def create_key(talk: Talk) -> tuple[int, bytes]:
 
     The template fixes the key: the same TPM gives the same one each time.
     """
-    public = tpm.public_area("ecdsa")
+    public = tpm.public_area()
     body = struct.pack(">I", ENDORSEMENT) + EMPTY_AUTH
     body += struct.pack(">HHH", 4, 0, 0)  # no password, no sealed data
     body += struct.pack(">H", len(public)) + public + struct.pack(">HI", 0, 0)
