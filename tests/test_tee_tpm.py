@@ -143,5 +143,5 @@ def test_a_cut_message_and_one_without_a_quote() -> None:
         tpm.parts_of_protobuf(b"\x0a\x00")
     parts = envelope.parse(raw).tpm
     assert parts is not None and {bank for bank, _, _ in parts.pcrs} == {SHA256}, (
-        "its quote over SHA-1 is left"
+        "not the one over SHA-1"
     )
