@@ -115,3 +115,31 @@ def test_registers_that_were_not_quoted_are_not_shown() -> None:
 def test_runtime_data_of_another_form(data: bytes) -> None:
     with pytest.raises(Malformed):
         judged(data=data)
+
+
+def hcl(
+    data: bytes, *, magic: bytes = b"HCLA", size: int | None = None, kind: int = 0, algorithm: int = 0
+) -> bytes:
+    size = len(data) if size is None else size
+    fields = (20 + size, 1, kind or azure.SNP_REPORT, algorithm or azure.SHA256, size)
+    return (
+        magic.ljust(azure.HARDWARE, b"\0")
+        + bytes(azure.RUNTIME - azure.HARDWARE)
+        + struct.pack("<5I", *fields)
+        + data
+    )
+
+
+def test_an_hcl_report_of_another_shape() -> None:
+    data = runtime()
+    assert azure.parse_hcl(hcl(data) + bytes(9)).runtime == data
+    for raw in (
+        hcl(data, magic=b"HCLB"),
+        hcl(b"")[: azure.RUNTIME + 19],
+        hcl(data, size=len(data) + 1),
+        hcl(data, kind=3),
+        hcl(data, algorithm=2),
+        hcl(data) + bytes(9) + b"\1",
+    ):
+        with pytest.raises(Malformed):
+            azure.parse_hcl(raw)

@@ -142,6 +142,4 @@ def test_a_cut_message_and_one_without_a_quote() -> None:
     with pytest.raises(Malformed, match="no TPM quote"):
         tpm.parts_of_protobuf(b"\x0a\x00")
     parts = envelope.parse(raw).tpm
-    assert parts is not None and {bank for bank, _, _ in parts.pcrs} == {SHA256}, (
-        "not the one over SHA-1"
-    )
+    assert parts is not None and {bank for bank, _, _ in parts.pcrs} == {SHA256}, "not the one over SHA-1"
