@@ -57,6 +57,7 @@ def judged(
     signer: str = "vtpm",
     pcrs: tuple[bytes, ...] = PCRS,
     attest: bytes = b"",
+    kind: str = "azure-snp",
 ) -> Findings:
     data = data or runtime()
     report_data = hashlib.sha256(data).digest() + bytes(32) if bound is None else bound
@@ -70,7 +71,7 @@ def judged(
     attest = attest or quoted(extra)
     signature = key(signer).sign(attest, padding.PKCS1v15(), hashes.SHA256())
     parts = azure.Parts(hcl + data, attest, signature, pcrs, b"", ())
-    found = Findings("azure-snp")
+    found = Findings(kind)
     azure.judge(found, parts, sort_files(chip.files), POLICY, NOW, roots.SIMULATED)
     return found
 
@@ -143,3 +144,8 @@ def test_an_hcl_report_of_another_shape() -> None:
     ):
         with pytest.raises(Malformed):
             azure.parse_hcl(raw)
+
+
+def test_evidence_of_the_other_hardware_than_its_name() -> None:
+    with pytest.raises(Malformed, match="other hardware"):
+        judged(kind="azure-tdx")
