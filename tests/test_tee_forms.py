@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from tee_world import binary, cases
 
-from idao.tee import cose, simulator, snp, verifier
+from idao.errors import Malformed
+from idao.tee import binding, cose, roots, simulator, snp, verifier
+from idao.tee import cca as module_cca
+from idao.tee.given import Given
 from idao.tee.policy import STRICT, Floor, relaxed
-from idao.tee.result import KINDS, AttestationResult
+from idao.tee.result import KINDS, AttestationResult, Findings
 
 ANY = relaxed(
     STRICT,
@@ -88,6 +91,7 @@ def token(
     lifecycle: int = 0x3000,
     swap: bool = False,
     bare: bool = False,
+    mine: dict[int, Any] | None = None,
 ) -> tuple[bytes, bytes]:
     """(token, JWK of its platform key)."""
     cpak, rak = key_of(platform, "cpak"), key_of(realm, "rak")
@@ -98,7 +102,7 @@ def token(
               2401: b"\xcf", 2395: lifecycle, 2399: [{2: bytes(32), 5: bytes(32)}], 2402: "sha-256",
               2404: [{1: "sha-256", 4: True}]}  # fmt: skip
     mine = {10: b"c" * 64, 44235: bytes(64), 44238: b"\1" * 32, 44239: [bytes(32)] * 4, 44236: "sha-256",
-            44237: key, 44240: digest}  # fmt: skip
+            44237: key, 44240: digest} | (mine or {})  # fmt: skip
     parts = [signed(cpak, platform, claims, headers or {}, not bare), signed(rak, realm, mine, headers or {})]
     held = [[263, p] for p in parts] if tag == 907 else parts
     return enc(cose.Tag(tag, {44234: held[0], 44241: held[1]})), json.dumps(jwk(platform, cpak)).encode()
@@ -152,6 +156,68 @@ def test_cca_flaws() -> None:
     assert cca((made[0].replace(b"\xd9\x01\x8f", b"\xd9\x03\x8b", 1), made[1])).reason == "malformed"
     strict = verifier.appraise(None, made[0], (made[1],), STRICT, NOW)
     assert not strict.accepted and strict.level == "simulated"
+
+
+@pytest.mark.parametrize(
+    ("mine", "why"),
+    [
+        ({10: b"c" * 63}, "without a challenge"),
+        ({10: "c" * 64}, "without a challenge"),
+        ({44237: "no bytes"}, "without a realm key"),
+        ({44240: "sha-1"}, "without a realm key"),
+    ],
+)
+def test_cca_claims_of_another_form(mine: dict[int, Any], why: str) -> None:
+    with pytest.raises(Malformed, match=why):
+        judge_cca(token(mine=mine)[0])
+
+
+def judge_cca(raw: bytes) -> None:
+    module_cca.judge(Findings("cca"), raw, Given(), ANY, NOW, roots.VENDORS)
+
+
+def test_cca_collections_of_another_form() -> None:
+    sign = signed(key_of(-35, "rak"), -35, {}, {})
+    for top in (
+        {44234: sign, 44241: sign},
+        cose.Tag(399, [sign, sign]),
+        cose.Tag(398, {44234: sign, 44241: sign}),
+        cose.Tag(399, {44234: sign, 44241: sign, 1: sign}),
+        cose.Tag(399, {44234: sign, 44241: 1}),
+        cose.Tag(907, {44234: sign, 44241: sign}),
+        cose.Tag(907, {44234: [264, sign], 44241: [264, sign]}),
+        cose.Tag(907, {44234: [263, sign, 1], 44241: [263, sign]}),
+    ):
+        with pytest.raises(Malformed, match="CCA token"):
+            judge_cca(enc(top))
+    no_map = signed(key_of(-35, "rak"), -35, [1], {})  # type: ignore[arg-type]
+    with pytest.raises(Malformed, match="without claims"):
+        judge_cca(enc(cose.Tag(399, {44234: no_map, 44241: no_map})))
+
+
+def test_cca_realm_keys_of_another_form() -> None:
+    x, y = xy(key_of(-35, "rak"))
+    good = {1: 2, -1: 2, -2: x, -3: y}
+    assert module_cca._realm_key(enc(good)).key_size == 384
+    for odd in ({1: 3}, {-1: 4}, {-1: [2]}, {-2: x[:-1]}, {-2: "x" * 48}, {-3: y + y}):
+        with pytest.raises(Malformed, match="no key of a known curve"):
+            module_cca._realm_key(enc(good | odd))
+    with pytest.raises(Malformed, match="no key of a known curve"):
+        module_cca._realm_key(enc([1, 2]))
+
+
+def test_cca_platform_keys_of_another_kind_are_none() -> None:
+    good = jwk(-35, key_of(-35, "cpak"))
+    assert module_cca._jwk(good) is not None
+    for odd in ({"kty": "OKP"}, {"crv": "secp256k1"}, {"crv": "P-256"}, {"x": "!"}, {"y": good["y"][:-4]}):
+        assert module_cca._jwk(good | odd) is None, odd
+
+
+def test_keys_in_base58() -> None:
+    assert binding.read_key(b"ed25519:" + b"1" * 43 + b"2") == bytes(31) + b"\1"
+    for odd in (b"0", b"l", b"z" * 44, b"1" * 45, "é".encode()):
+        with pytest.raises(Malformed, match="not a public key"):
+            binding.read_key(b"ed25519:" + odd)
 
 
 # --- Azure -----------------------------------------------------------------------------------------------

@@ -202,11 +202,15 @@ def read_key(data: bytes) -> bytes:
     raise Malformed("not a public key")
 
 
+BASE58_CHARS_MAX = 44
+"""58 ** 44 is above 2 ** 256."""
+
+
 def _unbase58(text: str) -> bytes:
+    if len(text) > BASE58_CHARS_MAX or set(text) - set(_BASE58):
+        raise Malformed("not a public key")
     value = 0
     for c in text:
-        if c not in _BASE58 or len(text) > 100:
-            raise Malformed("not a public key")
         value = value * 58 + _BASE58.index(c)
     if value >> 256:
         raise Malformed("not a public key")
