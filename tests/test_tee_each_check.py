@@ -18,7 +18,20 @@ from tee_world import binary, cases, ms
 from test_tee_azure import key, quoted
 
 from idao.errors import Malformed
-from idao.tee import binding, cose, envelope, intel, nitro, quote, roots, simulator, snp, tpm, verifier
+from idao.tee import (
+    binding,
+    cose,
+    envelope,
+    intel,
+    nitro,
+    nvidia,
+    quote,
+    roots,
+    simulator,
+    snp,
+    tpm,
+    verifier,
+)
 from idao.tee.given import Given
 from idao.tee.policy import STRICT, Floor, relaxed
 from idao.tee.result import Findings
@@ -383,3 +396,44 @@ def test_signed_documents_of_other_forms() -> None:
     assert cose.sign1([b"", {4: b"key"}, b"", b""], unprotected=True).headers == {}
     with pytest.raises(Malformed):
         cose.sign1([cbor2.dumps([1]), {}, b"", b""])
+
+
+def test_measurements_of_a_gpu_fill_their_record() -> None:
+    def block(index: int, value: bytes) -> bytes:
+        return bytes((index, 1)) + (len(value) + 3).to_bytes(2, "little") + b"\0\0\0" + value
+
+    good = block(1, b"ab") + block(2, b"")
+    assert nvidia._blocks(good, 2) == [("block1", b"ab".hex()), ("block2", "")]
+    for record, count in (
+        (good[:-1], 2), (good[:3], 1), (good, 3), (good, 1), (good + b"\0", 2), (b"\1\1\2\0ab", 1)
+    ):  # fmt: skip
+        with pytest.raises(Malformed):
+            nvidia._blocks(record, count)
+
+
+def test_intels_collateral_is_one_object_of_which_no_key_stands_twice() -> None:
+    text = cases()["tdx-1"].files[0].decode()
+    assert intel.read_collateral(text.encode()).tcb["fmspc"]
+    value = json.loads(text)
+    twice = {**value, "tcb_info": value["tcb_info"].replace("{", '{"fmspc":"00",', 1)}
+    for bad in (
+        "[]",
+        "1",
+        "{",
+        text.replace("{", '{"tcb_info":"",', 1),
+        json.dumps(twice),
+        json.dumps({**value, "qe_identity": "[]"}),
+        json.dumps({k: v for k, v in value.items() if k != "root_ca_crl"}),
+        json.dumps({**value, "pck_certificate_chain": 1}),
+        text.replace("{", "{" + " " * intel.COLLATERAL_BYTES_MAX, 1),
+    ):
+        with pytest.raises(Malformed) as refused:
+            intel.read_collateral(bad.encode())
+        assert refused.value.code == "collateral"
+
+
+def test_a_level_of_intel_has_sixteen_components() -> None:
+    assert intel._svns([{"svn": i} for i in range(16)]) == list(range(16))
+    for n in (15, 17):
+        with pytest.raises(ValueError, match="sixteen"):
+            intel._svns([{"svn": 0}] * n)
