@@ -1,12 +1,14 @@
 """A configuration as idao writes it, read without `tomllib`, which costs a command a tenth of its start.
 
 It has comments, `[section]`s, and `key = value` with a bare key and a plain text, a whole number, true or
-false. What it reads, `tomllib` reads the same.
+false. What it reads, `tomllib` reads the same. What a hand wrote otherwise is kept when it is written again.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from idao.errors import UsageError
 
 
 def read(text: str) -> dict[str, Any] | None:
@@ -37,3 +39,24 @@ def read(text: str) -> dict[str, Any] | None:
         else:
             return None
     return out
+
+
+def key_text(name: str) -> str:
+    """Bare where TOML allows that; a hand may have written others."""
+    bare = name.isascii() and name.replace("-", "").replace("_", "").isalnum()
+    return name if bare else value_text(name)
+
+
+def value_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    if not isinstance(value, str):
+        raise UsageError(
+            f"config.toml holds a value that only a hand can keep: {value!r}",
+            hint="change it by hand",
+            code="config",
+        )
+    escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in value)
+    return f'"{escaped}"'
