@@ -50,6 +50,8 @@ CONFIG_BYTES_MAX = 64 * 1024
 CONFIG_FORMAT = 1
 PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
+ASIDE_CHARS = 50
+"""Of a file's name in that of the one written first beside it: 200 bytes at most, and a name has 255."""
 LOCK_POLL_S = 0.05
 """How often a waiting process looks at the lock again."""
 DEFAULTS: dict[str, Any] = {"wait": 30, "color": "auto"}
@@ -145,12 +147,16 @@ def locate(flag: str | None = None) -> Path:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Atomically and durably. `OSError`, also where a folder is."""
+    """Atomically and durably; to a pipe or a device as it stands. `OSError`, also where a folder is."""
     if not path.name or path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # /dev/stdout: a file put in its place would break the machine
+        path.write_bytes(data)
+        return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    # A name that nobody can guess, made anew: in a folder of many users somebody may have laid a link there.
+    aside = path.with_name(f".{path.name[:ASIDE_CHARS]}.{os.urandom(4).hex()}")
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(fd, "wb") as f:
             f.write(data)
@@ -206,12 +212,16 @@ class Home:
 
     def save_config(self) -> None:
         lines = ["# idao configuration; see 'idao config show --origin'", f"format = {CONFIG_FORMAT}"]
-        lines += [f"{key} = {_toml(self.config[key])}" for key in DEFAULTS if key in self.config]
+        lines += [
+            f"{key} = {plaintoml.value_text(self.config[key])}" for key in DEFAULTS if key in self.config
+        ]
         for section, values in self.config.items():
             if section in DEFAULTS:
                 continue
-            lines.append(f"\n[{section}]")
-            lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+            lines.append(f"\n[{plaintoml.key_text(section)}]")
+            lines += [
+                f"{plaintoml.key_text(key)} = {plaintoml.value_text(value)}" for key, value in values.items()
+            ]
         body = ("\n".join(lines) + "\n").encode()
         write_file(self.path / "config.toml", body + _config_sum(body))
 
@@ -364,7 +374,7 @@ def file_lock(path: Path, wait_s: float, what: str = "another process drives thi
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() >= deadline:
                     holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "unknown"
                     hint = "wait for it, or give '--wait SECONDS'"
@@ -483,18 +493,3 @@ def check_setting(key: str, value: Any) -> None:
 def configured(path: Path, key: str) -> Any:
     """A setting of `DEFAULTS`, as the home at `path` has it, if there is one."""
     return _read_config(path).get(key, DEFAULTS[key])
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return str(value)
-    if not isinstance(value, str):
-        raise UsageError(
-            f"config.toml holds a value that only a hand can keep: {value!r}",
-            hint="change it by hand",
-            code="config",
-        )
-    escaped = "".join(c if c not in '"\\' and c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in value)
-    return f'"{escaped}"'

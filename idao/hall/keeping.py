@@ -147,7 +147,7 @@ def _node_setting(key: str, text: str) -> Any:
 
     for part in filter(None, map(str.strip, text.split(","))):
         try:
-            ip_address(part)
+            ip_address(part if part.isprintable() else "")  # its scope (%eth0) may be any bytes
         except ValueError:
             raise UsageError(f"node.hosts lists IP addresses of this machine, not '{part}'") from None
     return text

@@ -1,0 +1,186 @@
+"""What odd terminals, folders, names and outputs must not break: nothing here is about one command alone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_world import must, run
+
+from idao import cli, home
+from idao.commands.demo import _Story
+from idao.dao import Dao
+from idao.errors import IdaoError
+from idao.hall import backup, packing
+from idao.home import Home
+from idao.store import migrate
+
+
+def typed(path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "idao", "--home", str(path), *words],
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+# --- config.toml --------------------------------------------------------------------------------------
+
+
+def test_what_a_hand_wrote_outlives_a_setting(fresh: Callable[[], Dao]) -> None:
+    path = fresh().home.path
+    by_hand = '\n["x y"]\n"a b" = 1\n"ü" = "v"\nplain = true\n'
+    with (path / "config.toml").open("a", encoding="utf-8") as f:
+        f.write(by_hand)
+    must("config", "set", "wait", "20", home=path)
+    assert Home.open(path).config["x y"] == {"a b": 1, "ü": "v", "plain": True}
+    assert Home.open(path).config["wait"] == 20
+
+
+def test_an_address_of_no_text_is_refused(fresh: Callable[[], Dao]) -> None:
+    path = fresh().home.path
+    for host in ("fe80::1%\udcff", "fe80::1%a\nb"):
+        ran = run("config", "set", "node.hosts", host, home=path)
+        assert (ran.code, ran.out) == (2, "") and "IP addresses" in ran.err
+    must("config", "set", "node.hosts", "::1,127.0.0.1", home=path)
+
+
+def test_the_end_of_input_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def end(*_: Any, **__: Any) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(home, "ask_passphrase", end)
+    ran = run("init", home=tmp_path / "home")
+    assert (ran.code, ran.out) == (2, "") and "nothing was typed" in ran.err
+
+
+# --- outputs ------------------------------------------------------------------------------------------
+
+
+def test_a_pipe_and_a_device_stay_what_they_are(tmp_path: Path) -> None:
+    """As root a file in the place of /dev/null would break the machine."""
+    pipe, got = tmp_path / "pipe", bytearray()
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: got.extend(pipe.read_bytes()), daemon=True)
+    reader.start()
+    home.write_file(pipe, b"through")
+    reader.join(60)
+    assert bytes(got) == b"through" and pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_file_is_made_under_a_name_of_any_length(tmp_path: Path) -> None:
+    name = "é" * 127
+    home.write_file(tmp_path / name, b"1")
+    home.write_file(tmp_path / name, b"2")
+    assert (tmp_path / name).read_bytes() == b"2" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_nothing_is_written_through_a_link_laid_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder of many users somebody may know the name of the file that is written first."""
+    other = tmp_path / "theirs"
+    monkeypatch.setattr(home.os, "urandom", bytes)
+    for aside in (f".out.{os.getpid()}", f".out.{bytes(4).hex()}"):
+        (tmp_path / aside).symlink_to(other)
+    with pytest.raises(FileExistsError):
+        home.write_file(tmp_path / "out", b"secret")
+    assert not other.exists()
+
+
+def test_a_terminal_that_is_not_utf_8(fresh: Callable[[], Dao], tmp_path: Path) -> None:
+    path = fresh().home.path
+    (tmp_path / "f").write_text("a,b\n1,2\n")
+    must("contribute", tmp_path / "f", "--name", "ünï ✓", home=path)
+    done = typed(path, "asset", "list", PYTHONIOENCODING="ascii:strict")
+    assert done.returncode == 0 and b"\\xfcn\\xef \\u2713" in done.stdout, done.stderr
+    assert typed(path, "help", PYTHONIOENCODING="latin-1:strict").returncode == 0
+
+
+def test_ids_on_standard_input_that_are_no_text(fresh: Callable[[], Dao]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "idao", "--home", str(fresh().home.path), "asset", "show", "-"],
+        capture_output=True,
+        input=b"\xff\xfe\n",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert done.returncode == 4, done.stderr
+
+
+def test_a_bug_is_told_where_no_file_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nowhere(*_: Any, **__: Any) -> Any:
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", nowhere)
+    assert cli._bug(ZeroDivisionError("here")) == 70
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError: here" in said and "idao: error: a bug in idao" in said
+
+
+# --- locks --------------------------------------------------------------------------------------------
+
+
+def test_a_file_system_without_locks_is_no_other_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="No locks"), home.file_lock(tmp_path / "lock", 60):
+        pass
+
+
+# --- backups ------------------------------------------------------------------------------------------
+
+
+def test_a_drill_without_room_blames_no_backup(
+    lived: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dao = lived.dao()
+    packing.create(dao, tmp_path / "b", with_passphrase=False)
+
+    def full(*_: Any) -> None:
+        raise IdaoError("no space left", code="disk-full")
+
+    monkeypatch.setattr(backup, "_place", full)
+    with pytest.raises(IdaoError, match="no space left"):
+        backup.drill(tmp_path / "b", backup.Opener(words=dao.keyring.phrase()))
+
+
+def test_a_restore_cut_short_is_cleared_whatever_it_left(tmp_path: Path) -> None:
+    """A backup by an older idao is migrated on its way in, which leaves copies."""
+    names = ("keys", "ledgers", "packs", migrate.COPIES, backup.STAGE)
+    for name in names:
+        (tmp_path / name).mkdir()
+    backup.require_empty(tmp_path)
+    backup._clear(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- demo ---------------------------------------------------------------------------------------------
+
+
+def test_the_story_takes_no_orders_and_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDAO_QUORUM", "one of the user's own")
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    story = _Story(folder)
+    story._make_visits(folder / "clinic")
+    me = story._run("init --name clinic --no-passphrase")
+    assert me.startswith("idao:")
+    assert story._run("contribute", str(folder / "clinic")).startswith("asset:")
