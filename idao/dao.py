@@ -278,9 +278,8 @@ class Dao:
         with self.home_db(readonly=True) as db:
             named = petnames.find(db, text)
         if named is None or named.kind != "idao":
-            raise NotFound(
-                f"no petname '{text}'", hint="give the full id, or name it: 'idao name add NAME ID'"
-            )
+            hint = "give the full id, or name it: 'idao name add NAME ID'"
+            raise NotFound(f"no petname '{text}'", hint=hint)
         return named.id
 
     def petname(self, idao: bytes) -> str | None:
@@ -359,8 +358,7 @@ class Dao:
                     outbox = Outbox(db, store.chain.quorum)
                     outbox.put(raws, now_ms())
                     if alone:
-                        for raw in raws:  # one by one: the first may make the second admissible
-                            self._drive(store, outbox, [raw])
+                        self._drive(store, outbox, raws)
                         return
             finally:
                 store.close()
@@ -378,11 +376,8 @@ class Dao:
             return []
         history = self.home.history()
         if registered.key_seq > _key_seq(history):
-            raise Refused(
-                "the ledger knows a later key than this home",
-                hint="restore a newer backup, or start a new home by the phrase: idao key recover",
-                code="key-replaced",
-            )
+            hint = "restore a newer backup, or start a new home by the phrase: idao key recover"
+            raise Refused("the ledger knows a later key than this home", hint=hint, code="key-replaced")
         lacking = tuple(e for e in history.events if e.event.key_seq > registered.key_seq)
         if not lacking:
             return []
@@ -423,15 +418,18 @@ class Dao:
 
         newest, *older = held(self.home, store.chain.quorum, self.keys())
         engine = Engine(store, newest, now_ms, *older)
-        inadmissible: dict[bytes, str] = {}
         waiting = outbox.waiting()
-        for tx in waiting:
-            if store.receipt_of(tx.id) is None:
+        left, before = waiting, -1
+        while len(left) != before:  # again: what is in a block now may have made another one admissible
+            before, inadmissible = len(left), dict[bytes, str]()
+            for tx in left:
                 try:
-                    engine.submit(tx.raw)
+                    if store.receipt_of(tx.id) is None:
+                        engine.submit(tx.raw)
                 except (Refused, Malformed) as e:
                     inadmissible[tx.id] = e.message
-        engine.run()
+            engine.run()
+            left = [tx for tx in left if tx.id in inadmissible]
         final = [tx.id for tx in waiting if store.receipt_of(tx.id)]
         outbox.settle(final, inadmissible, engine.tip.time_ms)
         done = []

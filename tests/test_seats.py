@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cli_world import must, run
@@ -15,10 +16,12 @@ from idao import invite, validatorkeys
 from idao.commands import joining
 from idao.crypto import note
 from idao.crypto.keys import Signer, did_key
-from idao.dao import Dao
+from idao.dao import Dao, signed
 from idao.errors import NotFound, UsageError
 from idao.hall import quorums
 from idao.home import Home
+from idao.ledger.idao import Register
+from idao.ledger.membership import Join
 from idao.model import NOTARIZE, VOTE_NAMES, Validator, ValidatorSet, Vote, show_id
 from idao.node import metrics
 
@@ -208,3 +211,22 @@ def test_a_newcomer_is_called_as_it_says_unless_that_is_another(home: Path) -> N
     with pytest.raises(UsageError):
         people.name_for(c, "bob", "")
     assert Home.open(home).get("idao", "name") == "ana"
+
+
+def test_a_dry_run_admits_nobody(home: Path, tmp_path: Path) -> None:
+    must("init", "--name", "bob", "--no-passphrase", home=tmp_path / "bob")
+    dao, bob = Dao.open(home), Dao.open(tmp_path / "bob")
+    history, who, seat = bob.home.history(), bob.actor(), Signer(bytes(32))
+    steps: list[tuple[str, Any]] = [
+        ("idao.register", Register(history.inception, history.events)),
+        ("quorum.join", Join(seat.public, seat.sign_possession(dao.quorum, bob.me), b"t" * 32)),
+    ]
+    dao.pass_on([signed(who, dao.quorum, 0, n, *step) for n, step in enumerate(steps, 1)])
+    accept = ("quorum", "accept", "--member", show_id("idao", bob.me), "--json")
+    before = Dao.open(home).store.height
+    dry = must(*accept, "--dry-run", home=home).json
+    validator("quorum accept").validate(dry)
+    assert dry["idao"] == show_id("idao", bob.me) and dry["dry_run"]
+    assert Dao.open(home).store.height == before
+    assert must(*accept, home=home).json["seat"] in ("pending", "active")
+    assert run(*accept, "--dry-run", home=home).code == 4  # it asks no more

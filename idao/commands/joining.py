@@ -129,7 +129,11 @@ def _accept(
     """
     dao = open_dao()
     if member:
-        _tell_admitted(dao.joining.admit(dao.resolve_person(member)))
+        data = dao.joining.admit(dao.resolve_person(member), dry=ui.options.dry_run)
+        if ui.options.dry_run:
+            ui.result(data, [f"would admit {data['idao']}, or ask the members to"], quiet=[data["idao"]])
+        else:
+            _tell_admitted(data)
         return
     offer = dao.joining.await_offer(words)
     if ui.options.dry_run:

@@ -102,12 +102,14 @@ class Joining:
         if seat is not None and seat.state in (membership.PENDING, membership.ACTIVE):
             raise Refused("that iDAO has a seat here already", code="already-in")
 
-    def admit(self, idao: bytes, *, bond: int = BOND) -> dict[str, Any]:
+    def admit(self, idao: bytes, *, bond: int = BOND, dry: bool = False) -> dict[str, Any]:
         """Proposes to admit an iDAO that asks for a seat, and votes yes; alone that decides it."""
         dao = self._dao
         seat = membership.seat_of(dao.state(), idao)
         if seat is None or seat.state != membership.ASKING:
             raise NotFound(f"{show_id('idao', idao)} does not ask for a seat", code="not-asking")
+        if dry:
+            return {"idao": show_id("idao", idao), "bond": str(bond), "unit": "stake", "dry_run": True}
         power = 1
         body = membership.Admit(idao, seat.key, power, bond)
         shown = dao.governance.carry(dao.quorum, "admit a validator", [("validator.admit", body)])
