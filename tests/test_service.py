@@ -94,3 +94,35 @@ def test_a_manager_that_refuses_names_the_command(home: Home, monkeypatch: pytes
     with pytest.raises(Missing) as missing:
         service.install(unit)
     assert missing.value.exit_code == 7 and unit.path.exists()
+
+
+def test_a_dollar_is_written_as_each_place_wants_it(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd takes it literally in an environment, and twice for once in a command."""
+    monkeypatch.setattr(service, "own_command", lambda: ["/opt/a$b/idao"])
+    text = service.unit(home, "/etc/pass$word", service.SYSTEMD).text
+    assert 'Environment="IDAO_PASSPHRASE_FILE=/etc/pass$word"' in text
+    assert 'ExecStart="/opt/a$$b/idao" node run' in text
+
+
+@pytest.mark.parametrize("error", [subprocess.TimeoutExpired("systemctl", 30), PermissionError(13, "denied")])
+def test_a_manager_that_hangs_is_named(home: Home, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(service.subprocess, "run", fail)
+    monkeypatch.setattr(service.shutil, "which", lambda name: f"/bin/{name}")
+    with pytest.raises(IdaoError, match=r"systemd refused: (no answer|denied)") as refused:
+        service.install(service.unit(home, None, service.SYSTEMD))
+    assert "systemctl --user" in (refused.value.hint or "")
+
+
+def test_a_service_without_a_manager_is_removed_and_says_so(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = service.unit(home, None, service.SYSTEMD)
+    unit.path.parent.mkdir(parents=True)
+    unit.path.write_text(unit.text)
+    monkeypatch.setattr(service.shutil, "which", lambda name: None)
+    with pytest.raises(Missing, match="is removed, but"):
+        service.uninstall(unit)
+    assert not unit.path.exists()

@@ -89,7 +89,7 @@ def _systemd(name: str, environment: dict[str, str]) -> Unit:
         "[Service]",
         "Type=notify",
         f"ExecStart={' '.join(_systemd_word(w) for w in [*own_command(), 'node', 'run'])}",
-        *(f"Environment={_systemd_word(f'{k}={v}')}" for k, v in environment.items()),
+        *(f"Environment={_systemd_word(f'{k}={v}', '$')}" for k, v in environment.items()),
         "ExecReload=/bin/kill -HUP $MAINPID",
         "Restart=on-failure",
         "RestartSec=2",
@@ -113,9 +113,10 @@ def _systemd(name: str, environment: dict[str, str]) -> Unit:
     )
 
 
-def _systemd_word(text: str) -> str:
-    """One argument of a unit file: quoted, with % and $ taken literally."""
-    safe = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+def _systemd_word(text: str, dollar: str = "$$") -> str:
+    """One argument of a unit file: quoted, with % and $ taken literally. `dollar` is how $ is written there:
+    twice in a command, once in an environment (systemd.service(5), systemd.exec(5))."""
+    safe = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", dollar)
     return f'"{safe}"' if safe != text or not text.replace("/", "").replace("-", "").isalnum() else text
 
 
@@ -148,7 +149,7 @@ def _launchd(name: str, environment: dict[str, str]) -> Unit:
 def install(made: Unit) -> dict[str, Any]:
     """Writes the unit and has the manager start it. `Missing` (exit code 7) names what the user must do."""
     write_file(made.path, made.text.encode(), 0o644)
-    _carry_out(made, made.start)
+    _carry_out(made, made.start, "written")
     return shown(made, True)
 
 
@@ -156,7 +157,7 @@ def uninstall(made: Unit) -> dict[str, Any]:
     if not made.path.exists():
         raise NotFound(f"no service '{made.name}' is installed", hint="idao node service install")
     try:
-        _carry_out(made, made.stop)
+        _carry_out(made, made.stop, "removed")
     finally:
         made.path.unlink(missing_ok=True)
     return shown(made, False)
@@ -167,14 +168,20 @@ def shown(made: Unit, installed: bool | None = None) -> dict[str, Any]:
     return {"kind": made.kind, "name": made.name, "path": str(made.path), "installed": there}
 
 
-def _carry_out(made: Unit, commands: tuple[tuple[str, ...], ...]) -> None:
+def _carry_out(made: Unit, commands: tuple[tuple[str, ...], ...], what: str) -> None:
     todo = " && ".join(shlex.join(c) for c in commands)
     if shutil.which(commands[0][0]) is None:
         raise Missing(
-            f"'{made.path}' is written, but this machine has no {commands[0][0]}", hint=f"run: {todo}"
+            f"'{made.path}' is {what}, but this machine has no {commands[0][0]}", hint=f"run: {todo}"
         )
     for command in commands:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_S)
-        if done.returncode:
-            said = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-            raise IdaoError(f"{made.kind} refused: {said}", hint=f"run: {todo}", code="service")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_S)
+            said = done.stderr.strip().splitlines() if done.returncode else None
+        except subprocess.TimeoutExpired:
+            said = [f"no answer within {RUN_S} s"]
+        except OSError as e:
+            said = [e.strerror or "it cannot be run"]
+        if said is not None:
+            why = (said or ["no reason given"])[0]
+            raise IdaoError(f"{made.kind} refused: {why}", hint=f"run: {todo}", code="service")
