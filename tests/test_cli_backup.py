@@ -109,6 +109,15 @@ def test_dry_runs_change_nothing(world: World) -> None:
     assert not new.exists()
 
 
+def test_a_dry_run_of_restore_refuses_what_restore_would(world: World) -> None:
+    (world.folder / "other").write_text(OTHER)
+    new, words = world.folder / "again", world.folder / "words"
+    restore = ("backup", "restore", world.folder / "b", "--dry-run", "--phrase-file")
+    assert run(*restore, world.folder / "other", home=new).code == 9
+    assert run(*restore, words, "--new-passphrase-file", world.folder / "none", home=new).code == 9
+    assert not new.exists()
+
+
 def test_no_home(tmp_path: Path) -> None:
     assert run("backup", "create", home=tmp_path / "none").code == 10
 

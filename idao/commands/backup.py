@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -63,7 +64,9 @@ def _create(
         "missing": list(made.missing),
     }
     ui.say(f"{ui.size(made.size)}; opens with the {' or the '.join(opens)}")
-    ui.say(f"see that it can be restored: idao backup verify {made.path} --phrase-file FILE")
+    ui.say(
+        f"see that it can be restored: idao backup verify {shlex.quote(str(made.path))} --phrase-file FILE"
+    )
     ui.result(data, ids=str(made.path))
     if made.missing:
         raise typer.Exit(VerificationFailed.exit_code)
@@ -173,11 +176,12 @@ def _restore(
         opener = backups.Opener(passphrase=homes.read_passphrase(ui.options.passphrase_file, ""))
     else:
         opener = backups.Opener(words=phrase.read_phrase(typed_phrase(phrase_file)))
+    new = homes.read_passphrase(str(new_passphrase_file), "") if new_passphrase_file else None
     if ui.options.dry_run:
+        backups.check_opener(header, opener)
         data = {"home": str(path), "made": homes.show_time(header.made_ms), "dry_run": True}
         ui.result(data, [f"would restore the backup of {data['made']} to {path}"], ids=str(path))
         return
-    new = homes.read_passphrase(str(new_passphrase_file), "") if new_passphrase_file else None
     with ui.progress("restore") as bar:
         restored = backups.restore(
             file,

@@ -27,7 +27,17 @@ from idao.store import home_db, ledger, migrate, moments
 from idao.store.packs import disk_error
 
 STAGE = ".idao-restore"
-MAY_BE_LEFT = {STAGE, "keys", "ledgers", "packs", "home.db", "home.db-wal", "home.db-shm", "lock"}
+MAY_BE_LEFT = {
+    STAGE,
+    migrate.COPIES,
+    "keys",
+    "ledgers",
+    "packs",
+    "home.db",
+    "home.db-wal",
+    "home.db-shm",
+    "lock",
+}
 """What a restore that was cut short can have left in the new home's folder."""
 
 
@@ -134,6 +144,8 @@ def drill(path: Path, opener: Opener, progress: Progress | None = None) -> tuple
         except Locked:
             raise
         except IdaoError as e:
+            if e.code in ("disk", "disk-full"):  # of the temporary folder: nothing is wrong with the backup
+                raise
             checks.append(Check(e.code, False, e.message))
     return own, checks
 
@@ -228,6 +240,14 @@ class Restored:
     """What is wrong with the contents; they are restored all the same."""
 
 
+def check_opener(header: files.Header, opener: Opener) -> None:
+    """`Locked` for a secret that does not open the backup, before anything is made of it."""
+    if opener.words is not None:
+        files.open_with_phrase(header, opener.secret)
+    elif header.lock:
+        seal.open_lock(header.lock, opener.passphrase)
+
+
 def restore(
     path: Path,
     target: Path,
@@ -246,8 +266,7 @@ def restore(
     With `relock` the keys get a new lock: `passphrase`, or none.
     """
     header = inspect(path)
-    if opener.words is not None:
-        files.open_with_phrase(header, opener.secret)
+    check_opener(header, opener)
     require_empty(target)
     try:
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
