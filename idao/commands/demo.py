@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shlex
 import shutil
@@ -62,24 +63,25 @@ class _Story:
         self.folder = folder
         self.home = folder / "home"
         self.steps: list[str] = []
+        # What the user has set of quorums and passphrases is not meant for these homes.
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("IDAO_")}
 
     def tell(self) -> list[str]:
         data = self.folder / "clinic"
         self._make_visits(data)
         me = self._run("init --name clinic --no-passphrase")
-        asset = self._run(f"contribute {data} --license CC-BY-4.0", "--name", "clinic 2026")
+        asset = self._run("contribute", str(data), "--license", "CC-BY-4.0", "--name", "clinic 2026")
         self._run(f"asset show {asset} --why", ids=False)
         dat = self._run(f"mint {asset} --value 1000 --share-ratio 10000")
         proposal = self._run("propose", "allow derived models", "--set", "policy.derive=allow")
         self._run(f"vote {proposal} yes")
-        file = self._run(f"proof {dat} -o {self.folder / 'clinic.idao-proof'}")
-        self._run(
-            f"verify {file} {data / 'visits.csv'} --trust {me} --require trusted", ids=False, home=False
-        )
+        file = self._run(f"proof {dat} -o", str(self.folder / "clinic.idao-proof"))
+        visits = str(data / "visits.csv")
+        self._run("verify", file, visits, "--trust", me, "--require", "trusted", ids=False, home=False)
         self.say("a stranger checks the same proof against a file that was changed:")
         with (data / "visits.csv").open("a", encoding="utf-8") as f:
             f.write("999,1,1,forged\n")
-        self._run(f"verify {file} {data / 'visits.csv'}", ids=False, home=False, code=6)
+        self._run("verify", file, visits, ids=False, home=False, code=6)
         self._run("audit", ids=False)
         return self.steps
 
@@ -114,13 +116,13 @@ class _Story:
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
+            env=self.environment,
             check=False,
         )
         for text in (done.stderr + ("" if ids else done.stdout)).splitlines():
             self.say("    " + text.removeprefix("idao: "))
         if done.returncode != code:
-            raise IdaoError(
-                f"the story broke at '{shown[2:]}' (exit {done.returncode})", hint=done.stderr.strip()
-            )
+            said = next((t for t in done.stderr.splitlines() if "error:" in t), None)
+            raise IdaoError(f"the story broke at '{shown[2:]}' (exit {done.returncode})", hint=said)
         lines: list[Any] = done.stdout.strip().splitlines()
         return str(lines[-1]) if lines else ""

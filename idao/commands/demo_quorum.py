@@ -23,6 +23,7 @@ class Teller(Protocol):
     """How the story is told: `demo._Story`."""
 
     folder: Path
+    environment: dict[str, str]
 
     def say(self, text: str) -> None: ...
     def run(
@@ -68,6 +69,7 @@ class Four:
         joining = subprocess.Popen(
             self._command(name, "quorum", "join", "-"),
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env=self.told.environment,
         )  # fmt: skip
         assert joining.stdin is not None and joining.stderr is not None
         joining.stdin.write(line)
@@ -85,7 +87,7 @@ class Four:
         self.nodes["cleo"].wait()
         rides = self.told.folder / "rides.csv"
         rides.write_text("ride,km\n1,12\n2,7\n3,31\n", encoding="utf-8")
-        asset = self._run("bob", f"contribute {rides} --quorum clinic-lan --license CC-BY-4.0")
+        asset = self._run("bob", "contribute --quorum clinic-lan --license CC-BY-4.0", str(rides))
         self._start("cleo")
         self._until("cleo has it too", lambda: asset in self._quietly("cleo", "asset", "list", "-q"))
         self.told.say("cleo is back and has caught up")
@@ -112,8 +114,9 @@ class Four:
 
     def _quietly(self, name: str, *words: str) -> str:
         done = subprocess.run(
-            self._command(name, *words), capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
+            self._command(name, *words),
+            capture_output=True, text=True, stdin=subprocess.DEVNULL, env=self.told.environment,
+        )  # fmt: skip
         if done.returncode:
             raise IdaoError(f"the story broke at '{' '.join(words[:2])}'", hint=done.stderr.strip())
         return done.stdout.strip()
@@ -122,8 +125,9 @@ class Four:
         log = (self.told.folder / f"{name}.log").open("ab")
         with contextlib.closing(log):
             self.nodes[name] = subprocess.Popen(
-                self._command(name, "node", "run"), stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+                self._command(name, "node", "run"),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.told.environment,
+            )  # fmt: skip
         self._until(f"{name}'s node runs", lambda: self._quietly(name, "node", "status", "-q"))
 
     def _shows(self, name: str, text: str) -> bool:
