@@ -17,6 +17,9 @@ def main() -> int:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by the caller ('idao status >&-')
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    # A terminal that is not UTF-8 shows the rest as escapes; ids that are no text are read all the same.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        stream.reconfigure(errors=errors)  # type: ignore[union-attr]
     try:
         if sys.argv[1:] in (["--version"], ["-V"]):
             sys.stdout.write(f"idao {__version__}\n")

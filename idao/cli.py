@@ -249,6 +249,8 @@ def _invoke(word: str, args: list[str]) -> int:
         return int(e.exit_code)
     except typer.Abort as e:
         raise KeyboardInterrupt from e
+    except EOFError as e:  # Ctrl-D instead of a passphrase or an invite
+        raise UsageError("nothing was typed", hint="see 'idao help' for how to give it in a file") from e
     except NoArgsIsHelpError as e:
         group = e.ctx.command if e.ctx else command
         names = ", ".join(getattr(group, "commands", {}))
@@ -340,11 +342,17 @@ def _bug(e: Exception) -> int:
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="idao-bug-", suffix=".txt", delete=False, encoding="utf-8"
-    ) as f:
-        f.write("".join(traceback.format_exception(e)))
     from idao import ui
 
-    ui.error(IdaoError(f"a bug in idao: {type(e).__name__}; details in {f.name}", code="bug"))
+    details = "".join(traceback.format_exception(e))
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="idao-bug-", suffix=".txt", delete=False, encoding="utf-8"
+        ) as f:
+            f.write(details)
+        where = f"details in {f.name}"
+    except OSError:  # no folder for it can be written
+        sys.stderr.write(details)
+        where = "details above"
+    ui.error(IdaoError(f"a bug in idao: {type(e).__name__}; {where}", code="bug"))
     return 70
