@@ -9,6 +9,7 @@ from pathlib import Path
 
 from idao import noderecord
 from idao.crypto.keys import Signer
+from idao.errors import Malformed
 from idao.node import tls
 from idao.node.listener import Listener
 from idao.node.mesh import Allowed, Mesh
@@ -32,12 +33,16 @@ class Hub:
         self.frames: list[tuple[bytes, int, bytes]] = []
         self.statuses: dict[bytes, bytes] = {}
         self.own_status = b"here"
+        self.nonsense: bytes | None = None
+        """A status that is malformed."""
         self.answer: Callable[[bytes, int, bytes], None] | None = None
 
     def status(self) -> bytes:
         return self.own_status
 
     def on_status(self, peer: bytes, status: bytes) -> None:
+        if status == self.nonsense:
+            raise Malformed("nonsense")
         self.statuses[peer] = status
 
     def on_up(self, peer: bytes) -> None:

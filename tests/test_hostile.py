@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import random
 import ssl
 import statistics
@@ -244,7 +245,7 @@ def test_a_false_server_gets_no_word(tmp_path: Path) -> None:
                 peer = t.a.mesh.peers[t.c.idao]
                 await world.until(lambda peer=peer: "certificate there is no member's" in peer.reason)  # type: ignore[misc]
                 server.close()
-                peer.reason = f"case {n}"
+                peer.reason, peer.learned = f"case {n}", -1e9
             assert [h for h in heard if h] == []
 
     run(test())
@@ -360,6 +361,23 @@ def test_a_hello_that_does_not_fit(tmp_path: Path, changes: dict[str, Any]) -> N
             said = await gone(reader)
             assert t.c.idao not in t.a.hub.ups
             assert (b"version" in said) == ("v" in changes), "only the version is answered"
+
+    run(test())
+
+
+def test_a_hello_that_the_hub_cannot_read_leaves_nothing_at_the_door(tmp_path: Path) -> None:
+    """Else each would hold a place for strangers for ever, and soon nobody of that address got in."""
+
+    async def test() -> None:
+        async with trio(tmp_path) as t:
+            t.a.hub.nonsense = b"nonsense"
+            for _ in range(listeners.STRANGERS_PER_ADDRESS + 2):
+                t.forgive()
+                reader, writer = await t.dial(greet=False)
+                writer.write(frame(wire.HELLO, t.hello(status=b"nonsense")))
+                await gone(reader)
+            await world.until(lambda: not t.a.listener._strangers)
+            assert t.still_well() and t.c.idao not in t.a.mesh.up()
 
     run(test())
 
@@ -506,6 +524,34 @@ def test_a_seat_that_names_another_certificate_ends_the_link(tmp_path: Path) -> 
         a.mesh.allow([replace(b.allowed(), tls=b.identity.pin)])
         await world.until(lambda: world.linked(a, b))
         await world.close(a, b)
+
+    run(test())
+
+
+def test_who_claims_another_ones_certificate_takes_no_links(tmp_path: Path) -> None:
+    """The seat of `b`, the founder, names no certificate: its record may claim that of `c`, which stands on
+    the ledger. Both keep their links, and make new ones."""
+
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        a.mesh.allow([b.allowed(), replace(c.allowed(), tls=c.identity.pin)])
+        der = c.identity.certificate
+        claim = noderecord.make(b.signer, world.QUORUM, b.idao, der, ("127.0.0.1:9",), 99)
+        link = b.mesh.peers[a.idao].link
+        assert link is not None
+        link.write(wire.records([claim]))
+        await world.until(lambda: a.mesh.peers[b.idao].record == claim)
+        assert c.idao in a.mesh.up(), "the claim cut the link of whom it names"
+        for end in (a, c):  # whoever dials
+            other = c if end is a else a
+            went = a.mesh.peers[c.idao].link
+            assert went is not None
+            went.cut("a break")
+            await world.until(lambda: c.idao not in a.mesh.up())
+            other.mesh.dialer.rounds[end.idao].due = time.monotonic() + 60
+            await world.until(lambda: c.idao in a.mesh.up(), 8)
+        await world.close(a, b, c)
 
     run(test())
 
@@ -740,6 +786,21 @@ def test_the_door_has_room_for_the_next(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 # --- two quorums, sleeping machines ------------------------------------------------------------------------
+
+
+def test_a_connection_that_broke_before_it_was_taken_is_nothing(tmp_path: Path) -> None:
+    """Linux tells by accept(2) what befell a connection in the queue: an unreachable host, say."""
+
+    class Broken:
+        def accept(self) -> None:
+            raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    async def test() -> None:
+        a = await world.Node(tmp_path, 1).open()
+        a.listener._accept(Broken())  # type: ignore[arg-type]
+        await world.close(a)
+
+    run(test())
 
 
 def test_one_home_in_two_quorums_keeps_them_apart(tmp_path: Path) -> None:

@@ -106,6 +106,46 @@ class Group(Net):
             )
 
 
+@pytest.mark.usefixtures("quarantine")
+def test_a_restored_home_is_silent_longer_where_the_set_has_changed(tmp_path: Path) -> None:
+    """The proof of the two silent blocks is for one set: each change since the backup adds one."""
+
+    async def story() -> None:
+        net = Group(tmp_path, "ann", "bob", "cyd", "dan")
+        for p in net.people:
+            net.boot(p)
+        for name in ("bob", "cyd", "dan"):
+            await net.admit(name, ("ann",))
+        await net.beat("ann", 3)
+        bob, dan = (next(p for p in net.people if p.idao == person(n).idao) for n in ("bob", "dan"))
+        net.kill(dan)
+        path = net.path(dan)
+        yesterday = path.read_bytes()
+        net.boot(dan)
+        bob.keys = 2  # type: ignore[attr-defined]
+        net.kill(bob)
+        net.boot(bob)
+        new = person("bob").validator(1)
+        turned = Rotate(new.public, new.sign_possession(net.quorum, bob.idao), hashed("tls bob"))
+        assert await net.do("bob", "quorum.rotate", turned) == ""
+        await net.beat("cyd", 3)
+        net.kill(dan)
+        for old in path.parent.iterdir():
+            old.unlink()
+        path.write_bytes(yesterday)
+        height = net.heights()[0]
+        back = net.boot(dan)
+        assert back.engine.quarantined
+        for p in net.people:  # keep-alives carry this
+            if p is not dan:
+                back.on_status(p.idao, net.members[p.idao].status())
+        await net.until(lambda: not back.engine.quarantined)
+        assert back.engine.store.unsigned_until == height + 3
+        net.stop()
+
+    play(story)
+
+
 def test_from_a_founder_to_four_and_on(tmp_path: Path) -> None:
     async def story() -> None:
         net = Group(tmp_path, "ann", "bob", "cyd", "dan")

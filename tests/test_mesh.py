@@ -18,7 +18,7 @@ from idao.crypto.keys import Signer
 from idao.errors import Malformed, Unreachable
 from idao.frozen import replace
 from idao.node import mesh as meshes
-from idao.node import tls
+from idao.node import tls, wire
 from idao.node.listener import Listener
 from idao.node.mesh import Allowed
 
@@ -225,6 +225,43 @@ def test_manual_addresses_may_be_names(tmp_path: Path) -> None:
     run(test())
 
 
+def test_a_name_that_is_none_is_told_as_such(tmp_path: Path) -> None:
+    async def test() -> None:
+        bugs: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: bugs.append(context))
+        a, b = await world.Node(tmp_path, 1).open(), await world.Node(tmp_path, 2).open()
+        name = f"{'x' * 64}.local:{b.listener.port}"
+        a.mesh.allow([Allowed(b.idao, b.signer.public, None, (name,))])
+        a.mesh.start()
+        await world.until(lambda: "no such name" in a.mesh.links()[0].reason)
+        await world.close(a, b)
+        assert bugs == []
+
+    run(test())
+
+
+def test_records_that_pour_in_go_on_in_drops(tmp_path: Path) -> None:
+    """Each newer record goes on to everybody: a member that signs a thousand must not have them all sent on.
+    The last one counts in the end."""
+
+    async def test() -> None:
+        a, b, c = await world.nodes(tmp_path, 3)
+        await world.until(lambda: world.linked(a, b, c))
+        heard: list[int] = []
+        c.mesh.on_record = lambda signed: heard.append(signed.record.seq)
+        link = b.mesh.peers[a.idao].link
+        assert link is not None
+        for _ in range(200):
+            link.write(wire.records([newest := b.record()]))
+        b.mesh.own = newest
+        await world.until(lambda: a.mesh.peers[b.idao].record == newest, 10)
+        await world.until(lambda: c.mesh.peers[b.idao].record == newest, 10)
+        assert len(heard) < 10
+        await world.close(a, b, c)
+
+    run(test())
+
+
 def test_hints_lead_to_members_and_only_to_them(tmp_path: Path) -> None:
     async def test() -> None:
         a, b = await world.Node(tmp_path, 1).open(), await world.Node(tmp_path, 2).open()
@@ -301,6 +338,7 @@ def test_a_newer_record_reaches_all_and_an_older_none(tmp_path: Path) -> None:
         four[1].mesh.learn(old)
         assert four[1].mesh.peers[four[0].idao].record == new
         forged = replace(new, record=replace(new.record, seq=99))
+        four[1].mesh.peers[four[0].idao].learned = -1e9  # not so soon after the last that nobody looks at it
         with pytest.raises(Malformed):
             four[1].mesh.learn(forged)
         await world.close(*four)

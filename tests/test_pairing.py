@@ -34,8 +34,11 @@ from idao.node.wire import PAIR
 
 def run(test: Coroutine[Any, Any, None], seconds: float = 20) -> None:
     async def bounded() -> None:
+        bugs: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: bugs.append(context))
         async with asyncio.timeout(seconds):
             await test
+        assert bugs == []
 
     asyncio.run(bounded())
 

@@ -297,6 +297,43 @@ def test_chores_run_and_a_failing_one_is_only_told(home: Home) -> None:
     assert "chore.failed" in events(home)
 
 
+def test_two_that_wake_it_for_a_new_ledger_do_not_get_in_each_others_way(home: Home) -> None:
+    """The second would wait in vain for the first one's lock, and say for ever that the ledger is busy."""
+    [ledger] = home.ledgers_folder.glob("*.db")
+    aside = home.path / "aside.db"
+    ledger.rename(aside)
+    with running(home) as network:
+        aside.rename(ledger)
+        slow = network.drive
+
+        async def drive(*given: Any) -> FakeMember:
+            await asyncio.sleep(0.2)
+            return await slow(*given)
+
+        network.drive = drive  # type: ignore[method-assign]
+        quorum = f"quorum:{ledger.stem}"
+        wakes = [
+            threading.Thread(target=lambda: calling.need(home.path, "wake", quorum=quorum)) for _ in "ab"
+        ]
+        for wake in wakes:
+            wake.start()
+        for wake in wakes:
+            wake.join()
+        found = calling.need(home.path, "status")
+        assert found["refused"] == [] and [q["quorum"] for q in found["quorums"]] == [quorum]
+    assert "ledger.refused" not in events(home)
+
+
+def test_an_error_that_nobody_waits_for_is_in_the_log(home: Home) -> None:
+    with running(home) as network:
+        runner = network.runner  # type: ignore[attr-defined]
+        loop = runner._end.get_loop()
+        loop.call_soon_threadsafe(lambda: 1 / 0)
+        until(lambda: "node.bug" in events(home))
+    line = (home.path / "log").read_text()
+    assert "ZeroDivisionError" in line and "Traceback" not in line
+
+
 def test_reload_reads_settings_and_new_ledgers(home: Home) -> None:
     with running(home) as network:
         assert calling.need(home.path, "reload")["quorums"] == 1 and network.reloads == 1
@@ -319,8 +356,15 @@ def test_signals_end_it_in_order(home: Home, number: int) -> None:
             break
     os.kill(node.pid, signal.SIGHUP)
     assert json.loads(node.stderr.readline())["event"] == "node.reloaded"  # type: ignore[union-attr]
+    config = home.path / "config.toml"
+    kept = config.read_text()
+    config.write_text("broken = [")
+    os.kill(node.pid, signal.SIGHUP)
+    assert json.loads(node.stderr.readline())["event"] == "reload.refused"  # type: ignore[union-attr]
+    config.write_text(kept)
     os.kill(node.pid, number)
-    out, _ = node.communicate(timeout=20)
+    out, rest = node.communicate(timeout=20)
+    assert [json.loads(line)["event"] for line in rest.splitlines()] == ["node.stopped"]
     assert node.returncode == 0 and json.loads(out)["stopped"] == signal.Signals(number).name
     assert not calling.socket_path(home.path).exists()
 
@@ -382,6 +426,15 @@ def test_what_is_no_request_is_refused(tmp_path: Path, line: bytes) -> None:
         s.sendall(line + b"\n")
         assert "error" in json.loads(s.makefile().readline())
         assert calling.ask(tmp_path, "echo") is not None
+
+
+def test_what_fails_at_the_node_is_told_to_who_asked(tmp_path: Path) -> None:
+    async def full(request: dict[str, Any]) -> dict[str, Any]:
+        raise OSError(28, "No space left on device")
+
+    with served(tmp_path, write=full), pytest.raises(IdaoError, match="No space left") as told:
+        calling.need(tmp_path, "write")
+    assert told.value.code == "node-error"
 
 
 def test_a_line_without_end_closes_the_connection(tmp_path: Path) -> None:

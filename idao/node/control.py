@@ -90,6 +90,10 @@ class Control:
             return _refusal(e)
         except (KeyError, TypeError, ValueError) as e:
             return _refusal(UsageError(f"the request is not understood: {type(e).__name__}"))
+        except Exception as e:  # a full disk, a locked database: whoever asked is told, the node goes on
+            return _refusal(
+                IdaoError(f"the node could not do it: {type(e).__name__}: {e}", code="node-error")
+            )
 
 
 def _refusal(e: IdaoError) -> dict[str, Any]:

@@ -116,7 +116,12 @@ class Dialer:
         while True:
             self._wake.clear()
             now = monotonic()
-            due = min([self._peers(now), self._hinted(now)])
+            try:
+                due = min(self._peers(now), self._hinted(now))
+            except Exception as e:  # a bug here must not end all dialing without a word
+                told = {"message": "dialing met a bug", "exception": e}
+                asyncio.get_running_loop().call_exception_handler(told)
+                due = now + REST_MAX_S
             with contextlib.suppress(TimeoutError):
                 # Not `wait_for`: in Python 3.11 it swallows a cancellation that meets the event.
                 async with asyncio.timeout(max(0.0, due - now)):
@@ -189,7 +194,7 @@ class Dialer:
         try:
             while queue or waiting:
                 if queue:
-                    waiting.add(asyncio.create_task(self._dial(queue.pop(0), not idao)))
+                    waiting.add(asyncio.create_task(self._dial(queue.pop(0), idao)))
                 patience = STAGGER_S if queue else None
                 done, waiting = await asyncio.wait(
                     waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
@@ -205,8 +210,8 @@ class Dialer:
                 task.cancel()
         return why
 
-    async def _dial(self, address: str, hinted: bool) -> str:
-        """One attempt: empty when it became a peer's link, else why it did not."""
+    async def _dial(self, address: str, wanted: bytes) -> str:
+        """One attempt: empty when it became a peer's link, else why it did not. A hint names nobody."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[str] = loop.create_future()
         fresh = Fresh(self.mesh.welcome, lambda why: None if answer.done() else answer.set_result(why))
@@ -223,26 +228,27 @@ class Dialer:
                     ssl_handshake_timeout=HANDSHAKE_S,
                     ssl_shutdown_timeout=SHUTDOWN_S,
                 )
-                if link.pin not in self.mesh.by_pin or link.alpn != tls.PEERS:
+                those = self.mesh.by_pin.get(link.pin, ())
+                if not those or link.alpn != tls.PEERS:
                     link.cut("the certificate there is no member's")
                     return f"{address}: the certificate there is no member's"
-                if hinted and self._leave_it(link.pin, address):
+                idao = wanted if wanted in those else those[0]
+                if not wanted and self._leave_it(idao, address):
                     return ""
-                why = await self._introduce(link, answer)
+                why = await self._introduce(link, idao, answer)
         except TimeoutError:
             return f"{address}: no answer"
-        except (OSError, ssl.SSLError, Malformed) as e:
+        except (OSError, ssl.SSLError, UnicodeError, Malformed) as e:  # UnicodeError: a name that is none
             return f"{address}: {_words(e)}"
         finally:
             if not answer.done() and link is not None:
                 link.cut("given up")
         if not why:
-            self.good[self.mesh.by_pin[link.pin]] = address
+            self.good[idao] = address
         return why and f"{address}: {why}"
 
-    def _leave_it(self, pin: bytes, address: str) -> bool:
+    def _leave_it(self, idao: bytes, address: str) -> bool:
         """A hint led to a peer whose turn to dial it is: now its address is known, should it not come."""
-        idao = self.mesh.by_pin[pin]
         turn = self.rounds.get(idao)
         if turn is None or idao >= self.mesh.idao or monotonic() >= turn.due:
             return False
@@ -250,9 +256,8 @@ class Dialer:
         self.hints.pop(address, None)
         return True
 
-    async def _introduce(self, link: Link, answer: asyncio.Future[str]) -> str:
+    async def _introduce(self, link: Link, idao: bytes, answer: asyncio.Future[str]) -> str:
         """Hello and its answer; nothing is said when another address of that peer has been quicker."""
-        idao = self.mesh.by_pin[link.pin]
         peer = self.mesh.peers.get(idao)
         if idao in self._greeted or (peer is not None and peer.link is not None):
             return ""
@@ -276,6 +281,8 @@ def _words(error: Exception) -> str:
         return "the certificate there is no member's"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason}"
+    if isinstance(error, UnicodeError):
+        return "no such name"
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error)

@@ -151,7 +151,10 @@ class Discovery:
     async def _watching(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            await self._look()
+            try:
+                await self._look()
+            except Exception as e:  # as in `_look`: an interface that is going fails in many ways
+                self.trouble["all"] = f"{type(e).__name__}: {e}"
 
     async def _look(self) -> None:
         """Opens ears on interfaces that are new, closes those of interfaces that are gone or changed."""

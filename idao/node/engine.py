@@ -83,9 +83,13 @@ class Engine:
         self.heads = Heads(store)
         self.receipts: list[tuple[int, Receipt]] = []
         """(log position, receipt) of what was committed since the list was last cleared."""
+        self.newest: Header | None = None
+        """Of the last block that this process has kept."""
         self._executed: dict[bytes, tuple[Block, Executed]] = {}
         self._refused: tuple[Block, str] | None = None
         """The last block found invalid, and why: what to explain if a quorum certifies it."""
+        self.on_early: Callable[[bytes, int], None] = lambda proposer, ahead_ms: None
+        """A block of a time so far ahead of the clock here that it gets no vote now."""
         self.quarantined = store.quarantined
         self._load_tip()
         self.heads.restore(self.tip)
@@ -141,6 +145,7 @@ class Engine:
             return known
         tx = parse_tx(raw)
         if tx.id not in self.pool:
+            self.pool.need_room(tx)
             if reason := rules.admissible(State(self.tip.base), self.store.chain, tx, self._next_time()):
                 raise Refused(f"the transaction cannot be ordered: {reason}", code="inadmissible")
             if not tx.authentic():
@@ -292,8 +297,11 @@ class Engine:
         header = built.header
         if not self._is_its_body(built, effect.hash):
             return ev.MISMATCH
-        ahead = header.time_ms > self._clock() + LEAD_MS_MAX and header.time_ms > self.tip.time_ms + 1
-        if effect.fresh and (ahead or header.view != effect.view):
+        ahead_ms = header.time_ms - self._clock()
+        early = ahead_ms > LEAD_MS_MAX and header.time_ms > self.tip.time_ms + 1
+        if effect.fresh and early:
+            self.on_early(header.proposer, ahead_ms)
+        if effect.fresh and (early or header.view != effect.view):
             return ev.UNTIMELY
         try:
             executed = self._check(built)
@@ -340,6 +348,7 @@ class Engine:
     ) -> Cosigned | None:
         height = built.header.height
         self.store.append(built, certificate, executed)
+        self.newest = built.header
         self.store.prune_journal(height)
         cosigns.prune(self.store.db, height)
         frontier = executed.frontier.copy()

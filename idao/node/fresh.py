@@ -40,7 +40,12 @@ class Fresh:
             reason = canonical.unpack(wire.Bye, payload).reason
             link.close("it said: " + wire.printable(reason))
         elif kind == wire.HELLO:
-            self.finish("" if self.welcome(link, canonical.unpack(wire.Hello, payload)) else "refused here")
+            try:
+                welcome = self.welcome(link, canonical.unpack(wire.Hello, payload))
+            except Exception as e:
+                self.finish(str(e))  # by now the mesh may answer for its end, and nobody would say so here
+                raise
+            self.finish("" if welcome else "refused here")
         else:
             raise Malformed(f"a frame of kind {kind} instead of a hello")
 

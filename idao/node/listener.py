@@ -162,14 +162,11 @@ class Listener:
         for _ in range(TURN_ACCEPTS):
             try:
                 connection, peer = s.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
             except OSError as e:
                 if e.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     loop.remove_reader(s)
                     loop.call_later(REST_S, self._again, s)
-                    return
-                raise
+                return  # none waits, or one that has gone: Linux tells here what befell a connection before
             door = self._door(peer[0], monotonic())
             if door is None or not door.admits(monotonic()):
                 self.refused += 1

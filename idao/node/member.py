@@ -79,6 +79,7 @@ class Member:
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticked = self._ticks = 0
         self._tips: dict[bytes, int] = {}
+        self._epoch = engine.epoch.epoch
         self._differs: bytes | None = None
         self._fresh: list[Tx] = []
         self._notes: asyncio.TimerHandle | None = None
@@ -413,7 +414,8 @@ class Member:
             if not self._is_final(certificate):
                 raise Malformed("a tip whose finalization does not hold")
         self._tips[peer] = height
-        until = quarantine_until(self._tips, self.engine.validators, self.engine.machine.key)
+        engine, changes = self.engine, self.engine.epoch.epoch - self._epoch
+        until = quarantine_until(self._tips, engine.validators, engine.machine.key, set_changes=changes)
         if until is not None:
             self.engine.release(until)
             self.on_trouble("released", f"signs above height {until}")

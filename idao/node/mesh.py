@@ -40,7 +40,8 @@ LIVES = 3
 PROBE_S = 1.5
 """How soon the first session of a peer must answer when a second one shows up."""
 RECORDS_EVERY_S, ANSWER_EVERY_S = 1.0, 0.1
-"""How often one link's questions for records, and for a sign of life, are answered."""
+"""How often one link's questions for records, and for a sign of life, are answered. One peer's newer records
+are taken in no faster either: each goes on to everybody."""
 
 
 class Hub(Protocol):
@@ -82,8 +83,9 @@ class Mesh:
         self.boot = entropy(16)
         self.software, self.clock_ms = software, clock_ms
         self.peers: dict[bytes, Peer] = {}
-        self.by_pin: dict[bytes, bytes] = {}
-        """Pin → iDAO of those that may link."""
+        self.by_pin: dict[bytes, tuple[bytes, ...]] = {}
+        """Pin → iDAOs that may link under it, those whose seat names it first. Mostly one: but anybody can
+        claim another's certificate in a record or a seat, and must not take its links by that."""
         self.on_record: Callable[[SignedNodeRecord], None] = lambda record: None
         self.on_duplicate: Callable[[bytes, str], None] = lambda idao, address: None
         """Another process runs with the keys of this iDAO (ours, or a peer's), at that address."""
@@ -173,17 +175,18 @@ class Mesh:
         return any(p.record is None and p.allowed.tls != NOT_NAMED for p in self.peers.values())
 
     def _trust(self) -> None:
-        pins = {p.allowed.tls: idao for idao, p in self.peers.items() if p.allowed.tls != NOT_NAMED}
-        for idao, p in self.peers.items():
-            # The founder's stands in no seat: whoever names it in his own does not get its links by that.
-            if p.record is not None and p.allowed.tls == NOT_NAMED:
-                pins[p.record.record.tls] = idao
-        pins[self.identity.pin] = self.idao
+        named = [(p.allowed.tls, idao) for idao, p in self.peers.items() if p.allowed.tls != NOT_NAMED]
+        told = [(p.record.record.tls, idao) for idao, p in self.peers.items()
+                if p.record is not None and p.allowed.tls == NOT_NAMED]  # fmt: skip
+        pins: dict[bytes, tuple[bytes, ...]] = {}
+        for pin, idao in (*named, *told):
+            pins[pin] = (*pins.get(pin, ()), idao)
+        pins[self.identity.pin] = (self.idao,)
         if pins == self.by_pin:
             return
         self.by_pin = pins
         for peer in self.peers.values():
-            if peer.link is not None and pins.get(peer.link.pin) != peer.allowed.idao:
+            if peer.link is not None and peer.allowed.idao not in pins.get(peer.link.pin, ()):
                 self._end(peer, "its certificate changed")
         self.dialer.wake()
         self.on_trust()
@@ -252,7 +255,7 @@ class Mesh:
         if hello.v != wire.VERSION:
             self.dismiss(link, f"this node speaks version {wire.VERSION}, not {hello.v}")
             return False
-        if hello.quorum != self.quorum or self.by_pin.get(link.pin) != hello.idao:
+        if hello.quorum != self.quorum or hello.idao not in self.by_pin.get(link.pin, ()):
             raise Malformed("a hello that does not belong to its certificate")
         record = hello.record.record
         if record.idao != hello.idao or record.tls != link.pin or record.quorum != self.quorum:
@@ -391,10 +394,15 @@ class Mesh:
         if not peer.allowed.fits(record):
             return
         known = peer.record.record if peer.record is not None else None
-        if known is not None and known.key == record.key and known.seq >= record.seq:
-            return
+        now = monotonic()
+        if known is not None and known.key == record.key:
+            if known.seq >= record.seq:
+                return
+            if now - peer.learned < RECORDS_EVERY_S:
+                peer.hurried = True
+                return
         noderecord.check(signed)
-        peer.record = signed
+        peer.record, peer.learned, peer.hurried = signed, now, False
         self._to_all(wire.records([signed]))
         self._trust()
         self.dialer.wake()
@@ -406,6 +414,8 @@ class Mesh:
         assert self.loop is not None
         self._tick_handle = self.loop.call_later(TICK_S, self._tick)
         now = monotonic()
+        if any(p.hurried and now - p.learned > RECORDS_EVERY_S for p in self.peers.values()):
+            self._to_all(links.frame(wire.ASK_RECORDS, b""))
         for peer in list(self.peers.values()):
             link = peer.link
             if link is None:

@@ -339,7 +339,7 @@ class Desk:
     def _lost(self, session: _Session, reason: str) -> None:
         if session in self._silent:
             self._silent.remove(session)
-        elif session.ticket.session is session:
+        elif session.nonce and session.ticket.session is session:  # who had to make room holds no ticket
             # The invite stays good: a joiner whose connection broke comes back with it.
             session.ticket.session = None
             self.on_failure(session.link.address, reason)

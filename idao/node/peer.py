@@ -72,6 +72,10 @@ class Peer:
     def __init__(self, allowed: Allowed) -> None:
         self.allowed = allowed
         self.record = allowed.known()
+        self.learned = -1e9
+        """When that record came."""
+        self.hurried = False
+        """A newer one came too soon after it, and is asked for in its time."""
         self.link: Link | None = None
         self.boot = b""
         self.since_ms = 0

@@ -41,16 +41,19 @@ class Pool:
         """The tx of these very bytes: known to be authentic, and read already."""
         return self._by_raw.get(raw)
 
+    def need_room(self, tx: Tx) -> None:
+        """`Refused` (`pool-full`) where there is none: asked before a signature is checked."""
+        full = len(self._txs) >= POOL_MAX or self._bytes + len(tx.raw) > POOL_BYTES_MAX
+        if full or self.count(tx.envelope.idao) >= ACTOR_MAX:
+            raise Refused(f"{len(self._txs)} transactions wait already", code="pool-full")
+
     def add(self, tx: Tx) -> bool:
         """Whether it is new. `Refused` (`pool-full`) where there is no room for it."""
         if tx.id in self._txs:
             return False
-        mine = self._of.setdefault(tx.envelope.idao, {})
-        full = len(self._txs) >= POOL_MAX or self._bytes + len(tx.raw) > POOL_BYTES_MAX
-        if full or len(mine) >= ACTOR_MAX:
-            raise Refused(f"{len(self._txs)} transactions wait already", code="pool-full")
+        self.need_room(tx)
         self._txs[tx.id] = self._by_raw[tx.raw] = tx
-        mine[tx.id] = tx.envelope.seq
+        self._of.setdefault(tx.envelope.idao, {})[tx.id] = tx.envelope.seq
         self._bytes += len(tx.raw)
         return True
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -102,10 +103,12 @@ class Runner:
         self._starved: set[bytes] = set()
         """Those that were, and wait for room."""
         self._unread = ""
+        self._taking = asyncio.Lock()
 
     async def run(self) -> str:
         """Returns why it ended. `Busy` while another node runs; any failure inside is raised at the end."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._on_bug)
         self._end = loop.create_future()
         with self.home.node_alone():
             control = Control(self.home.path, {**self._handlers(), **self._network.handlers()})
@@ -129,6 +132,10 @@ class Runner:
 
     async def _take_charge(self) -> None:
         """Starts driving every group ledger of the home that is not driven yet."""
+        async with self._taking:  # two at once would have the second wait in vain for the first one's lock
+            await self._take_all()
+
+    async def _take_all(self) -> None:
         for path in sorted(self.home.ledgers_folder.glob("*.db")):
             quorum = parse_id("quorum", f"quorum:{path.stem}")
             if quorum in self._charges or (
@@ -246,12 +253,29 @@ class Runner:
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop, signal.Signals(number).name)
-        loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(self._reload()))
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+
+    def _on_hangup(self) -> None:
+        self._reloading = asyncio.get_running_loop().create_task(self._reload_if_possible())
+
+    async def _reload_if_possible(self) -> None:
+        with contextlib.suppress(IdaoError):  # told in the log; nobody waits for an answer
+            await self._reload()
 
     def stop(self, why: str = "stop") -> None:
         if self._end is not None and not self._end.done():
             self._end.set_result(why)
             self._wake.set()
+
+    def _on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An error that nobody waits for: without this it would go where no log is, or nowhere."""
+        error = context.get("exception")
+        where = traceback.extract_tb(error.__traceback__)[-1:] if error is not None else []
+        what = f": {type(error).__name__}: {error}" if error is not None else ""
+        at = (
+            f", in {where[0].name}, line {where[0].lineno} of {Path(where[0].filename).name}" if where else ""
+        )
+        self._log.note("node.bug", "error", why=f"{context['message']}{what}{at}")
 
     def fail(self, why: str) -> None:
         """A ledger could not be written, or a machine broke its contract: the process must end."""
@@ -264,11 +288,11 @@ class Runner:
         """Settings, peers and ledgers anew; what is driven already goes on undisturbed."""
         try:
             self.home.config = Home.open(self.home.path).config
+            self._log.reopen()
+            self._network.reload(self.home)
         except IdaoError as e:
             self._log.note("reload.refused", "error", why=e.message)
             raise
-        self._log.reopen()
-        self._network.reload(self.home)
         await self._take_charge()
         self._log.note("node.reloaded", ledgers=len(self._charges))
 

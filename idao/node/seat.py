@@ -34,6 +34,11 @@ from idao.store.ledger import LedgerStore
 
 LINKED = (membership.PENDING, membership.ACTIVE)
 """Seats whose nodes may link."""
+BOOK_S = 1.0
+"""The book of peers is written this long after it has changed: a peer that says something else with every
+frame costs a flush a second, not one a frame."""
+EARLY_S = 60.0
+"""How often it is said that one proposer's clock is ahead: it proposes in each of its turns."""
 ALARMS_MAX = 20
 """The latest alarms are enough to act on; the log has all."""
 
@@ -65,6 +70,7 @@ class Seatholder:
         self.faults: list[Fault] = []
         """Seen, and not yet reported to the ledger."""
         self.alarms: list[dict[str, str]] = []
+        self._early_told: dict[bytes, float] = {}
         self.commits = self.txs = self.faults_seen = 0
         self.committed_ms = 0
         self._latency = Latency()
@@ -73,6 +79,7 @@ class Seatholder:
         self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
         self._bundles = Bundles(self.member, path.parent.parent)  # ledgers lie in a folder of the home
         self.records, self._whole = peerbook.read(path), set(peerbook.whole(path))
+        self._unwritten: asyncio.TimerHandle | None = None
         self.mesh = Mesh(
             self.quorum, self.member, identity, self._own_record(addresses), software=f"idao {__version__}"
         )
@@ -85,6 +92,7 @@ class Seatholder:
         self.member.on_kept = self._on_kept
         self.member.on_trouble = self._on_trouble
         self.member.on_broken = lambda error: self.failed(error)
+        self.member.engine.on_early = self._on_early
         self.mesh.on_record = self._on_record
         self.mesh.on_duplicate = self._on_duplicate
         self.member.bundles = self._bundles
@@ -122,6 +130,8 @@ class Seatholder:
         self.gone()
         await self.mesh.stop()
         self.member.stop()
+        if self._unwritten is not None:
+            self._write_book()
         self.store.close()
 
     def submit(self, raw: bytes) -> object:
@@ -148,6 +158,7 @@ class Seatholder:
         """Records that came by another way than the mesh (pairing)."""
         for signed in records:
             self._keep(signed)
+        self._write_book()
         self.allow()
 
     def moved(self, addresses: tuple[str, ...]) -> None:
@@ -163,15 +174,22 @@ class Seatholder:
         if known is not None and known.record.key == record.key and known.record.seq >= record.seq:
             return
         self.records[record.idao] = signed
-        self._write_book()
+        self._write_soon()
 
     def _on_kept(self, peer: bytes, whole: bool) -> None:
         before = set(self._whole)
         (self._whole.add if whole else self._whole.discard)(peer)
         if self._whole != before:
-            self._write_book()
+            self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._unwritten is None:
+            self._unwritten = asyncio.get_running_loop().call_later(BOOK_S, self._write_book)
 
     def _write_book(self) -> None:
+        if self._unwritten is not None:
+            self._unwritten.cancel()
+            self._unwritten = None
         try:
             peerbook.write(self.path, self.records.values(), self._whole)
         except OSError as e:
@@ -186,13 +204,38 @@ class Seatholder:
         for _, receipt in receipts:
             self._latency.end(receipt.tx, now)
         self.committed_ms = now_ms()
-        self._log.note("block.final", "debug", quorum=self.quorum, height=height, receipts=len(receipts))
+        self._tell_block(height, len(receipts))
         if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
             self.allow()
             self._sign_record_anew()
         if any(c.table == "attestation" for _, receipt in receipts for c in receipt.changed):
             self._bundles.look()
         self.changed()
+
+    def _tell_block(self, height: int, receipts: int) -> None:
+        """Each block at level debug; one that took more than a view always: somebody's turn was lost."""
+        header = self.member.engine.newest
+        view, who = (header.view, header.proposer) if header is not None else (0, None)
+        level = "info" if view else "debug"
+        self._log.note(
+            "block.final",
+            level,
+            quorum=self.quorum,
+            height=height,
+            view=view,
+            proposer=who,
+            receipts=receipts,
+        )
+
+    def _on_early(self, proposer: bytes, ahead_ms: int) -> None:
+        if monotonic() - self._early_told.get(proposer, -EARLY_S) < EARLY_S:
+            return
+        self._early_told[proposer] = monotonic()
+        who = show_id("idao", proposer)
+        why = (
+            f"{who} proposes blocks {ahead_ms / 1000:.0f} s ahead of the clock here: one of the two is wrong"
+        )
+        self.alarm("clock", why=why)
 
     def _on_trouble(self, what: str, why: str) -> None:
         self.alarm(f"quorum.{what}", why=why)

@@ -1,8 +1,9 @@
 """Catching up: blocks that others have decided, fetched in ranges and judged one by one.
 
-A peer's claim of a height is a hint that is tested by asking (GHSA-22qq-3xwm-r5x4 and its kin): one that
-cannot serve what it claimed is not believed again until it claims more, and leaving sync needs nobody's
-permission. While a range is applied nothing is signed: the machine enters the next height afresh.
+A peer's claim of a height is a hint that is tested by asking (GHSA-22qq-3xwm-r5x4 and its kin): one that did
+not serve what it claimed is asked again only where nobody who has failed less often is ahead, and leaving
+sync needs nobody's permission. While a range is applied nothing is signed: the machine enters the next
+height afresh.
 """
 
 from __future__ import annotations
@@ -26,9 +27,10 @@ class Sync:
         self._member = member
         self._claims: dict[bytes, int] = {}
         """Peer -> height it says it is deciding."""
+        self._missed: dict[bytes, int] = {}
+        """Peer -> how often it did not serve what it had claimed."""
         self._asked: bytes | None = None
         self._ticks = 0
-
         self._kept: dict[bytes, int] = {}
         """Peer -> first block whose body it has, as it says."""
         self._gone_ticks = 0
@@ -75,14 +77,18 @@ class Sync:
         if self._asked is not None:
             self._ticks += 1
             if self._ticks >= PATIENCE_TICKS:
+                self._miss(self._asked)
                 self.lost(self._asked)
+
+    def _miss(self, peer: bytes) -> None:
+        self._missed[peer] = self._missed.get(peer, 0) + 1
 
     def _next(self) -> None:
         if self._asked is not None:
             return
         wanted = self._member.engine.tip.height + 1
         self._claims = {p: h for p, h in self._claims.items() if h > wanted}
-        for peer in sorted(self._claims, key=lambda p: (-self._claims[p], p)):
+        for peer in sorted(self._claims, key=lambda p: (self._missed.get(p, 0), -self._claims[p], p)):
             if self._has(peer, wanted) and self._member.ask(peer, wanted):
                 self._asked, self._ticks = peer, 0
                 return
@@ -99,12 +105,14 @@ class Sync:
         blocks = commits.blocks[wanted - commits.first :] if commits.first < wanted else commits.blocks
         if not blocks or commits.first > wanted:
             if answered:
+                self._miss(peer)
                 self._claims.pop(peer, None)
                 self._next()
             return
         try:
             self._member.adopt(peer, msg.Commits(wanted, blocks))
         except Malformed:
+            self._miss(peer)
             self._claims.pop(peer, None)
             self._next()
             raise
