@@ -30,7 +30,8 @@ class Ahead:
             if len(frames) < AHEAD_PER_PEER and frame not in frames:
                 frames.append(frame)
         news = self._claims.get(peer, 0) < number
-        self.claim(peer, number)
+        if news:
+            self.claim(peer, number)
         return news
 
     def claim(self, peer: Peer, number: int) -> None:

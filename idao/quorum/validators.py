@@ -1,20 +1,9 @@
-"""What a set of validators tolerates, and which of them answer."""
+"""Which validators answer."""
 
 from __future__ import annotations
 
 from idao.model import ValidatorSet
 from idao.quorum.events import Peer
-
-
-def tolerates(validators: ValidatorSet) -> int:
-    """How many validators may fail or lie, whichever they are, without harm: 0 below four of equal power."""
-    power, count = 0, 0
-    for v in sorted((v.power for v in validators.validators), reverse=True):
-        power += v
-        if power >= validators.honest_size:
-            break
-        count += 1
-    return count
 
 
 class Liveness:

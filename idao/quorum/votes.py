@@ -45,7 +45,7 @@ class VoteKeeper:
             self._voted.add(signer)
             self.voted_power += power
         other = held[0]
-        return True, other if other is not signed and conflict(other, signed) else None
+        return True, other if conflict(other, signed) else None
 
     def __len__(self) -> int:
         """Votes held."""

@@ -446,3 +446,65 @@ def being_heard_through_others_lasts_a_height(m: Any) -> None:
     b.say(b.sv(NULLIFY, 2, 0), peer=1)
     b.forget_effects().start(height=2, pool=True)
     assert (NULLIFY, 0, b"") in b.signed(), "the leader of height 2 is down"
+
+
+@case
+def certificates_of_the_height_before_are_no_news(m: Any) -> None:
+    b = Bench(m).start().propose(0, X).votes(NOTARIZE, 0, X).votes(FINALIZE, 0, X)
+    nullified, finalized = b.cert(NULLIFY, 0, by=(0, 2, 3)), b.cert(FINALIZE, 2, X)
+    b.start(height=2, tip=X).forget_effects()
+    b.say(nullified, finalized)
+    assert not b.sent(Certificate) and not b.of(ev.Persist) and not b.of(ev.ForkDetected) and b.view == 0
+
+
+@case
+def a_proposal_to_the_height_before_still_proves_a_fault(m: Any) -> None:
+    b = Bench(m).start().propose(0, X).votes(NOTARIZE, 0, X).votes(FINALIZE, 0, X)
+    late = b.frame(0, Y)
+    b.start(height=2, tip=X).say(late)
+    assert [f.fault.kind for f in b.of(ev.FaultFound)] == ["propose"]
+
+
+@case
+def older_blocks_are_asked_of_the_ledger(m: Any) -> None:
+    b = Bench(m).start(height=3)
+    b.say(ev.GetBlock(2, X), ev.GetBlock(0, X), ev.GetBlock(3, X), ev.GetBlock(4, X), peer=2)
+    assert b.of(ev.Serve) == [ev.Serve(b.peers[2], 2)]
+
+
+@case
+def a_block_built_for_another_view_is_dropped(m: Any) -> None:
+    b = Bench(m, me=1)
+    b.build = False
+    b.start(pool=True)
+    assert [(e.height, e.view) for e in b.of(ev.Build)] == [(1, 0)]
+    for height, view in ((2, 0), (1, 1)):
+        b.feed(ev.Built(height, view, X, BODY[X]))
+    b.say(Bench(m).cert(NULLIFY, 0, by=(0, 2, 3))).feed(ev.Built(1, 0, X, BODY[X]))
+    assert b.signed() == []
+    c = Bench(m, me=2)
+    c.build = False
+    c.start(pool=True).feed(ev.Built(1, 0, X, BODY[X]))
+    assert c.signed() == [], "nobody asked for it"
+
+
+@case
+def those_who_claim_more_are_told_in_turn(m: Any) -> None:
+    b = Bench(m).start()
+    for peer in (1, 2, 3):
+        b.height = 9
+        b.say(b.sv(NULLIFY, peer, 0), peer=peer)
+    told = []
+    for height in (2, 3, 4):
+        b.forget_effects().start(height=height)
+        told += [e.peer for e in b.of(ev.Send) if isinstance(e.frame, ev.Status)]
+    assert sorted(told) == sorted(b.peers[1:])
+
+
+@case
+def a_late_frame_takes_no_claim_back(m: Any) -> None:
+    b = Bench(m).start()
+    for height in (9, 5, 9):
+        b.height = height
+        b.say(b.sv(NULLIFY, 1, 0))
+    assert len(b.of(ev.CatchUp)) == 1
