@@ -38,6 +38,7 @@ def _init(
         founded = founding.describe(path)
     else:
         name = founding.check_name(name or homes.user_name())
+        founding.check_free(path)
         if ui.options.dry_run:
             plan = {"home": str(path), "name": name, "created": False, "dry_run": True}
             ui.result(plan, [f"would create '{name}' in {path}"])

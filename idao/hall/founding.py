@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,13 @@ from idao.store.ledger import LedgerStore
 FIRST_STAKE = 1_000_000
 """Units of stake a quorum of one begins with: local credit, not money."""
 NAME_MAX = 100
+CLEARED = ("keys", "ledgers")
+"""Folders that are made anew where an init was cut short: nobody was told of what is in them."""
+_OURS = re.compile(
+    r"keys/(lock|history|backup\.pub|(identity|next|validator|data|phrase)\.key|\..+)"
+    r"|ledgers/[a-z2-7]{52}\.(db|new)(-wal|-shm|-journal)?"
+)
+"""What such an init can have left in them."""
 
 
 @frozen
@@ -117,6 +125,12 @@ def check_free(path: Path) -> None:
             f"'{path}' is a home that has lost its config.toml; nothing was changed",
             hint="put the file back from a backup, or choose another folder with '--home DIR'",
         )
+    inside = (p for name in CLEARED for p in (path / name).glob("*"))
+    if strange := next((p for p in inside if not _OURS.fullmatch(str(p.relative_to(path)))), None):
+        raise UsageError(
+            f"'{strange}' is not of idao, which needs '{strange.parent}' for itself; nothing was changed",
+            hint="choose another folder with '--home DIR'",
+        )
 
 
 def _new_keys(
@@ -124,8 +138,9 @@ def _new_keys(
 ) -> bytes:
     check_free(path)
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path.chmod(0o700)
-    for leftover in ("keys", "ledgers"):  # of an init that was cut short: nobody was told of it
+    if not any(path.iterdir()):  # who else reads a folder with other files in it is not ours to say
+        path.chmod(0o700)
+    for leftover in CLEARED:
         shutil.rmtree(path / leftover, ignore_errors=True)
     for folder in ("keys", "ledgers", "packs"):
         (path / folder).mkdir(mode=0o700, exist_ok=True)
