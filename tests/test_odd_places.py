@@ -19,9 +19,9 @@ from idao import cli, home
 from idao.commands.demo import _Story
 from idao.dao import Dao
 from idao.errors import IdaoError
-from idao.hall import backup, packing
+from idao.hall import backup, doctor, packing
 from idao.home import Home
-from idao.store import migrate
+from idao.store import documents, migrate
 
 
 def typed(path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -170,6 +170,58 @@ def test_a_restore_cut_short_is_cleared_whatever_it_left(tmp_path: Path) -> None
     backup.require_empty(tmp_path)
     backup._clear(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_in_the_words_of_sqlite_is_a_failed_check(lived: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it says of a damaged page can hold bytes of that page."""
+
+    def garbled(_: Any) -> str:
+        return b"row \xff is missing".decode()
+
+    monkeypatch.setattr(doctor, "_quick_check", garbled)
+    checks = {c.name: c for c in doctor.examine(lived.path)}
+    assert checks["home.db"].status == checks["ledger 1"].status == doctor.FAIL
+    assert checks["outbox"].status == doctor.OK
+
+
+# --- folders that hold something already -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["keys/mine.pem", "ledgers/2026.db", "keys/old/identity.key"])
+def test_a_home_takes_no_folder_that_is_in_use(tmp_path: Path, name: str) -> None:
+    """What an init that was cut short has left is made anew, and nothing else."""
+    (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / name).write_text("precious")
+    for more in ((), ("--dry-run",)):
+        ran = run("init", "--no-passphrase", *more, home=tmp_path)
+        assert (ran.code, ran.out) == (2, "") and "nothing was changed" in ran.err
+    assert (tmp_path / name).read_text() == "precious" and not (tmp_path / "packs").exists()
+
+
+def test_a_home_beside_other_files_leaves_them_to_their_readers(tmp_path: Path) -> None:
+    (tmp_path / "ours").write_text("x")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "lock").write_text("of an init that was cut short")
+    tmp_path.chmod(0o755)
+    must("init", "--no-passphrase", home=tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "keys").stat().st_mode & 0o777 == 0o700
+
+
+def test_forgetting_that_was_cut_short_is_finished(lived: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the keys of the first version were gone: the second must be forgotten all the same."""
+    dao = lived.dao()
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(documents.Documents, "forget", interrupted)
+        dao.assets.forget(lived.asset)
+    told = lived.dao().assets.forget(lived.asset)
+    assert told["versions"] == 2
+    with dao.assets.opened() as (contents, _):
+        assert contents.versions() == []
+
+
+def interrupted(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 # --- demo ---------------------------------------------------------------------------------------------

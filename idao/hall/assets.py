@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -318,7 +318,8 @@ class Assets:
                 if kept is None:
                     continue
                 if docs.refers(kept[0]) == 1:
-                    freed += contents.forget(kept[0])
+                    with suppress(NotFound):  # a run that was killed here had destroyed it already
+                        freed += contents.forget(kept[0])
                 docs.forget(asset, version)
                 versions += 1
         if not versions:

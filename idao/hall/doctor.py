@@ -91,7 +91,7 @@ def _guarded(name: str, look: Callable[[Path], Iterator[Check]], path: Path) -> 
         found.extend(look(path))
     except IdaoError as e:
         found.append(Check(name, FAIL, e.message, e.hint, {"code": e.code}))
-    except sqlite3.Error as e:
+    except (sqlite3.Error, UnicodeDecodeError) as e:  # the latter: damage inside SQLite's own messages
         found.append(Check(name, FAIL, str(e), "restore it from a backup", {"code": "sqlite"}))
     except OSError as e:
         found.append(Check(name, FAIL, f"{e.strerror}: {e.filename}", None, {"code": e.errno}))
