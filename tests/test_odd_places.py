@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,11 +19,13 @@ from cli_world import must, run
 
 from idao import cli, home
 from idao.commands.demo import _Story
+from idao.crypto.keys import Signer
 from idao.dao import Dao
 from idao.errors import IdaoError
 from idao.hall import backup, doctor, packing
 from idao.home import Home
-from idao.store import documents, migrate
+from idao.store import backup as files
+from idao.store import documents, migrate, signatures
 
 
 def typed(path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -129,6 +133,40 @@ def test_a_bug_is_told_where_no_file_can_be_made(
     assert cli._bug(ZeroDivisionError("here")) == 70
     said = capsys.readouterr().err
     assert "ZeroDivisionError: here" in said and "idao: error: a bug in idao" in said
+
+
+# --- Ctrl-C -------------------------------------------------------------------------------------------
+
+
+def test_who_verifies_for_an_audit_leaves_an_interrupt_to_the_audit() -> None:
+    """Ctrl-C reaches both processes; of two tracebacks one would be on the terminal."""
+    signer, message = Signer(bytes(32)), b"idao/transaction/1\0x"
+    signature = signer.sign_tx(b"x")
+    taken = signatures.Signatures()
+    check = taken.at(lambda: "here", "does not hold")
+    for _ in range(signatures.BATCH):
+        assert check(signer.public, signature, message)
+    assert taken._beside is not None
+    pipe, process = taken._beside
+    assert pipe.poll(60), "the first batch is never answered"
+    os.kill(process.pid or 0, signal.SIGINT)
+    for _ in range(signatures.BATCH):
+        check(signer.public, signature, message + b"!")
+    assert len(taken.finish()) == signatures.BATCH
+
+
+def test_a_backup_that_is_interrupted_says_no_more_than_that(
+    lived: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An archive thrown away half made writes its last bytes, into a file that is closed by then."""
+    said: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 1024)
+    monkeypatch.setattr(packing._Packing, "_index", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        packing.create(lived.dao(), tmp_path / "b", with_passphrase=False)
+    gc.collect()
+    assert said == [] and list(tmp_path.glob("*b*")) == []
 
 
 # --- locks --------------------------------------------------------------------------------------------
