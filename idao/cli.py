@@ -6,6 +6,7 @@ command starts in tens of milliseconds. `FAMILIES` is the list of all commands, 
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -166,6 +167,7 @@ def exit_codes_text() -> str:
     return "\n".join(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
+@functools.cache
 def command_of(word: str) -> Any:
     """The command of a family as Typer builds it."""
     from typer.main import get_command

@@ -63,7 +63,7 @@ class _Decoder(json.JSONDecoder):
     """The standard decoder with its pure scanner, which tells where each value begins."""
 
     def __init__(self, text: str, what: str) -> None:
-        super().__init__(parse_float=Number, parse_int=self._integer, parse_constant=self._constant)
+        super().__init__(parse_float=self._number, parse_int=self._integer, parse_constant=self._constant)
         self._what, self._at, self._depth = what, 0, 0
         self._breaks = [i for i, c in enumerate(text) if c == "\n"]
         self.parse_object = self._object
@@ -77,7 +77,17 @@ class _Decoder(json.JSONDecoder):
     def _refuse(self, why: str) -> NoReturn:
         raise UsageError(f"{self._what}, line {self._line(self._at)}: {why}")
 
+    def _number(self, literal: str) -> Number:
+        self._ascii(literal)
+        return Number(literal)
+
+    def _ascii(self, literal: str) -> None:
+        """The pure scanner of older Pythons takes the digits of every script; JSON has ten (RFC 8259 §6)."""
+        if not literal.isascii():
+            self._refuse(f"{literal[:20]} is not written in the digits 0 to 9")
+
     def _integer(self, literal: str) -> int:
+        self._ascii(literal)
         if len(literal) > 17 or abs(int(literal)) > INTEGER_MAX:
             self._refuse(f"the integer {literal[:20]} does not fit 53 bits; write it as text")
         return int(literal)

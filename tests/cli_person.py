@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_world import settled
 
 from idao import cli, home, ui
 from idao.dao import Dao
@@ -96,7 +96,7 @@ class Person:
 
     def files(self) -> dict[str, bytes]:
         """Ledgers, configuration and keys, to see that nothing was written."""
-        gc.collect()  # a forgotten connection that is closed in between would move its log into the file
+        settled()  # a forgotten connection that is closed in between would move its log into the file
         found = [p for p in sorted(self.home.rglob("*")) if p.is_file()]
         return {str(p): p.read_bytes() for p in found if p.suffix in (".db", ".toml", ".key", ".history")}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -52,6 +53,12 @@ def run(*args: str | Path, home: Path | None = None, stdin: str = "", **environm
     with mock.patch.dict(os.environ, {**kept, **environment}, clear=True), streams:
         code = cli.main([str(a) for a in args])
     return Ran(code, _text(out), _text(err))
+
+
+def settled() -> None:
+    """Closes what commands left to the end of their process, and passes over the rest from now on."""
+    gc.collect()
+    gc.freeze()
 
 
 def must(*args: str | Path, home: Path, **more: str) -> Ran:

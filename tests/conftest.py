@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,8 +11,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from cli_world import settled
 from hypothesis import HealthCheck, settings
 
+from idao.__main__ import GARBAGE_AFTER
+from idao.crypto import seal
 from idao.dao import Dao
 from idao.hall import founding
 from idao.hall.contribute import Wish
@@ -19,6 +24,45 @@ from idao.store.ledger import LedgerStore
 
 settings.register_profile("idao", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("idao")  # a machine that stalls for a second has found no bug
+
+MEMORY_DISK = Path("/dev/shm")
+MEMORY_DISK_FREE = 4 << 30
+"""Bytes: eight times what the quick tests leave. Less is no place for them."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Quick tests keep their files in memory where there is room: a busy disk then holds none of them up."""
+    free = shutil.disk_usage(MEMORY_DISK).free if os.access(MEMORY_DISK, os.W_OK | os.X_OK) else 0
+    if config.option.markexpr == "not slow" and free > MEMORY_DISK_FREE:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY_DISK))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Memory is given back unless there is something to look at."""
+    kept = session.config._tmp_path_factory._basetemp  # type: ignore[attr-defined]
+    if exitstatus == 0 and kept and kept.is_relative_to(MEMORY_DISK):
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def pytest_collection_finish() -> None:
+    """Five thousand tests and all modules stay to the end: who looks for cycles need not look at them."""
+    settled()
+    gc.set_threshold(GARBAGE_AFTER)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported_stays() -> Iterator[None]:
+    yield
+    settled()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _passphrases_are_cheap() -> Iterator[None]:
+    """What a guess costs is the matter of `test_seal` and of commands in processes of their own."""
+    with mock.patch.object(seal.make_lock, "__defaults__", (seal.Cost(seal.MEMORY_KIB_MIN, 1),)):
+        yield
+
 
 QUARANTINED = LedgerStore.quarantined
 

@@ -7,7 +7,6 @@ again: then all must be as it was. `IDAO_SWEEP` is how many pairs are drawn (by 
 from __future__ import annotations
 
 import fcntl
-import gc
 import json
 import os
 import random
@@ -19,7 +18,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from cli_world import STORY, Ran, World, make, run, tell
+from cli_world import STORY, Ran, World, make, run, settled, tell
 from conftest import at_home
 
 from idao.errors import EXIT_CODES
@@ -47,7 +46,7 @@ def file(pattern: str) -> Callable[[Path], Path]:
 
 def alone(path: Path) -> Path:
     """A database's file without what lies beside it, held open by no command before."""
-    gc.collect()
+    settled()
     for beside in path.parent.glob(path.name + "-*"):
         beside.unlink()
     return path

@@ -155,6 +155,8 @@ def test_what_is_no_hash_is_left_alone():
         ),
         ('{"a": 1,\n\n"a": 2}', "line 3: the key 'a' stands here twice"),
         ('{"a":\nNaN}', "line 2: NaN is not JSON"),
+        ('{"a":\n1\u06f0}', "line 2: 1\u06f0 is not written in the digits 0 to 9"),
+        ('{"a": 1.\u06f0}', "line 1: 1.\u06f0 is not written in the digits 0 to 9"),
         ('{"a":\n[1, -Infinity]}', "line 2: -Infinity is not JSON"),
         ('{"a":\n99999999999999999}', "line 2: the integer"),
         ('{"a":\n"\\ud83d"}', "line 2: half of a surrogate pair"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_world import READS, STORY, Ran, World, last, make, must, run, tell
+from cli_world import READS, STORY, Ran, World, last, make, must, run, settled, tell
 from conftest import at_home
 from test_schemas import check, validator
 
@@ -505,7 +504,7 @@ WRITES = {"init", "contribute", "mint", "propose", "vote", "proof"} | {
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
     """Every file but what SQLite keeps beside a database to coordinate its readers."""
-    gc.collect()  # closes what the commands before left to the end of their process
+    settled()  # closes what the commands before left to the end of their process
     files = (p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.endswith("-shm"))
     return {
         str(p.relative_to(folder)): p.read_bytes() for p in files if p.stat().st_size or p.suffix != ".db-wal"

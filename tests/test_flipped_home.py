@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from cli_world import must, run
+from cli_world import must, run, settled
 from conftest import Lived
 from test_migrate import age
 
@@ -186,7 +185,7 @@ def test_a_ledger_that_lost_blocks_signs_nothing_in_their_place(lived: Lived, qu
         db.execute("pragma wal_checkpoint(truncate)")
     shorter = path.read_bytes()
     must("account", "issue", "2", home=lived.path)
-    gc.collect()  # connections of the commands before
+    settled()  # connections of the commands before
     for extra in ("-wal", "-shm"):
         Path(f"{path}{extra}").unlink(missing_ok=True)
     path.write_bytes(shorter)

@@ -419,6 +419,7 @@ def test_a_restart_after_a_power_cut_gets_in(tmp_path: Path) -> None:
     run(test())
 
 
+@pytest.mark.slow
 def test_who_falls_silent_says_so_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two talk; the third was told to expect much of them, and must hear that this is over."""
     monkeypatch.setattr(meshes, "BUSY_S", 0.2)
