@@ -127,7 +127,16 @@ def pack_file(e: FileEntry) -> bytes:
     return head + e.path + e.target
 
 
+Fields = tuple[bytes, int, int, int, int, bytes, bytes, int, bytes]
+"""The values of a `FileEntry`, for those who need few of them, of a million files."""
+
+
 def file_rows(data: bytes) -> Iterator[FileEntry]:
+    """The rows of a file page. `Malformed` as for `file_fields`."""
+    return (FileEntry(*fields) for fields in file_fields(data))
+
+
+def file_fields(data: bytes) -> Iterator[Fields]:
     """The rows of a file page. `Malformed` for a cut row, an unknown kind or an unsafe path."""
     at, end = 0, len(data)
     while at < end:
@@ -140,7 +149,7 @@ def file_rows(data: bytes) -> Iterator[FileEntry]:
         if at > end or kind not in KIND_NAMES or mode & ~MODE_MASK:
             raise Malformed("file page: a row is damaged")
         check_entry_path(kind, path)
-        yield FileEntry(path, kind, mode, size, mtime, secret, content, parts, data[body + n_path : at])
+        yield path, kind, mode, size, mtime, secret, content, parts, data[body + n_path : at]
 
 
 def check_path(path: bytes) -> None:

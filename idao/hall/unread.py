@@ -1,6 +1,8 @@
-"""The files of a version as assessors see them: one small object each, for there may be a million."""
+"""The files of a version as assessors see them: one small tuple each, for there may be a million."""
 
 from __future__ import annotations
+
+from typing import NamedTuple, cast
 
 from blake3 import blake3
 
@@ -12,41 +14,31 @@ _SIZE = slice(96, 104)
 """Where a chunk row holds its size, after id, key and hash (`manifest.ChunkRef`)."""
 
 
-class Unread(AssessFile):
-    """A file that an assessor may want to read, or not."""
+class Unread(NamedTuple):
+    """A file that an assessor may want to read, or not: what an `AssessFile` gives."""
 
-    __slots__ = ("_count", "_first", "_version")
-    _version: Version
-    _first: int
-    _count: int
-
-    def __init__(
-        self, version: Version, path: bytes, size: int, content: bytes, first: int, count: int
-    ) -> None:
-        put = object.__setattr__  # the class is frozen for all others
-        put(self, "path", path)
-        put(self, "size", size)
-        put(self, "content", content)
-        put(self, "_version", version)
-        put(self, "_first", first)
-        put(self, "_count", count)
+    path: bytes
+    size: int
+    content: bytes
+    version: Version
+    first: int
+    parts: int
 
     def read(self, offset: int, length: int) -> bytes:
         """The plain bytes, verified; fewer only past the end."""
-        file = self._version.at(self.path, self.size, self._first, self._count)
-        data: bytes = file.read(offset, length)
+        data: bytes = self.version.at(self.path, self.size, self.first, self.parts).read(offset, length)
         return data
 
 
 def files_of(version: Version) -> list[AssessFile]:
     """Every file of a version; links and empty folders have nothing to assess."""
-    files: list[AssessFile] = []
+    files: list[Unread] = []
     first = 0
-    for entry, rows in version.rows():
-        if entry.kind == FILE:
-            files.append(Unread(version, entry.path, entry.size, _content_id(rows), first, entry.parts))
-        first += entry.parts
-    return files
+    for (path, kind, _mode, size, _mtime, _secret, _root, parts, _target), rows in version.field_rows():
+        if kind == FILE:
+            files.append(Unread(path, size, _content_id(rows), version, first, parts))
+        first += parts
+    return cast("list[AssessFile]", files)
 
 
 def _content_id(rows: bytes) -> bytes:

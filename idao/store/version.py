@@ -21,12 +21,13 @@ from idao.manifest import (
     HOLE,
     PAGE_BYTES,
     ChunkRef,
+    Fields,
     FileDisclosure,
     FileEntry,
     Manifest,
     chunk_rows,
     disclose,
-    file_rows,
+    file_fields,
     manifest_hash,
     pack_page,
     pages,
@@ -37,6 +38,8 @@ from idao.store.walk import PRINT_BYTES
 CHUNK_PAGE = PAGE_BYTES // CHUNK_ROW * CHUNK_ROW
 SCAN_ENTRIES = 4096
 """Entries on one page of the stat cache: some 100 kB packed."""
+PAGES_KEPT = 8
+"""Chunk pages kept of a version that is read here and there: 4 MiB, the rows of some 36,000 chunks."""
 _SUBTREE = 1024
 """Leaves hashed at once into a subtree; a power of two, so the tree keeps its shape."""
 
@@ -178,18 +181,23 @@ class Version:
         self._chunk_pages = pages(self.head.chunk_pages)
         self._chunk_starts = list(accumulate((n for _, n in self._chunk_pages), initial=0))
         self._page: tuple[int, bytes] = (-1, b"")
+        self._kept: dict[int, bytes] = {}
 
     def entries(self) -> Iterator[FileEntry]:
         """All entries in path order. `Malformed` when the pages do not hold what the head says."""
+        return (FileEntry(*f) for f in self.fields())
+
+    def fields(self) -> Iterator[Fields]:
+        """The same, as plain tuples."""
         last, count = b"", 0
         for page, rows in pages(self.head.file_pages):
             on_page = 0
-            for entry in file_rows(self._load(page)):
-                if entry.path <= last:
+            for fields in file_fields(self._load(page)):
+                if fields[0] <= last:
                     raise Malformed("manifest: entries are out of order")
-                last = entry.path
+                last = fields[0]
                 on_page += 1
-                yield entry
+                yield fields
             if on_page != rows:
                 raise Malformed("manifest: a file page has another number of rows than the head says")
             count += on_page
@@ -213,7 +221,7 @@ class Version:
         while count:
             number = bisect.bisect_right(self._chunk_starts, first) - 1
             if self._page[0] != number:
-                self._page = (number, self._load(self._chunk_pages[number][0]))
+                self._page = (number, self._chunk_page(number))
             at = first - self._chunk_starts[number]
             part = self._page[1][at * CHUNK_ROW : (at + count) * CHUNK_ROW]
             rows = len(part) // CHUNK_ROW
@@ -222,6 +230,13 @@ class Version:
             out.append(part)
             first, count = first + rows, count - rows
         return b"".join(out)
+
+    def _chunk_page(self, number: int) -> bytes:
+        page = self._kept.pop(number, None) or self._load(self._chunk_pages[number][0])
+        self._kept[number] = page  # now the newest
+        if len(self._kept) > PAGES_KEPT:
+            del self._kept[next(iter(self._kept))]
+        return page
 
     def page_chunks(self) -> Iterator[ChunkRef]:
         """The chunks that hold the pages of the manifest itself."""
@@ -235,10 +250,15 @@ class Version:
 
     def rows(self) -> Iterator[tuple[FileEntry, bytes]]:
         """Every entry with the rows of its chunks, in path order."""
+        for fields, rows in self.field_rows():
+            yield FileEntry(*fields), rows
+
+    def field_rows(self) -> Iterator[tuple[Fields, bytes]]:
+        """The same, as plain tuples."""
         first = 0
-        for entry in self.entries():
-            yield entry, self.chunk_bytes(first, entry.parts)
-            first += entry.parts
+        for fields in self.fields():
+            yield fields, self.chunk_bytes(first, fields[7])
+            first += fields[7]
 
     def find(self, path: bytes) -> tuple[FileEntry, list[ChunkRef]]:
         """One entry by its path; `NotFound`."""
