@@ -127,6 +127,21 @@ def pack_file(e: FileEntry) -> bytes:
     return head + e.path + e.target
 
 
+def pack_whole(
+    path: bytes, mode: int, size: int, mtime_ns: int, secret: bytes, content_hash: bytes
+) -> tuple[bytes, bytes]:
+    """(row, leaf) of a file of one part, given its `part_hash`: what `pack_file` and `FileEntry.leaf` give
+    without an entry between. Most files are such, and there are many."""
+    root = part_leaf(part_salt(secret, 0), content_hash)
+    leaf = file_leaf(leaf_salt(secret), path, size, _layout(_ONE_FILE + size.to_bytes(8, "big")), root)
+    return _FILE.pack(FILE, mode, size, mtime_ns, 1, secret, root, len(path), 0) + path, leaf
+
+
+def row_mode(row: bytes) -> int:
+    """The mode in a row of a file page."""
+    return row[1] << 8 | row[2]
+
+
 Fields = tuple[bytes, int, int, int, int, bytes, bytes, int, bytes]
 """The values of a `FileEntry`, for those who need few of them, of a million files."""
 
@@ -284,6 +299,7 @@ def _layout(data: bytes) -> bytes:
 
 
 _ONE_PART = b"%c" + (1).to_bytes(8, "big")
+_ONE_FILE = _ONE_PART % FILE
 _SIZE_AT = 96
 """Where a chunk row holds its size."""
 

@@ -158,3 +158,11 @@ def test_the_short_way_to_a_leaf_is_the_long_one() -> None:
         for holes in (frozenset[int](), frozenset({0})):
             e, refs = entry(b"p", content, holes)
             assert e.leaf(b"".join(m.pack_chunk(*r) for r in refs)) == e.leaf_of(refs)
+
+
+def test_a_whole_file_is_packed_as_any_other() -> None:
+    """The short way that most files go gives what the long one gives."""
+    for path, content in ((b"a", b"x"), (b"caf\xe9/\xff\n", b"y" * CUT)):
+        e, refs = entry(path, content)
+        row, leaf = m.pack_whole(path, e.mode, e.size, e.mtime_ns, e.secret, m.part_hash(content))
+        assert (row, leaf) == (m.pack_file(e), e.leaf_of(refs)) and m.row_mode(row) == e.mode

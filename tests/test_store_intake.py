@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -331,19 +331,23 @@ def test_a_file_that_keeps_changing_is_named(
     contents: Contents, src: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (src / "log").write_bytes(b"x" * 1000)
-    real, reads = chunks.FileReader._read_file, []
+    reads = []
 
-    def read(self: chunks.FileReader, fd: int, st: os.stat_result) -> object:
-        out = real(self, fd, st)
-        reads.append(out[2])
-        if len(reads) <= limit:
-            with (src / "log").open("ab") as f:
-                f.write(b"more")
-        return out
+    def changing(real: Callable[..., int]) -> Callable[..., int]:
+        def read(*args: object) -> int:
+            n = real(*args)
+            reads.append(n)
+            if len(reads) <= limit:
+                with (src / "log").open("ab") as f:
+                    f.write(b"more")
+            return n
 
-    monkeypatch.setattr(chunks.FileReader, "_read_file", read)
-    limit = 1
-    assert listed(contents, take(contents, src)) == {b"log": b"x" * 1000 + b"more"}, "read again"
+        return read
+
+    monkeypatch.setattr(os, "readv", changing(os.readv))
+    monkeypatch.setattr(os, "preadv", changing(os.preadv))
+    limit = 2
+    assert listed(contents, take(contents, src)) == {b"log": b"x" * 1000 + b"more" * 2}, "read again"
     limit = 99
     reads.clear()
     (src / "log").write_bytes(b"y" * 1000)
@@ -359,7 +363,7 @@ def test_a_file_that_vanishes_is_left_out_and_named(
     (src / "gone").write_bytes(b"b")
     real = chunks.FileReader.take
 
-    def vanish(self: chunks.FileReader, path: bytes, full: bytes, *args: object) -> chunks.Taken:
+    def vanish(self: chunks.FileReader, path: bytes, full: bytes, *args: object) -> chunks.One:
         if full.endswith(b"gone"):
             os.unlink(full)
         return real(self, path, full, *args)  # type: ignore[arg-type]
@@ -374,7 +378,10 @@ def test_a_file_that_became_a_pipe_does_not_hang(contents: Contents, src: Path) 
     walked = walk.Found(b"p", os.fsencode(src / "p"), FILE, 0, walk.NO_PRINT)
     writer = chunks.ChunkWriter(contents.keys, contents.folder, "t", KEY, contents.chunk_row, None)
     reader = chunks.FileReader(writer, contents.keys, lambda _: None)
-    assert reader.take(walked.path, walked.full, FILE, None).problem == "is no longer a file"
+    for size in (0, 1):  # as the walk saw it
+        assert reader.take_all([(*walked[:3], size, walked.stamp, None)]).problems == {
+            0: "is no longer a file"
+        }
 
 
 def test_names_of_any_bytes(contents: Contents, src: Path, tmp_path: Path) -> None:
@@ -529,7 +536,7 @@ def test_a_worker_that_fails_is_heard(
         (src / str(i)).write_bytes(os.urandom(100))
     real, parent = chunks.FileReader.take, os.getpid()
 
-    def die(self: chunks.FileReader, path: bytes, *args: object) -> chunks.Taken:
+    def die(self: chunks.FileReader, path: bytes, *args: object) -> chunks.One:
         if path == b"5" and os.getpid() != parent:
             os._exit(9)
         return real(self, path, *args)  # type: ignore[arg-type]

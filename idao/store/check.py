@@ -127,10 +127,8 @@ def _version(contents: Contents, ref: bytes) -> Iterator[tuple[str, str]]:
         version = contents.open_manifest(ref)
         leaves, sealed, size = Leaves(FILES), Leaves(CHUNKS), 0
         for entry, parts in version.files():
-            leaves.add(entry.leaf_of(parts))
-            for part in parts:
-                if part.form != HOLE:
-                    sealed.add(part.sealed)
+            leaves.extend([entry.leaf_of(parts)])
+            sealed.extend([part.sealed for part in parts if part.form != HOLE])
             size += entry.size
             if what := _entry(contents, entry, parts):
                 yield f"{where} file {show_path(entry.path)}", what

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from idao.manifest import (
     link_root,
     pack_chunk,
     pack_file,
+    pack_whole,
     part_hash,
 )
 from idao.store.packs import PackWriter
@@ -60,25 +61,46 @@ RETRIES = 3
 """Reads of a file that changes under the reader, before it is named and given up."""
 RACY_NS = 2_000_000_000
 """A file that changed this recently may change again without its times showing it: FAT counts in 2 s."""
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""How a file is opened. O_NONBLOCK: it may have become a pipe since it was listed."""
+
+
+Former = tuple[bytes, bytes]
+"""(secret, content root) of an entry in the version before, kept if its content turns out to be the same."""
+Task = tuple[bytes, bytes, int, int, bytes, Former | None]
+"""(path, full path, kind, size, stamp) as the walk found them, and the former."""
+One = tuple[int, bytes, bytes, bytes, bytes]
+"""What became of one entry: (size, row of a file page, leaf, rows of its chunks, stamp)."""
 
 
 class Taken(NamedTuple):
-    """What became of one entry. `problem` is empty, or says why there is nothing else."""
+    """What became of the entries of a batch. The lists hold, in order, those that were taken."""
 
-    problem: str
-    mode: int = 0
-    size: int = 0
-    row: bytes = b""
-    """The entry as a row of a file page."""
-    leaf: bytes = b""
-    """Its leaf of the asset root."""
-    chunks: bytes = b""
-    """The rows of its chunks."""
-    stamp: bytes = NO_PRINT
+    problems: dict[int, str]
+    """Place in the batch -> why that entry is not in the lists."""
+    size: int
+    """Bytes of content."""
+    rows: Sequence[bytes]
+    """Each as a row of a file page."""
+    leaves: Sequence[bytes]
+    """Their leaves of the asset root."""
+    chunks: Sequence[bytes]
+    """The rows of the chunks of each."""
+    stamps: Sequence[bytes]
     new_bytes: int = 0
 
 
+def together(problems: dict[int, str], found: list[One], new_bytes: int = 0) -> Taken:
+    """Entries as a batch, thing by thing: that is how they travel and are written."""
+    sizes, rows, leaves, chunks, stamps = zip(*found, strict=True) if found else ((), (), (), (), ())
+    return Taken(problems, sum(sizes), rows, leaves, chunks, stamps, new_bytes)
+
+
 VANISHED = "vanished"
+
+
+class _Unfit(Exception):
+    """The entry cannot be taken; the text says why."""
 
 
 class ChunkWriter:
@@ -167,74 +189,86 @@ class FileReader:
         """`tick(bytes)` hears of what was read, for progress."""
         self._writer, self._tick = writer, tick
         self._seed = keys.chunker_seed
-        self._had = 0
+        self._begun = 0
         self._cdc: Any = None
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
+        # One byte more than there should be: a short count then means the end.
+        self._whole = [self._view[: CHUNK_BYTES_MIN + 1]]
 
-    def take(self, path: bytes, full: bytes, kind: int, before: tuple[bytes, bytes] | None) -> Taken:
-        """The entry at `full`, to be stored as `path`.
+    def take_all(self, tasks: Iterable[Task]) -> Taken:
+        problems: dict[int, str] = {}
+        found: list[One] = []
+        had, self._begun = self._writer.new_bytes, time.time_ns()
+        for place, (path, full, kind, size, stamp, former) in enumerate(tasks):
+            try:
+                found.append(self.take(path, full, kind, size, stamp, former))
+            except (FileNotFoundError, NotADirectoryError):
+                problems[place] = VANISHED
+            except OSError as e:
+                problems[place] = e.strerror or "unreadable"
+            except _Unfit as e:
+                problems[place] = str(e)
+        return together(problems, found, self._writer.new_bytes - had)
 
-        `before`: its (secret, content root) in the version before, kept if nothing differs.
-        """
-        self._had = self._writer.new_bytes
+    def take(
+        self, path: bytes, full: bytes, kind: int, size: int, stamp: bytes, former: Former | None
+    ) -> One:
+        """The entry at `full`, to be stored as `path`. Or `_Unfit`, or OSError."""
+        if kind == LINK:
+            return _take_link(path, full, former)
+        if kind == FOLDER:
+            st = os.lstat(full)
+            secret = former[0] if former else os.urandom(32)
+            entry = FileEntry(path, FOLDER, st.st_mode & MODE_MASK, 0, 0, secret, FOLDER_ROOT, 0, b"")
+            return _one(entry, folder_stamp(st.st_mode))
+        if 0 < size <= CHUNK_BYTES_MIN and former is None:
+            small = self._take_small(path, full, size, stamp)
+            if small is not None:
+                return small
+        return self._take_file(path, full, former)
+
+    def _take_small(self, path: bytes, full: bytes, size: int, stamp: bytes) -> One | None:
+        """A file of one chunk, read at once; None unless it is and stays as the walk saw it."""
         try:
-            if kind == LINK:
-                return _take_link(path, full, before)
-            if kind == FOLDER:
-                st = os.lstat(full)
-                secret, stamp = before[0] if before else os.urandom(32), folder_stamp(st.st_mode)
-                return _taken(
-                    FileEntry(path, FOLDER, st.st_mode & MODE_MASK, 0, 0, secret, FOLDER_ROOT, 0, b""), stamp
-                )
-            return self._take_file(path, full, before)
-        except (FileNotFoundError, NotADirectoryError):
-            return Taken(VANISHED)
-        except OSError as e:
-            return Taken(e.strerror or "unreadable")
+            fd = os.open(full, _READ)
+            try:
+                n = os.readv(fd, self._whole)
+                st = os.fstat(fd)
+            finally:
+                os.close(fd)
+        except OSError:
+            return None
+        if n != size or stamp_of(st) != stamp or st.st_blocks * 512 < size:
+            return None
+        h, row = self._writer.keep(self._view[:n], self._base)
+        self._tick(n)
+        mtime, mode = st.st_mtime_ns, st.st_mode & MODE_MASK
+        if max(mtime, st.st_ctime_ns) > self._begun - RACY_NS:
+            stamp = NO_PRINT
+        return n, *pack_whole(path, mode, n, mtime, os.urandom(32), h), row, stamp
 
-    def _take_file(self, path: bytes, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
+    def _take_file(self, path: bytes, full: bytes, former: Former | None) -> One:
         if full == STDIN:
             hashes, rows, size = self._read(0, self._cut(0, None))
-            return self._file(path, 0o600, size, time.time_ns(), hashes, rows, NO_PRINT, before)
-        # O_NONBLOCK: the file may have become a pipe since it was listed.
-        fd = os.open(full, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            return _file(path, 0o600, size, time.time_ns(), hashes, rows, NO_PRINT, former)
+        fd = os.open(full, _READ)
         try:
             for _ in range(RETRIES):
                 begun = time.time_ns()
                 st = os.fstat(fd)
                 if not stat.S_ISREG(st.st_mode):
-                    return Taken("is no longer a file")
+                    raise _Unfit("is no longer a file")
                 hashes, rows, size = self._read_file(fd, st)
                 after = os.fstat(fd)
                 times = st.st_mtime_ns, st.st_ctime_ns
                 if size == st.st_size == after.st_size and times == (after.st_mtime_ns, after.st_ctime_ns):
                     stamp = NO_PRINT if max(times) > begun - RACY_NS else stamp_of(st)
-                    mode = st.st_mode & MODE_MASK
-                    return self._file(path, mode, size, times[0], hashes, rows, stamp, before)
+                    return _file(path, st.st_mode & MODE_MASK, size, times[0], hashes, rows, stamp, former)
         finally:
             os.close(fd)
-        return Taken("changes while it is read")
-
-    def _file(
-        self,
-        path: bytes,
-        mode: int,
-        size: int,
-        mtime_ns: int,
-        hashes: list[bytes],
-        rows: list[bytes],
-        stamp: bytes,
-        before: tuple[bytes, bytes] | None,
-    ) -> Taken:
-        if before is not None and content_root(before[0], hashes) == before[1]:
-            secret, root = before
-        else:
-            secret = os.urandom(32)
-            root = content_root(secret, hashes)
-        entry = FileEntry(path, FILE, mode, size, mtime_ns, secret, root, len(rows), b"")
-        return _taken(entry, stamp, b"".join(rows), self._writer.new_bytes - self._had)
+        raise _Unfit("changes while it is read")
 
     def _read_file(self, fd: int, st: os.stat_result) -> tuple[list[bytes], list[bytes], int]:
         size = st.st_size
@@ -311,22 +345,40 @@ class FileReader:
             fill -= at
 
 
-def _taken(entry: FileEntry, stamp: bytes, rows: bytes = b"", new_bytes: int = 0) -> Taken:
-    return Taken("", entry.mode, entry.size, pack_file(entry), entry.leaf(rows), rows, stamp, new_bytes)
+def _file(
+    path: bytes,
+    mode: int,
+    size: int,
+    mtime_ns: int,
+    hashes: list[bytes],
+    rows: list[bytes],
+    stamp: bytes,
+    former: Former | None,
+) -> One:
+    if former is not None and content_root(former[0], hashes) == former[1]:
+        secret, root = former
+    else:
+        secret = os.urandom(32)
+        root = content_root(secret, hashes)
+    entry = FileEntry(path, FILE, mode, size, mtime_ns, secret, root, len(rows), b"")
+    return _one(entry, stamp, b"".join(rows))
 
 
-def _take_link(path: bytes, full: bytes, before: tuple[bytes, bytes] | None) -> Taken:
+def _one(entry: FileEntry, stamp: bytes, rows: bytes = b"") -> One:
+    return entry.size, pack_file(entry), entry.leaf(rows), rows, stamp
+
+
+def _take_link(path: bytes, full: bytes, former: Former | None) -> One:
     begun = time.time_ns()
     st = os.lstat(full)
     target = os.readlink(full)
-    if before is not None and link_root(before[0], target) == before[1]:
-        secret, root = before
+    if former is not None and link_root(former[0], target) == former[1]:
+        secret, root = former
     else:
         secret = os.urandom(32)
         root = link_root(secret, target)
     stamp = NO_PRINT if st.st_ctime_ns > begun - RACY_NS else stamp_of(st)
-    entry = FileEntry(path, LINK, 0o777, len(target), st.st_mtime_ns, secret, root, 0, target)
-    return _taken(entry, stamp)
+    return _one(FileEntry(path, LINK, 0o777, len(target), st.st_mtime_ns, secret, root, 0, target), stamp)
 
 
 def extents(fd: int, size: int) -> Iterator[tuple[int, int, bool]]:

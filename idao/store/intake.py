@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from idao.errors import IdaoError, Refused
 from idao.frozen import frozen, replace
-from idao.manifest import FileEntry, pack_file, show_path
-from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken
+from idao.manifest import FileEntry, pack_file, row_mode, show_path
+from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken, Task, together
 from idao.store.version import ManifestWriter, Version
 from idao.store.walk import NO_PRINT, Found, Walk
 
@@ -82,10 +82,21 @@ class Step(NamedTuple):
     """Not to be opened: the file system says that nothing changed."""
 
 
-def former(step: Step) -> tuple[bytes, bytes] | None:
-    """(secret, content root) that the entry keeps if its content turns out to be the same."""
-    entry = step.entry
-    return None if entry is None or entry.kind != step.found.kind else (entry.secret, entry.content_root)
+def task(step: Step) -> Task:
+    """What a reader is told of a step."""
+    found, entry = step.found, step.entry
+    same_kind = entry is not None and entry.kind == found.kind
+    return *found, (entry.secret, entry.content_root) if entry is not None and same_kind else None
+
+
+def kept(steps: list[Step]) -> Taken:
+    """Entries that had not changed, as they were in the version before."""
+    found = []
+    for step in steps:
+        entry = step.entry
+        assert entry is not None
+        found.append((entry.size, pack_file(entry), entry.leaf(step.rows), step.rows, step.found.stamp))
+    return together({}, found)
 
 
 class Meter:
@@ -100,8 +111,9 @@ class Meter:
         self._done += n
         self._tell()
 
-    def file(self, size: int) -> None:
-        self._done_files += 1
+    def file(self, size: int, files: int = 1) -> None:
+        """`size`: bytes that `bytes_read` has not heard of."""
+        self._done_files += files
         self.bytes_read(size)
 
     def end(self) -> None:
@@ -199,25 +211,22 @@ class _Run:
 
     def take(self, steps: Iterator[Step]) -> None:
         """Puts every step into the manifest, reading what is to be read."""
-        for step, taken in self._results(steps):
+        for batch, taken in self._results(steps):
             if taken is None:
-                entry = step.entry
-                assert entry is not None
-                row, leaf = pack_file(entry), entry.leaf(step.rows)
-                self.manifest.add(entry.path, entry.size, row, leaf, step.rows, step.found.stamp)
-                self._meter.file(entry.size)
+                taken = kept(batch)
+                self._meter.file(taken.size, len(batch))
+                self.manifest.add([step.found.path for step in batch], taken)
                 continue
-            self.read, self.new_bytes = self.read + 1, self.new_bytes + taken.new_bytes
-            self._meter.file(0)
-            if not taken.problem:
-                self.modes_differ |= step.entry is not None and step.entry.mode != taken.mode
-                self.manifest.add(
-                    step.found.path, taken.size, taken.row, taken.leaf, taken.chunks, taken.stamp
-                )
-            elif taken.problem == VANISHED:
-                self._walk.skipped.append((step.found.path, VANISHED))
-            else:
-                self._walk.unreadable.append((step.found.path, taken.problem))
+            self.read, self.new_bytes = self.read + len(batch), self.new_bytes + taken.new_bytes
+            self._meter.file(0, len(batch))
+            for place, why in taken.problems.items():
+                left = self._walk.skipped if why == VANISHED else self._walk.unreadable
+                left.append((batch[place].found.path, why))
+            if taken.problems:
+                batch = [step for place, step in enumerate(batch) if place not in taken.problems]
+            for step, row in zip(batch, taken.rows, strict=True):
+                self.modes_differ |= step.entry is not None and step.entry.mode != row_mode(row)
+            self.manifest.add([step.found.path for step in batch], taken)
 
     def close(self, *, politely: bool = True) -> None:
         """Ends all packs and indexes them. After Ctrl-C not politely: a message may be half read."""
@@ -229,7 +238,8 @@ class _Run:
                 self._pool.stop()
             self._contents.index(self._packs.close())
 
-    def _results(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
+    def _results(self, steps: Iterator[Step]) -> Iterator[tuple[list[Step], Taken | None]]:
+        """The steps in batches, each with what became of it; None where it is the same."""
         from idao.store import workers
 
         if workers.may_fork():
@@ -237,14 +247,13 @@ class _Run:
             steps = chain(ahead, steps)
             if much and (pool := self._fork()):
                 self._pool = pool
-                for result in pool.results(steps):
+                for result in pool.results(workers.batches(steps)):
                     yield result
                     self._contents.index(self._packs.finished())
                 return
         reader = FileReader(self._writer, self._contents.keys, self._meter.bytes_read)
-        for step in steps:
-            found = step.found
-            yield step, None if step.same else reader.take(found.path, found.full, found.kind, former(step))
+        for batch in workers.batches(steps):
+            yield batch, None if batch[0].same else reader.take_all(map(task, batch))
             self._contents.index(self._packs.finished())
 
     def _fork(self) -> Pool | None:

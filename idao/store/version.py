@@ -8,8 +8,9 @@ from __future__ import annotations
 import bisect
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from idao.crypto import canonical, merkle
 from idao.errors import Malformed, NotFound, VerificationFailed
@@ -35,6 +36,9 @@ from idao.manifest import (
 )
 from idao.store.walk import PRINT_BYTES
 
+if TYPE_CHECKING:
+    from idao.store.chunks import Taken
+
 CHUNK_PAGE = PAGE_BYTES // CHUNK_ROW * CHUNK_ROW
 SCAN_ENTRIES = 4096
 """Entries on one page of the stat cache: some 100 kB packed."""
@@ -53,15 +57,15 @@ class Leaves:
         self._stack: list[tuple[int, bytes]] = []
         self.count = 0
 
-    def add(self, leaf: bytes) -> None:
-        self._leaves.append(leaf)
-        self.count += 1
-        if len(self._leaves) == _SUBTREE:
-            height, h = 0, merkle.root(self._tree, self._leaves)
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        self._leaves += leaves
+        self.count += len(leaves)
+        while len(self._leaves) >= _SUBTREE:
+            height, h = 0, merkle.root(self._tree, self._leaves[:_SUBTREE])
             while self._stack and self._stack[-1][0] == height:
                 h, height = self._tree.branch(self._stack.pop()[1], h), height + 1
             self._stack.append((height, h))
-            self._leaves = []
+            del self._leaves[:_SUBTREE]
 
     def root(self) -> bytes:
         parts = [h for _, h in self._stack]
@@ -87,29 +91,36 @@ class ManifestWriter:
         self._file_pages, self._chunk_pages = bytearray(), bytearray()
         self._leaves, self._sealed = Leaves(FILES), Leaves(CHUNKS)
         self._rows = 0
-        self._scan: list[tuple[bytes, bytes]] = []
+        self._paths: list[bytes] = []
+        self._stamps: list[bytes] = []
         self.scan_pages: list[bytes] = []
         """Packed pages of the stat cache, not yet sealed."""
         self.size = 0
 
-    def add(self, path: bytes, size: int, row: bytes, leaf: bytes, rows: bytes, stamp: bytes) -> None:
-        """The next entry: its `row` of a file page, its leaf, the `rows` of its chunks, its fingerprint."""
-        self._leaves.add(leaf)
-        self._files += row
-        self._files_on_page += 1
-        self.size += size
-        for at in range(0, len(rows), CHUNK_ROW):
-            if rows[at + CHUNK_ROW - 1] != HOLE:
-                self._sealed.add(rows[at + 64 : at + 96])
+    def add(self, paths: list[bytes], taken: Taken) -> None:
+        """The next entries, by their paths, as they were taken."""
+        self._leaves.extend(taken.leaves)
+        self.size += taken.size
+        for row in taken.rows:
+            self._files += row
+            self._files_on_page += 1
+            if len(self._files) >= PAGE_BYTES:
+                self._end_files()
+        for rows in taken.chunks:
+            if rows:
+                self._add_chunks(rows)
+        self._paths += paths
+        self._stamps += taken.stamps
+        while len(self._paths) >= SCAN_ENTRIES:
+            self._end_scan()
+
+    def _add_chunks(self, rows: bytes) -> None:
+        starts = range(0, len(rows), CHUNK_ROW)
+        self._sealed.extend([rows[at + 64 : at + 96] for at in starts if rows[at + CHUNK_ROW - 1] != HOLE])
         for at in range(0, len(rows), PAGE_BYTES):
             self._chunks += rows[at : at + PAGE_BYTES]
             while len(self._chunks) >= CHUNK_PAGE:
                 self._end_chunks(CHUNK_PAGE)
-        if len(self._files) >= PAGE_BYTES:
-            self._end_files()
-        self._scan.append((path, stamp))
-        if len(self._scan) == SCAN_ENTRIES:
-            self._end_scan()
 
     def finish(self) -> Manifest:
         self._end_files()
@@ -140,17 +151,17 @@ class ManifestWriter:
             del self._chunks[:size]
 
     def _end_scan(self) -> None:
-        if self._scan:
-            self.scan_pages.append(pack_scan(self._scan))
-            self._scan = []
+        if self._paths:
+            self.scan_pages.append(pack_scan(self._paths[:SCAN_ENTRIES], self._stamps[:SCAN_ENTRIES]))
+            del self._paths[:SCAN_ENTRIES], self._stamps[:SCAN_ENTRIES]
 
 
-def pack_scan(entries: list[tuple[bytes, bytes]]) -> bytes:
+def pack_scan(paths: list[bytes], stamps: list[bytes]) -> bytes:
     """One page of the stat cache: count, stamps, paths. Compressed, because it is kept for every version."""
     import zstandard
 
-    body = b"".join(stamp for _, stamp in entries) + b"\0".join(path for path, _ in entries)
-    return struct.pack(">I", len(entries)) + zstandard.compress(body, 1)
+    body = b"".join(stamps) + b"\0".join(paths)
+    return struct.pack(">I", len(paths)) + zstandard.compress(body, 1)
 
 
 def unpack_scan(page: bytes) -> Iterator[tuple[bytes, bytes]]:

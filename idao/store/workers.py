@@ -46,8 +46,10 @@ BATCH_PATHS = 16 * 1024
 QUEUED = 5
 """Batches a worker has at most: one in work, the others waiting while the parent indexes a pack, which takes
 ten milliseconds. The paths of all fit a socket's buffer (208 KiB): sending never waits, else both could."""
-AHEAD_MAX = 4096
-"""Results that may wait for an earlier one, a big file say, before the walk pauses."""
+AHEAD_MAX = 64
+"""Batches that may wait for an earlier one, a big file say, before the walk pauses."""
+LOOK_MAX = 4096
+"""Unchanged entries in a row after which nobody looks further for work enough for workers."""
 TICK_BYTES = 4 * 1024 * 1024
 CLAIM_SLOTS = 2**18
 CLAIM_PROBES = 8
@@ -102,7 +104,7 @@ def enough(steps: Iterator[Step]) -> tuple[list[Step], bool]:
     for step in steps:
         ahead.append(step)
         if step.same:
-            if len(ahead) >= AHEAD_MAX:
+            if len(ahead) >= LOOK_MAX:
                 break
             continue
         files, size, biggest = files + 1, size + step.found.size, max(biggest, step.found.size)
@@ -116,7 +118,7 @@ class _Batch:
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
-        self.results: list[Taken] | None = None
+        self.results: Taken | None = None
 
 
 class _Worker:
@@ -162,39 +164,38 @@ class Pool:
             self.stop()
             raise
 
-    def results(self, steps: Iterator[Step]) -> Iterator[tuple[Step, Taken | None]]:
-        """Each step with what became of it, in order; None for one that is the same."""
-        from idao.store.intake import former
-
-        items = _batches(steps)
-        order: deque[_Batch | Step] = deque()
+    def results(self, batches: Iterator[list[Step]]) -> Iterator[tuple[list[Step], Taken | None]]:
+        """Each batch with what became of it, in order; None for one that is the same."""
+        order: deque[_Batch] = deque()
         unsent: deque[_Batch] = deque()
         more = True
-        while True:
-            while more and len(unsent) <= WORKERS * QUEUED and len(order) < AHEAD_MAX:
-                item = next(items, None)
-                if item is None:
-                    more = False
-                    break
-                order.append(item)
-                if isinstance(item, _Batch):
-                    unsent.append(item)
-            for worker in self._workers:
-                while unsent and len(worker.batches) < QUEUED:
-                    batch = unsent.popleft()
-                    worker.batches.append(batch)
-                    tasks = [(s.found.path, s.found.full, s.found.kind, former(s)) for s in batch.steps]
-                    _tell(worker, ("take", tasks))
-            while order and (not isinstance(order[0], _Batch) or order[0].results is not None):
-                done = order.popleft()
-                if isinstance(done, _Batch):
-                    yield from zip(done.steps, done.results or (), strict=True)
-                else:
-                    yield done, None
-            if order:
+        while more or order:
+            room = more and len(unsent) < WORKERS * QUEUED and len(order) < AHEAD_MAX
+            steps = next(batches, None) if room else None
+            if steps is not None:
+                order.append(batch := _Batch(steps))
+                if not steps[0].same:
+                    unsent.append(batch)
+                    self._send(unsent)
+            elif room:
+                more = False
+            else:
                 self._listen()
-            elif not more:
+                self._send(unsent)
+            while order and (order[0].results is not None or order[0].steps[0].same):
+                done = order.popleft()
+                yield done.steps, done.results
+
+    def _send(self, unsent: deque[_Batch]) -> None:
+        """Gives batches to workers that have room for them, first to who has the least."""
+        from idao.store.intake import task
+
+        while unsent:
+            worker = min(self._workers, key=lambda w: len(w.batches))
+            if len(worker.batches) >= QUEUED:
                 return
+            worker.batches.append(batch := unsent.popleft())
+            _tell(worker, ("take", [task(s) for s in batch.steps]))
 
     def close(self) -> None:
         """Has the workers end their packs, and indexes them."""
@@ -221,7 +222,7 @@ class Pool:
             message: tuple[str, Any] = _receive(worker.socket) or ("gone", None)
             word, body = message
             if word == "done":
-                worker.batches.popleft().results = [Taken(*t) for t in body[0]]
+                worker.batches.popleft().results = Taken(*body[0])
                 self._index(_packs(body[1]))
             elif word == "read":
                 self._tick(body)
@@ -257,24 +258,20 @@ def _packs(plain: list[Any]) -> list[Pack]:
     return [Pack(name, size, rows) for name, size, rows in plain]
 
 
-def _batches(steps: Iterator[Step]) -> Iterator[_Batch | Step]:
-    """Groups neighbouring steps that are to be read; the others pass through."""
+def batches(steps: Iterator[Step]) -> Iterator[list[Step]]:
+    """Groups neighbouring steps that are to be read, or that are the same."""
     batch: list[Step] = []
     size = paths = 0
     for step in steps:
-        if step.same:
-            if batch:
-                yield _Batch(batch)
-                batch, size, paths = [], 0, 0
-            yield step
-            continue
-        batch.append(step)
-        size, paths = size + step.found.size, paths + 2 * len(step.found.full) + 128
-        if len(batch) >= BATCH_FILES or size >= BATCH_BYTES or paths >= BATCH_PATHS:
-            yield _Batch(batch)
+        full = len(batch) >= BATCH_FILES or size >= BATCH_BYTES or paths >= BATCH_PATHS
+        if batch and (full or step.same != batch[0].same):
+            yield batch
             batch, size, paths = [], 0, 0
+        batch.append(step)
+        if not step.same:
+            size, paths = size + step.found.size, paths + 2 * len(step.found.full) + 128
     if batch:
-        yield _Batch(batch)
+        yield batch
 
 
 # --- the worker's side ------------------------------------------------------------------------------------
@@ -342,8 +339,7 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
         word, tasks = waiting.popleft() if waiting else _must(_receive(sock))
         if word == "close":
             break
-        taken = [tuple(reader.take(*task)) for task in tasks]
-        _send(sock, ("done", (taken, _plain(writer.packs.finished()))))
+        _send(sock, ("done", (tuple(reader.take_all(tasks)), _plain(writer.packs.finished()))))
     _send(sock, ("closed", _plain(writer.packs.close())))
 
 
