@@ -76,7 +76,6 @@ class Rules:
     def _enter_view(self, h: Height, view: int, *, notarized: bool) -> None:
         """R1, by a certificate of the view before."""
         h.view = view
-        h.armed = True
         self._status_ms = STATUS_MS
         self._set_timer(h, ev.STATUS, self._status_ms)
         self._start_view(h, grace=notarized)

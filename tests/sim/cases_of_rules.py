@@ -406,3 +406,20 @@ def peer_12_idle_and_busy_a_thousand_times(m: Any) -> None:
         b.feed(ev.PoolNonEmpty(height))
         assert len(b.of(ev.Commit)) == 1 and b.of(ev.Commit)[0].height == height
         b.forget_effects().start(height=height + 1, tip=X)
+
+
+@case
+def stored_certificates_alone_arm_a_restarted_node(m: Any) -> None:
+    b = Bench(m)
+    b.start(certificates=(b.cert(NOTARIZE, 0, X),))
+    assert b.machine.h.armed and b.view == 1
+    assert b.sent(Certificate) and not b.of(ev.Persist), "told to others again, not stored again"
+
+
+@case
+def timers_of_a_committed_height_do_nothing(m: Any) -> None:
+    b = Bench(m).start().propose(0, X).votes(NOTARIZE, 0, X).votes(FINALIZE, 0, X)
+    assert b.of(ev.Commit)
+    b.forget_effects_keep_timers().tick()
+    b.timeout()
+    assert b.signed() == [] and not b.of(ev.Send) and not b.of(ev.Broadcast)
