@@ -78,3 +78,25 @@ def test_patterns() -> None:
             assert (a, b) == (1, b"x")
         case _:
             raise AssertionError
+
+
+@frozen
+class Many:
+    a: int
+    b: int
+    c: int
+    d: int
+    e: int
+    f: int = 6
+
+
+def test_a_value_of_many_fields_is_closed_too() -> None:
+    made = [Many(n, 2, 3, 4, e=5) for n in range(40)]  # the later ones by the compiled `__init__`
+    assert made[0] == Many(0, 2, 3, 4, 5, 6) and hash(made[39]) == hash(Many(39, 2, 3, 4, 5))
+    for value in (made[0], made[39]):
+        assert type(value) is Many and value.f == 6
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            value.a = 9  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        Many(1, 2)  # type: ignore[call-arg]
+    assert pickle.loads(pickle.dumps(made[39])) == made[39]

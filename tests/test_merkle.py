@@ -85,3 +85,13 @@ def test_kinds_never_share_a_hash() -> None:
     from idao.crypto.hashing import Kind, digest
 
     assert len({digest(kind, b"same") for kind in Kind}) == len(Kind)
+
+
+@given(st.lists(st.integers(0, 20), max_size=6))
+def test_leaves_added_together_or_one_by_one(parts: list[int]) -> None:
+    together, single = merkle.Frontier(LOG), merkle.Frontier(LOG)
+    for n in parts:
+        leaves = [LOG.leaf(bytes([n, i])) for i in range(n)]
+        done = [node for leaf in leaves for node in single.append(leaf)]
+        assert sorted(together.extend(leaves)) == sorted(done)
+        assert (together.size, together.stack, together.root()) == (single.size, single.stack, single.root())

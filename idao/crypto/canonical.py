@@ -81,6 +81,9 @@ UNSIGNED, BYTES, TEXT, LIST, MAP = 0x00, 0x40, 0x60, 0x80, 0xA0
 WIDE = ((24, 1, Struct(">BB")), (25, 2, Struct(">BH")), (26, 4, Struct(">BI")), (27, 8, Struct(">BQ")))
 """(additional information, bytes of the argument, how both are written)."""
 SHORT = [bytes((n,)) for n in range(256)]
+_TWO = WIDE[1][2]
+_ID = b"\x58\x20"
+"""Head of a string of 32 bytes."""
 
 
 def head(major: int, n: int) -> bytes:
@@ -88,8 +91,10 @@ def head(major: int, n: int) -> bytes:
     if n < 24:
         return SHORT[major | n]
     if n < 0x100:
-        return b"%c%c" % (major | 24, n)
-    for info, size, form in WIDE[1:]:
+        return SHORT[major | 24] + SHORT[n]
+    if n < 0x10000:
+        return _TWO.pack(major | 25, n)
+    for info, size, form in WIDE[2:]:
         if n < 1 << (8 * size):
             return form.pack(major | info, n)
     raise Malformed("integer outside 64 bits")
@@ -100,7 +105,7 @@ def encode_key(values: Sequence[Plain]) -> bytes:
     parts = [head(LIST, len(values))]
     for v in values:
         if type(v) is bytes:
-            parts += head(BYTES, len(v)), v
+            parts.append((_ID if len(v) == 32 else head(BYTES, len(v))) + v)
         elif type(v) is str and v.isascii():
             parts += head(TEXT, len(v)), v.encode()
         elif type(v) is int and 0 <= v <= INT_MAX:
@@ -142,15 +147,15 @@ class _Codec(NamedTuple):
     read: Callable[[bytes], Any]
 
 
-_codecs: dict[type, _Codec] = {}
+class _Codecs(dict[type, _Codec]):
+    """Frozen dataclass -> its codec, compiled when first asked for."""
+
+    def __missing__(self, cls: type) -> _Codec:
+        self[cls] = codec = _compile(cls)
+        return codec
 
 
-def _codec(cls: type) -> _Codec:
-    """(to plain, from plain) of a frozen dataclass, compiled once."""
-    codec = _codecs.get(cls)
-    if codec is None:
-        codec = _codecs[cls] = _compile(cls)
-    return codec
+_codecs = _Codecs()
 
 
 HOT = 64
@@ -238,12 +243,14 @@ def _straight(cls: Any, write: _Convert, read: _Convert) -> tuple[_Convert, _Con
     if short is None:
         return write, read
     short_write, short_read = short
+    not_known = compiled.NOT_KNOWN
 
     def write_short(obj: Any) -> bytes:
         try:
             return short_write(obj)
-        except compiled.NOT_KNOWN:
-            return cast(bytes, write(obj))
+        except not_known:
+            written: bytes = write(obj)
+            return written
 
     def read_short(data: bytes) -> Any:
         if type(data) is bytes:
@@ -251,7 +258,7 @@ def _straight(cls: Any, write: _Convert, read: _Convert) -> tuple[_Convert, _Con
                 obj, end = short_read(data, 0)
                 if end == len(data):
                     return obj
-            except compiled.NOT_KNOWN:
+            except not_known:
                 pass
         return read(data)
 
@@ -349,9 +356,9 @@ def _converters(hint: Any, where: str) -> tuple[_Convert, _Convert]:
         def enc_obj(v: Any) -> Any:
             if type(v) is not cls:
                 raise Malformed(f"{where}: expected {cls.__name__}")
-            return _codec(cls).to_plain(v)
+            return _codecs[cls].to_plain(v)
 
-        return enc_obj, lambda v: _codec(cls).from_plain(v)
+        return enc_obj, lambda v: _codecs[cls].from_plain(v)
     raise TypeError(f"{where}: {hint!r} cannot be encoded")
 
 
@@ -417,7 +424,7 @@ def _utf8_length(v: str) -> int:
 
 def pack(obj: Any) -> bytes:
     """The canonical bytes of a frozen dataclass. `Malformed` if a field breaks its annotation."""
-    return _codec(type(obj)).write(obj)
+    return _codecs[type(obj)].write(obj)
 
 
 def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX, items: int | None = None) -> T:
@@ -429,7 +436,8 @@ def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX, items: int | No
         raise Malformed(f"{len(data)} bytes where at most {limit} are allowed")
     if items is not None and len(data) > SMALL_BYTES:
         _count(data, items)
-    return cast(T, _codec(cls).read(data))
+    value: T = _codecs[cls].read(data)
+    return value
 
 
 def _count(data: bytes, most: int) -> None:
@@ -466,9 +474,10 @@ def version_of(data: bytes, *, limit: int = BYTES_MAX) -> int:
 
 def to_plain(obj: Any) -> dict[str, Plain]:
     """A dataclass as the plain map that `pack` writes."""
-    return _codec(type(obj)).to_plain(obj)
+    return _codecs[type(obj)].to_plain(obj)
 
 
 def from_plain(cls: type[T], value: Plain) -> T:
     """The dataclass of a plain map, each field checked."""
-    return cast(T, _codec(cls).from_plain(value))
+    made: T = _codecs[cls].from_plain(value)
+    return made

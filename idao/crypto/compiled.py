@@ -40,13 +40,21 @@ NOT_KNOWN = (Otherwise, IndexError, UnicodeError, RecursionError)
 def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
     """(argument, position after it) of a head of this major type, if it is the shortest for its argument."""
     info = data[at] - major
-    if 0 <= info < 24:
-        return info, at + 1
-    if 24 <= info < 28:
-        _, size, _ = WIDE[info - 24]
-        n = int.from_bytes(data[at + 1 : at + 1 + size], "big")
-        if n >= (24 if size == 1 else 1 << (4 * size)) and len(data) > at + size:
-            return n, at + 1 + size
+    at += 1
+    if info == 24:
+        if data[at] >= 24:
+            return data[at], at + 1
+    elif info == 25:
+        n = data[at] << 8 | data[at + 1]
+        if n >= 0x100:
+            return n, at + 2
+    elif 0 <= info < 24:
+        return info, at
+    elif info in (26, 27):
+        size = WIDE[info - 24][1]
+        n = int.from_bytes(data[at : at + size], "big")
+        if n >= 1 << (4 * size) and len(data) >= at + size:
+            return n, at + size
     raise Otherwise
 
 
@@ -166,7 +174,8 @@ class _Maker:
     def length(part: _Part, major: int, low: int, high: int) -> None:
         """Reads the head of a string or list: `n`."""
         part.back += [f"n = d[p] - {major}", "p += 1"]
-        part.back.append(f"if not 0 <= n < 24: n, p = read_head(d, p - 1, {major})")
+        part.back += ["if n == 24:", "    n = d[p]", "    p += 1", "    if n < 24: raise Otherwise"]
+        part.back.append(f"elif not 0 <= n < 24: n, p = read_head(d, p - 1, {major})")
         part.back.append(f"if not {low} <= n <= {high}: raise Otherwise")
 
     def string(self, part: _Part, v: str, low: int, high: int) -> None:

@@ -6,6 +6,7 @@ Two kinds can therefore never share a hash, whatever their bytes. SHA-256 appear
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from functools import lru_cache
 
 from blake3 import blake3
@@ -94,6 +95,16 @@ def digest(kind: Kind, data: bytes) -> bytes:
     """32 bytes."""
     # A copy of a hasher that has taken in its context: two thirds of the time of deriving the key anew.
     return _hashers[kind._value_].copy().update(data).digest()
+
+
+def hasher(kind: Kind) -> Callable[[bytes], bytes]:
+    """`digest` of one kind: for what is hashed several times a transaction."""
+    context = kind.value
+
+    def hashed(data: bytes) -> bytes:
+        return _hashers[context].copy().update(data).digest()
+
+    return hashed
 
 
 def hash_of(kind: Kind, obj: object) -> bytes:

@@ -24,6 +24,7 @@ TAG_CONSENSUS = b"idao/consensus/1"
 TAG_NODE_RECORD = b"idao/node-record/1"
 TAG_USAGE = b"idao/usage/1"
 TAG_POSSESSION = b"idao/possession/1"
+_TX, _CONSENSUS = TAG_TX + b"\0", TAG_CONSENSUS + b"\0"
 
 
 class Signer:
@@ -98,7 +99,7 @@ Verify = Callable[[bytes, bytes, bytes], bool]
 
 
 def verify_tx(key: bytes, signature: bytes, envelope: bytes, check: Verify = verify) -> bool:
-    return check(key, signature, TAG_TX + b"\0" + envelope)
+    return check(key, signature, _TX + envelope)
 
 
 def verify_genesis(key: bytes, signature: bytes, genesis: Genesis) -> bool:
@@ -110,7 +111,7 @@ def verify_key_event(key: bytes, signature: bytes, event: KeyEvent) -> bool:
 
 
 def verify_vote(key: bytes, signature: bytes, vote: Vote, check: Verify = verify) -> bool:
-    return check(key, signature, TAG_CONSENSUS + b"\0" + canonical.pack(vote))
+    return check(key, signature, _CONSENSUS + canonical.pack(vote))
 
 
 def verify_possession(key: bytes, signature: bytes, quorum: bytes, idao: bytes) -> bool:

@@ -6,10 +6,10 @@ contexts). Both split at the largest power of two below n, so one set of functio
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
-from idao.crypto.hashing import Kind, digest
+from idao.crypto.hashing import Kind, digest, hasher
 from idao.frozen import frozen
 
 HashLeaf = Callable[[bytes], bytes]
@@ -25,17 +25,18 @@ class Tree:
     empty: bytes
 
 
-def _sha256(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
-
-
-LOG = Tree(lambda d: _sha256(b"\0" + d), lambda a, b: _sha256(b"\1" + a + b), _sha256(b""))
+LOG = Tree(
+    lambda d: sha256(b"\0" + d).digest(),
+    lambda a, b: sha256(b"\1" + a + b).digest(),
+    sha256(b"").digest(),
+)
 """RFC 6962 §2.1: MTH of nothing is SHA-256 of nothing; leaves and branches carry a prefix byte."""
 
 
 def tree(leaf: Kind, branch: Kind) -> Tree:
     """A BLAKE3 tree whose leaves and branches are separated by context."""
-    return Tree(lambda d: digest(leaf, d), lambda a, b: digest(branch, a + b), digest(branch, b""))
+    branched = hasher(branch)
+    return Tree(hasher(leaf), lambda a, b: branched(a + b), digest(branch, b""))
 
 
 def root(t: Tree, leaf_hashes: Sequence[bytes]) -> bytes:
@@ -107,6 +108,23 @@ class Frontier:
             done.append((height, self.size >> height, h))
         self.stack.append((height, h))
         self.size += 1
+        return done
+
+    def extend(self, leaf_hashes: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
+        """Adds many leaves, level by level: the same perfect subtrees in half the time."""
+        branch, edge, right = self.tree.branch, dict(self.stack), []
+        done: list[tuple[int, int, bytes]] = []
+        height, first, level = 0, self.size, list(leaf_hashes)
+        self.size += len(level)
+        while level:
+            done += [(height, first + i, h) for i, h in enumerate(level)]
+            if first & 1:  # its left sibling stands at the edge
+                level.insert(0, edge.pop(height))
+            if len(level) & 1:
+                right.append((height, level.pop()))
+            level = [branch(level[i], level[i + 1]) for i in range(0, len(level), 2)]
+            height, first = height + 1, first >> 1
+        self.stack = [*edge.items(), *reversed(right)]
         return done
 
     def root(self) -> bytes:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from typing import Annotated
 
 from idao.crypto import canonical
-from idao.crypto.hashing import Kind, digest
+from idao.crypto.hashing import Kind, hasher
 from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.model import Hash, Range, Size
@@ -37,9 +37,17 @@ Child = bytes
 _LEAF_BYTES = 102
 
 
+_hash_path, _hash_leaf, _hash_branch = (
+    hasher(kind) for kind in (Kind.STATE_PATH, Kind.STATE_LEAF, Kind.STATE_BRANCH)
+)
+
+value_hash = hasher(Kind.STATE_VALUE)
+"""Hash of a record's canonical bytes."""
+
+
 def record_path(table: str, key: bytes) -> bytes:
     """Where a record stands; `key` is the canonical array of its key columns."""
-    return digest(Kind.STATE_PATH, _name(table) + key)
+    return _hash_path(_name(table) + key)
 
 
 @lru_cache(256)
@@ -47,13 +55,8 @@ def _name(table: str) -> bytes:
     return canonical.encode(table)  # there are some thirty tables
 
 
-def value_hash(record: bytes) -> bytes:
-    """Hash of a record's canonical bytes."""
-    return digest(Kind.STATE_VALUE, record)
-
-
 def _leaf(path: bytes, value: bytes) -> bytes:
-    return digest(Kind.STATE_LEAF, path + value)
+    return _hash_leaf(path + value)
 
 
 _BITS = tuple(1 << i for i in range(16))
@@ -64,7 +67,7 @@ def branch_hash(hashes: Sequence[bytes]) -> bytes:
     bitmap = 0xFFFF
     if b"" in hashes:
         bitmap = sum([bit for bit, h in zip(_BITS, hashes, strict=True) if h])
-    return digest(Kind.STATE_BRANCH, bitmap.to_bytes(2, "big") + b"".join(hashes))
+    return _hash_branch(bitmap.to_bytes(2, "big") + b"".join(hashes))
 
 
 def children_of(row: bytes) -> list[Child]:

@@ -141,10 +141,8 @@ def execute(
             _changed(child),
         )  # fmt: skip
         block_state.merge(child)
-        leaf = receipt_leaf(receipt)
         executed.receipts.append(receipt)
-        executed.leaves.append(leaf)
-        executed.nodes += frontier.append(merkle.LOG.leaf(leaf))
+        executed.leaves.append(receipt_leaf(receipt))
 
     for proposal in governance.due(block_state, time_ms)[:DUE_MAX]:
         ctx = context(NO_HASH, proposal)
@@ -160,6 +158,7 @@ def execute(
         _use_seq(child, tx)
         conclude(child, tx.id, "tx", tx.envelope.kind, tx.envelope.idao, code, why)
 
+    executed.nodes = frontier.extend([merkle.LOG.leaf(leaf) for leaf in executed.leaves])
     executed.state_root = statetree.update(executed.branches, receipt_changes(executed.receipts))
     governing = block_state.get(Charter, chain.governor)
     executed.charter = governing.hash if governing else NO_HASH

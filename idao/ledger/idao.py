@@ -250,7 +250,7 @@ def trust_own(state: State, idao: bytes, quorum: bytes) -> None:
 
 def _apply_add_trust(ctx: Context, body: AddTrust) -> None:
     for scope in (body.kinds, body.categories):
-        if list(scope) != sorted(set(scope)):
+        if len(scope) > 1 and list(scope) != sorted(set(scope)):
             refuse("scope", "kinds and categories are listed once each, in order")
     now = ctx.state.get(TrustLink, ctx.actor, body.quorum)
     if now is None and sum(1 for _ in ctx.state.scan(TrustLink, ctx.actor)) >= TRUST_LINKS_MAX:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, NoReturn
 
 from idao.crypto import canonical, keys
-from idao.crypto.hashing import Kind, digest
+from idao.crypto.hashing import Kind, hasher
 from idao.errors import Malformed, Refused
 from idao.frozen import frozen
 from idao.ledger.state import State
@@ -65,8 +65,8 @@ class Tx:
         return True
 
 
-def tx_id(envelope: bytes) -> bytes:
-    return digest(Kind.TX, envelope)
+tx_id = hasher(Kind.TX)
+"""Of the canonical bytes of an envelope."""
 
 
 def parse_tx(raw: bytes) -> Tx:

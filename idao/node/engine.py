@@ -65,6 +65,9 @@ class Decided:
     note: str
 
 
+_WRITTEN = (ev.Sign, ev.Persist, ev.Commit, ev.Halt)
+"""Effects that leave rows."""
+
 Outward = ev.Effect | Cosigned
 """What others see of a turn."""
 
@@ -99,6 +102,7 @@ class Engine:
 
     def _load_tip(self, log: merkle.Frontier | None = None) -> None:
         self.tip = self.store.tip(log)
+        self._state = State(self.tip.base)
         self.epoch, self.validators = self.store.validators(self.tip.height + 1)
         seated = [s for s in self._signers if self.validators.index_of_key(s.public) is not None]
         self._signer = (seated or self._signers)[0]
@@ -146,7 +150,7 @@ class Engine:
         tx = parse_tx(raw)
         if tx.id not in self.pool:
             self.pool.need_room(tx)
-            if reason := rules.admissible(State(self.tip.base), self.store.chain, tx, self._next_time()):
+            if reason := rules.admissible(self._state, self.store.chain, tx, self._next_time()):
                 raise Refused(f"the transaction cannot be ordered: {reason}", code="inadmissible")
             if not tx.authentic():
                 raise Refused("the transaction's signature does not hold", code="bad-signature")
@@ -155,7 +159,7 @@ class Engine:
 
     def waiting(self) -> bool:
         """Whether something is to be decided: a tx, or an action that is due."""
-        return bool(self.pool) or bool(governance.due(State(self.tip.base), self._next_time()))
+        return bool(self.pool) or bool(governance.due(self._state, self._next_time()))
 
     def _next_time(self) -> int:
         return max(self._clock(), self.tip.time_ms + 1)
@@ -207,7 +211,7 @@ class Engine:
         with ExitStack() as transaction:
             while effects:
                 for effect in effects:
-                    if not writing and isinstance(effect, ev.Sign | ev.Persist | ev.Commit | ev.Halt):
+                    if not writing and isinstance(effect, _WRITTEN):
                         transaction.enter_context(self.store.transaction())
                         writing = True
                     answer = self._perform(effect, outward)
@@ -371,11 +375,10 @@ class Engine:
                 used[receipt.idao] = max(used.get(receipt.idao, 0), tx.envelope.seq)
         for idao, seq in used.items():
             self.pool.drop_used(idao, seq)
-        now = self._next_time()
+        chain, now = self.store.chain, self._next_time()
         self.pool.drop_expired(now)
-        state = State(self.tip.base)
         for idao in {r.idao for r in receipts if r.kind in KEY_KINDS}:
-            stale = [t.id for t in self.pool.of(idao) if rules.admissible(state, self.store.chain, t, now)]
+            stale = [t.id for t in self.pool.of(idao) if rules.admissible(self._state, chain, t, now)]
             self.pool.drop(stale)
 
     def keep_notes(self) -> None:

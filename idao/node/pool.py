@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from idao.errors import Refused
 from idao.ledger.tx import Tx
+from idao.model import INT_MAX
 
 POOL_MAX = 10_000
 """Transactions that wait for a block (ADR 0031): two seconds of the fastest quorum."""
@@ -24,6 +25,8 @@ class Pool:
         self._of: dict[bytes, dict[bytes, int]] = {}
         """iDAO -> tx id -> sequence number."""
         self._bytes = 0
+        self._expires = INT_MAX
+        """No tx here expires before this block time."""
 
     def __len__(self) -> int:
         return len(self._txs)
@@ -55,6 +58,7 @@ class Pool:
         self._txs[tx.id] = self._by_raw[tx.raw] = tx
         self._of.setdefault(tx.envelope.idao, {})[tx.id] = tx.envelope.seq
         self._bytes += len(tx.raw)
+        self._expires = min(self._expires, tx.envelope.valid_until)
         return True
 
     def drop(self, ids: Iterable[bytes]) -> None:
@@ -73,7 +77,9 @@ class Pool:
         self.drop([i for i, s in self._of.get(idao, {}).items() if s <= seq])
 
     def drop_expired(self, time_ms: int) -> None:
-        self.drop([i for i, tx in self._txs.items() if tx.envelope.valid_until < time_ms])
+        if time_ms > self._expires:
+            self.drop([i for i, tx in self._txs.items() if tx.envelope.valid_until < time_ms])
+            self._expires = min((tx.envelope.valid_until for tx in self), default=INT_MAX)
 
     def count(self, idao: bytes) -> int:
         """How many of an iDAO wait."""
