@@ -22,8 +22,12 @@ from idao.ledger.membership import Activate, Admit, Join, Leave, Rotate
 from idao.ledger.state import State
 from idao.ledger.tx import Envelope, sign_tx
 from idao.model import NOTARIZE, SignedVote, Vote
+from idao.node import messages as msg
+from idao.node import tls
 from idao.node.engine import Engine
+from idao.node.logbook import Logbook
 from idao.node.member import Member
+from idao.node.seat import Seatholder
 from idao.store.audit import audit
 from idao.store.ledger import LedgerStore
 
@@ -104,6 +108,35 @@ class Group(Net):
                 await self.do(name, "trust.add", AddTrust(hashed(f"{name} {i} {time.time()}"), (), (), 1))
                 == ""
             )
+
+
+def test_who_leaves_stays_linked_as_long_as_it_decides(tmp_path: Path) -> None:
+    """The block after a leave is decided by the old set, which may lack the leaver's vote: of five one may be
+    away, but not one away and another cut off."""
+
+    async def story() -> None:
+        net = Group(tmp_path, "ann", "bob", "cyd", "dan")
+        for p in net.people:
+            net.boot(p)
+        for name in ("bob", "cyd", "dan"):
+            await net.admit(name, ("ann",))
+        await net.beat("bob", 3)
+        assert await net.do("cyd", "quorum.leave", Leave()) == ""
+        ann, cyd = (next(p for p in net.people if p.idao == person(n).idao) for n in ("ann", "cyd"))
+        net.kill(ann)
+        who, log = person("ann"), Logbook(tmp_path / "log")
+        mine = Seatholder(net.path(ann), who.idao, [who.validator()], tls.identity(tmp_path), (), log)
+        mine.allow()
+        assert mine.store.height == net.heights()[0] and cyd.idao in mine.mesh.peers
+        await net.beat("bob", 1)
+        [last] = net.members[person("bob").idao].engine.decided(mine.store.height + 1, 1, 2**20)
+        block = msg.DecidedBlock(last.block, last.certificate, last.note)
+        mine.member.on_frame(person("bob").idao, *msg.encode(msg.Commits(mine.store.height + 1, (block,))))
+        assert mine.store.height == net.heights()[0] and cyd.idao not in mine.mesh.peers
+        mine.store.close()
+        net.stop()
+
+    play(story)
 
 
 @pytest.mark.usefixtures("quarantine")

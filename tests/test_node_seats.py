@@ -184,6 +184,11 @@ def test_a_lost_member_is_removed_by_the_others(four: dict[str, Box]) -> None:
     words = ana.run("quorum", "status").stdout
     assert "3 validators, 3 online, tolerates no fault; one absence stops anchoring" in words, words
     assert contribute(ana, "without")["status"] in ("final", "anchored")
+    dora = four["dora"]
+    dora.up()
+    # Nobody tells it: it was away, and is a stranger now. But it sees how it is met.
+    until(lambda: "may not take this node for a member" in dora.run("quorum", "why").stdout)
+    dora.kill()
     early = ana.run("quorum", "withdraw", "dora")
     assert early.returncode == 4 and "no bond is free yet: from height" in early.stderr
 

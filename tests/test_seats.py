@@ -19,9 +19,12 @@ from idao.crypto.keys import Signer, did_key
 from idao.dao import Dao, signed
 from idao.errors import NotFound, UsageError
 from idao.hall import quorums
+from idao.hall.joining import carrier
 from idao.home import Home
+from idao.ledger import membership
 from idao.ledger.idao import Register
-from idao.ledger.membership import Join
+from idao.ledger.membership import Join, Seat
+from idao.ledger.state import DictBase, State
 from idao.model import NOTARIZE, VOTE_NAMES, Validator, ValidatorSet, Vote, show_id
 from idao.node import metrics
 
@@ -175,6 +178,38 @@ def test_an_invite_is_drawn_in_letters_that_read_the_same(
     joining._draw(invite.encode(made))
     # Upper case makes the smaller code; whoever types or scans it may.
     assert drawn[0].isupper() and invite.decode(drawn[0]) == made
+
+
+@pytest.mark.parametrize("state, told", [(membership.LEFT, "you have left"), (membership.ACTIVE, "")])
+def test_who_has_left_is_told_so(state: str, told: str) -> None:
+    me, other = bytes([1]) * 32, Validator(bytes([2]) * 32, bytes([2]) * 32, 1)
+    records = State(DictBase())
+    records.put(Seat(me, 3, me, me, state, 0, 7, 0, 0))
+    rooms = quorums.Quorums(SimpleNamespace(state=lambda: records, me=me))  # type: ignore[arg-type]
+    assert rooms.left(ValidatorSet((other,))).startswith(told)
+    assert (rooms.left(ValidatorSet((other,))) == "") == (told == "")
+    still = ValidatorSet((Validator(me, me, 1), other))
+    assert rooms.left(still) == "", "it decides the next block"
+
+
+def test_who_comes_back_calls_the_quorum_as_before(home: Path) -> None:
+    dao = Dao(Home.open(home))
+    bundle = dao.store.bundle
+    before = dao.home.config["ledgers"][dao.ledger_path().stem]
+    assert dao.groups.name_for(bundle) == before
+    assert dao.groups.name_for(bundle, "another") == "another"
+    own = next(name for stem, name in dao.home.config["ledgers"].items() if stem != dao.ledger_path().stem)
+    assert dao.groups.name_for(bundle, own) == f"{own}-2"
+
+
+def test_who_is_there_and_stays_carries_a_change_through() -> None:
+    a, b, c, d = (Validator(bytes([n]) * 32, bytes([n]) * 32, 1) for n in range(4))
+    now, after = ValidatorSet((a, b, c, d)), ValidatorSet((b, c, d))
+    everybody = {v.idao for v in now.validators}
+    assert carrier(now, after, everybody) == b.idao, "the first one leaves"
+    assert carrier(now, after, everybody - {b.idao}) == c.idao, "the second one is away"
+    assert carrier(now, after, {a.idao}) == a.idao
+    assert carrier(now, after, set()) is None
 
 
 def test_times_to_finality_are_counted_by_size() -> None:

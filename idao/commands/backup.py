@@ -204,7 +204,10 @@ def _tell(restored: Any) -> None:
     for c in restored.quorums:
         tell_continued(c)
     for quorum in restored.waiting:
-        ui.warn(f"{show_id('quorum', quorum)} has other validators: nothing is signed there from this copy")
+        ui.warn(
+            f"{show_id('quorum', quorum)} has other validators: from this copy nothing is signed there until"
+            " they have told where they stand; its node asks them: idao node run"
+        )
     for finding in restored.findings:
         ui.warn(f"restored, but damaged: {finding.detail}")
     ui.say("if the old home may be in other hands: idao key rotate")

@@ -30,9 +30,10 @@ def _why() -> None:
     """
     data = open_dao().insight.why()
     lines = [data["meaning"], f"height {data['height']}, view {data['view']}, {len(data['waiting'])} waiting"]
+    quiet = not any(v["said"] for v in data["validators"])  # then nothing is asked of anybody
     for v in data["validators"]:
         mark = "leads" if v["idao"] == data["leader"] else ""
-        said = ", ".join(v["said"]) or "silent in this view"
+        said = ", ".join(v["said"]) or ("quiet" if quiet else "silent in this view")
         lines.append(f"  {v['name'] or v['idao']}  {said}  {v['missing'] or mark}".rstrip())
     lines += [f"to go on: {h}" for h in data["help"]]
     ui.result(data, lines, quiet=data["waiting"])

@@ -71,14 +71,14 @@ def _status(
         f"{data['meaning']}, height {data['height']}, anchored {data['anchored']}",
         f"epoch {data['epoch']} from height {data['since']}, state {data['state_hash'][:16]}",
         *([data["margin"]] if data["margin"] else []),
-        *(_validator_line(v) for v in data["validators"]),
+        *(_validator_line(v, node=data["node"]) for v in data["validators"]),
         *(f"  {j['name'] or j['idao']}  {j['state']}" for j in data["joining"]),
         *(f"  alarm at {a['time']}: {a['why']}" for a in data["alarms"]),
     ]
     ui.result(data, lines, quiet=[data["quorum"]])
 
 
-def _validator_line(v: dict[str, Any]) -> str:
+def _validator_line(v: dict[str, Any], *, node: bool) -> str:
     shown = v["attestation"]
     worth = "no evidence of trusted hardware"
     if shown:
@@ -89,7 +89,7 @@ def _validator_line(v: dict[str, Any]) -> str:
         if (collateral := shown["collateral_age_ms"]) is not None:
             old += f", collateral {collateral // 86_400_000} d old"
         worth = f"{mark}{shown['kind']} at level {v['level']}{status}, {old}: {verdict}"
-    there = "online" if v["online"] else "not seen from here"
+    there = ("online" if node else "this home, without a node") if v["online"] else "not seen from here"
     there += f" since {v['absent_since']}" if v["absent_since"] else ""
     there += f", last signed height {v['last_signed']}" if v["last_signed"] else ""
     return f"  {v['name'] or v['idao']}  power {v['power']}, {there}; {worth}"

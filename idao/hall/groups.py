@@ -75,11 +75,15 @@ class Groups:
         if name in self._dao.home.config.get("ledgers", {}).values():
             raise UsageError(f"a ledger here is called '{name}' already", hint="choose another name")
 
-    def free_name(self, wanted: str) -> str:
-        """`wanted`, or with a number where a ledger of that name is here already."""
-        taken = set(self._dao.home.config.get("ledgers", {}).values())
-        names = [wanted, *(f"{wanted[:90]}-{n}" for n in range(2, len(taken) + 3))]
-        return next(n for n in names if n not in taken)
+    def name_for(self, bundle: Bundle, wanted: str = "") -> str:
+        """What to call a group here: as `wanted`, or as before, if it was here before, or as it calls itself;
+        with a number where another ledger has that name."""
+        names: dict[str, str] = dict(self._dao.home.config.get("ledgers", {}))
+        before = names.pop(show_id("quorum", genesis.quorum_id(bundle.genesis)).removeprefix("quorum:"), "")
+        wanted = wanted or before or bundle.genesis.name
+        taken = set(names.values())
+        free = [wanted, *(f"{wanted[:90]}-{n}" for n in range(2, len(taken) + 3))]
+        return next(n for n in free if n not in taken)
 
     def own_ledger(self) -> str:
         """The quorum of one that is this iDAO's own and goes on; a full id."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from idao.errors import NotFound, UsageError
 from idao.home import Home, show_time
-from idao.ledger import faults, genesis, membership
+from idao.ledger import epochs, faults, genesis, membership
 from idao.model import show_id
 from idao.node import calling, room
 from idao.quorum import forensics
@@ -15,6 +15,7 @@ from idao.quorum import forensics
 if TYPE_CHECKING:
     from idao.dao import Dao
 
+BACK = "to come back, be invited again: idao quorum join; what is here stays readable"
 SKEW_MS = 5_000
 """Half of what a block's time may be ahead: a clock that is worse will be in the way."""
 
@@ -38,6 +39,7 @@ class Insight:
                     "meaning": meaning}  # fmt: skip
         now = live.get("why", {})
         rows = [self._voice(v, now, live) for v in status["validators"]]
+        gone = dao.quorums.left(epochs.set_of(epochs.newest(dao.state())))
         return {
             "quorum": status["quorum"],
             "node": True,
@@ -46,8 +48,8 @@ class Insight:
             "leader": now.get("leader"),
             "waiting": waits,
             "validators": rows,
-            "meaning": self._verdict(status, live, now, waits),
-            "help": _help(status, now, rows),
+            "meaning": gone or self._verdict(status, live, now, waits),
+            "help": [BACK] if gone else _help(status, now, rows),
         }
 
     def _undriven(self, status: dict[str, Any]) -> tuple[str, list[str]]:

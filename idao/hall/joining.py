@@ -16,7 +16,7 @@ from idao.home import now_ms, show_time
 from idao.ledger import bonds, epochs, governance, membership
 from idao.ledger.idao import AddTrust, Identity, Register
 from idao.ledger.membership import Join, Seat
-from idao.model import parse_id, show_id
+from idao.model import ValidatorSet, parse_id, show_id
 from idao.node import calling
 from idao.store.ledger import LedgerStore
 
@@ -166,9 +166,8 @@ class Joining:
                 return await joining.join(taken, who, offer, addresses=found, on_words=tell)
 
         welcome = asyncio.run(pair())
-        wanted = name or welcome.bundle.genesis.name
         groups = dao.groups
-        quorum = groups.take_in(welcome.bundle, groups.free_name(wanted))
+        quorum = groups.take_in(welcome.bundle, groups.name_for(welcome.bundle, name))
         there = dao.on(show_id("quorum", quorum))
         known = {**peerbook.read(there.ledger_path()), **{r.record.idao: r for r in welcome.records}}
         peerbook.write(there.ledger_path(), known.values(), peerbook.whole(there.ledger_path()))
@@ -265,7 +264,7 @@ class Joining:
     def carry_through(self) -> bool:
         """If something waits for blocks that nobody has reason to make, gives it one.
 
-        A change of the set decides two blocks later: the first of those who decide until then makes them.
+        A change of the set decides two blocks later: one of those who decide until then makes them.
         A validator that may have forgotten what it signed is silent for two blocks, and makes them itself:
         else a second one that comes back so finds a quorum in which too few may sign, for ever. It says
         again that it trusts this quorum: true, harmless, and a transaction.
@@ -274,7 +273,12 @@ class Joining:
         store = dao.store
         _, now = store.validators(store.height + 1)
         silent = store.unsigned_until > store.height and any(v.idao == dao.me for v in now.validators)
-        changing = epochs.newest(store.state()).start > store.height + 1 and now.validators[0].idao == dao.me
+        newest = epochs.newest(store.state())
+        changing = newest.start > store.height + 1
+        if changing and not silent:
+            live = dao.nodes.quorum(show_id("quorum", dao.quorum)) or {}
+            up = {parse_id("idao", p["idao"]) for p in live.get("peers", []) if p["up"]}
+            changing = carrier(now, epochs.set_of(newest), up | {dao.me}) == dao.me
         if dao.queued() or not (silent or changing):
             return False
         with contextlib.suppress(Pending):
@@ -289,6 +293,16 @@ class Joining:
                 "a quorum of one has no seats", hint="begin a group: idao quorum create --name NAME",
                 code="not-a-group",
             )  # fmt: skip
+
+
+def carrier(now: ValidatorSet, following: ValidatorSet, there: set[bytes]) -> bytes | None:
+    """Who gives a change of the set its blocks: the first that is there and does not leave by it.
+
+    Whoever leaves has mostly stopped its node, and whoever is away makes none.
+    """
+    stays = {v.idao for v in following.validators}
+    fit = [v.idao for v in now.validators if v.idao in there]
+    return next((i for i in fit if i in stays), fit[0] if fit else None)
 
 
 def await_seat(dao: Dao, idao: bytes, state: str, done: Callable[[Seat | None], bool]) -> Seat | None:

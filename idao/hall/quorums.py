@@ -21,6 +21,14 @@ LOOK_BACK = 500
 """Blocks in which the last signature of an absent validator is looked for: some milliseconds."""
 
 
+WENT = {
+    membership.LEFT: "you have left this quorum",
+    membership.REMOVED: "the members have removed you from this quorum",
+    membership.JAILED: "you lost your seat in this quorum for a proven fault",
+}
+"""What it means for this home that its seat is in such a state."""
+
+
 def meaning(
     size: int, online: int, bears: int, *, founding: bool, group: bool, node: bool, refused: str | None
 ) -> str:
@@ -96,6 +104,7 @@ class Quorums:
         founding = membership.founder_mode(dao.state())
         online = sum(1 for r in rows if r["online"])
         refused = dao.nodes.refused(quorum) if group and live is None else None
+        left = self.left(validators)
         return {
             "quorum": quorum,
             "name": str(dao.home.config.get("ledgers", {}).get(dao.ledger_path().stem, "")),
@@ -109,16 +118,27 @@ class Quorums:
             "height": store.height,
             "anchored": head[0] if head else 0,
             "state_hash": statetree.root(store.branches).hex(),
-            "meaning": meaning(
+            "meaning": left
+            or meaning(
                 size, online, bears, founding=founding, group=group, node=live is not None, refused=refused
             ),
-            "margin": margin(validators, sum(r["power"] for r in rows if r["online"])) if live else "",
+            "margin": margin(validators, sum(r["power"] for r in rows if r["online"]))
+            if live and not left
+            else "",
             "node": live is not None or not group,
             "standing": store.standing,
             "validators": rows,
             "joining": self._joining(),
             "alarms": (live or {}).get("alarms", []),
         }
+
+    def left(self, validators: ValidatorSet) -> str:
+        """That this home has no seat any more, and what follows; nothing while it has one, or never had."""
+        dao = self._dao
+        seat = membership.seat_of(dao.state(), dao.me)
+        if seat is None or seat.state not in WENT or any(v.idao == dao.me for v in validators.validators):
+            return ""
+        return f"{WENT[seat.state]} at height {seat.since}: the others tell this node nothing since"
 
     def _last_signed(self, v: Validator) -> int | None:
         """The newest block whose finalization, as it is kept here, has this validator's signature."""

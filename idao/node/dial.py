@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
+import socket
 import ssl
 from collections.abc import Sequence
 from time import monotonic
@@ -20,7 +22,7 @@ from idao import noderecord
 from idao.errors import Malformed
 from idao.node import tls
 from idao.node.fresh import Fresh
-from idao.node.link import HANDSHAKE_S, HELLO_S, SHUTDOWN_S, Link
+from idao.node.link import HANDSHAKE_S, HELLO_S, LOST, SHUTDOWN_S, Link
 from idao.node.peer import Peer
 
 if TYPE_CHECKING:
@@ -236,10 +238,12 @@ class Dialer:
                 if not wanted and self._leave_it(idao, address):
                     return ""
                 why = await self._introduce(link, idao, answer)
+                if why == LOST:
+                    why = "it hung up on our name: it may not take this node for a member"
         except TimeoutError:
             return f"{address}: no answer"
         except (OSError, ssl.SSLError, UnicodeError, Malformed) as e:  # UnicodeError: a name that is none
-            return f"{address}: {_words(e)}"
+            return f"{address}: {words_of(e)}"
         finally:
             if not answer.done() and link is not None:
                 link.cut("given up")
@@ -276,13 +280,15 @@ class Dialer:
         return self._context[2]
 
 
-def _words(error: Exception) -> str:
+def words_of(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "the certificate there is no member's"
     if isinstance(error, ssl.SSLError):
         return f"TLS: {error.reason}"
     if isinstance(error, UnicodeError):
         return "no such name"
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno).lower()  # asyncio's own words repeat the address
     if isinstance(error, OSError):
         return error.strerror or str(error) or type(error).__name__
     return str(error)

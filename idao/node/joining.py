@@ -14,7 +14,7 @@ from idao.home import entropy, now_ms
 from idao.invite import Invite
 from idao.ledger.genesis import GROUP, Bundle, check_bundle, quorum_id
 from idao.node import pairing, tls
-from idao.node.dial import STAGGER_S
+from idao.node.dial import STAGGER_S, words_of
 from idao.node.link import FRAME_MAX, HANDSHAKE_S, SHUTDOWN_S, Link
 from idao.node.pairing import Hail, Offer, Refusal, Reply, Sealed, Verdict
 from idao.node.wire import PAIR, printable
@@ -191,7 +191,7 @@ async def _reach(taken: Invite, addresses: list[str], line: _Line) -> Link:
             task.cancel()
     late = ": by the clock here it has expired" if invite.expired(taken, now_ms()) else ""
     raise Unreachable(
-        f"nobody who made this invite can be reached{late}" + "".join(f"\n  {why}" for why in reasons),
+        f"nobody who made this invite can be reached{late}" + "".join(f"; {why}" for why in reasons),
         hint="is 'idao node run' on at the inviter's? else ask for a new invite, or give '--peer HOST:PORT'",
     )
 
@@ -217,8 +217,8 @@ async def _dial(address: str, context: ssl.SSLContext, taken: Invite, line: _Lin
         raise Unreachable(f"{address}: it takes no joiner now ({e.reason})") from e
     except TimeoutError:
         raise Unreachable(f"{address}: no answer") from None
-    except (OSError, Malformed) as e:
-        raise Unreachable(f"{address}: {getattr(e, 'strerror', None) or e}") from e
+    except (OSError, UnicodeError, Malformed) as e:
+        raise Unreachable(f"{address}: {words_of(e)}") from e
     if link.pin[: invite.PIN_BYTES] != taken.pin:
         link.cut("another node than the inviter's")
         raise Unreachable(f"{address}: another node than the inviter's")

@@ -418,7 +418,7 @@ class Member:
         until = quarantine_until(self._tips, engine.validators, engine.machine.key, set_changes=changes)
         if until is not None:
             self.engine.release(until)
-            self.on_trouble("released", f"signs above height {until}")
+            self.on_trouble("released", f"the others have told where they stand: signs above height {until}")
             self._act(self.engine.start)
 
     def _is_final(self, certificate: Certificate) -> bool:

@@ -137,10 +137,9 @@ class Mesh:
             else:
                 peer.allowed, peer.record = allowed, _newer(allowed, peer.record)
             kept[allowed.idao] = peer
-        gone = [peer for idao, peer in self.peers.items() if idao not in kept]
-        self.peers = kept
-        for peer in gone:
+        for peer in [peer for idao, peer in self.peers.items() if idao not in kept]:
             self._end(peer, "no longer a member")
+        self.peers = kept
         self._trust()
         if any(peer.record is None for peer in kept.values()):
             self._to_all(links.frame(wire.ASK_RECORDS, b""))

@@ -1,8 +1,9 @@
 """One quorum as this process takes part in it: ledger file, member, mesh, and who may link.
 
-Who may link follows from the ledger: admitted and active seats. A ledger that is behind (it does not know of
-this home's own seat yet) also links whoever the pairing or earlier days told of; what they send is judged by
-its certificates all the same.
+Who may link follows from the ledger: admitted and active seats, and whoever left one but still decides the
+next block, which may lack its vote. A ledger that is behind (it does not know of this home's own seat yet)
+also links whoever the pairing or earlier days told of; what they send is judged by its certificates all the
+same.
 """
 
 from __future__ import annotations
@@ -74,7 +75,8 @@ class Seatholder:
         self.commits = self.txs = self.faults_seen = 0
         self.committed_ms = 0
         self._latency = Latency()
-        self._seats: list[membership.Seat] = []
+        self._epoch = -1
+        """Of those who may link."""
         engine = Engine(self.store, signers[0], now_ms, *signers[1:])
         self.member = _Watched(engine, asyncio.get_running_loop(), self._on_peer)
         self._bundles = Bundles(self.member, path.parent.parent)  # ledgers lie in a folder of the home
@@ -143,8 +145,9 @@ class Seatholder:
 
     def allow(self) -> None:
         """Tells the mesh who may link, as the ledger stands."""
-        self._seats = membership.seats(self.store.state())
-        seated = {s.idao: (s.key, s.tls) for s in self._seats if s.state in LINKED}
+        seats, self._epoch = membership.seats(self.store.state()), self.member.engine.epoch.epoch
+        deciding = {v.idao for v in self.member.seats()}
+        seated = {s.idao: (s.key, s.tls) for s in seats if s.state in LINKED or s.idao in deciding}
         if self.me not in seated:
             records = {i: r.record for i, r in self.records.items() if r.record.quorum == self.quorum}
             seated = {**{i: (r.key, r.tls) for i, r in records.items()}, **seated}
@@ -208,6 +211,8 @@ class Seatholder:
         if any(c.table == "seat" for _, receipt in receipts for c in receipt.changed):
             self.allow()
             self._sign_record_anew()
+        elif self.member.engine.epoch.epoch != self._epoch:
+            self.allow()
         if any(c.table == "attestation" for _, receipt in receipts for c in receipt.changed):
             self._bundles.look()
         self.changed()
