@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from idao.dao import Dao
 from idao.errors import IdaoError
 from idao.hall import backup, doctor, packing
 from idao.home import Home
+from idao.model import show_id
 from idao.store import backup as files
 from idao.store import documents, migrate, signatures
 
@@ -220,6 +222,27 @@ def test_damage_in_the_words_of_sqlite_is_a_failed_check(lived: Any, monkeypatch
     checks = {c.name: c for c in doctor.examine(lived.path)}
     assert checks["home.db"].status == checks["ledger 1"].status == doctor.FAIL
     assert checks["outbox"].status == doctor.OK
+
+
+# --- copies, and homes that cannot be written -------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quarantine")
+def test_a_contribution_to_a_copy_says_what_to_do(fresh: Callable[[], Dao], tmp_path: Path) -> None:
+    shutil.copytree(fresh().home.path, tmp_path / "copy")
+    (tmp_path / "f").write_text("a,b\n1,2\n")
+    for more in ((), ("--dry-run",)):
+        ran = run("contribute", tmp_path / "f", *more, home=tmp_path / "copy")
+        assert ran.code == 5 and "idao quorum recover" in ran.err, ran.err
+
+
+def test_a_dry_run_takes_no_lock(fresh: Callable[[], Dao]) -> None:
+    dao = fresh()
+    who = show_id("idao", dao.me)
+    lock = dao.home.path / "lock"
+    lock.unlink(missing_ok=True)
+    must("peer", "add", who, "127.0.0.1:4747", "--dry-run", home=dao.home.path)
+    assert not lock.exists()
 
 
 # --- folders that hold something already -----------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from idao.errors import NotFound, UsageError
@@ -139,7 +139,7 @@ class Insight:
     def _write_peer(self, idao: bytes, address: str, dry: bool) -> dict[str, Any]:
         home = self._dao.home
         stem = show_id("idao", idao).removeprefix("idao:")
-        with home.exclusive(self._dao.wait_s):
+        with nullcontext() if dry else home.exclusive(self._dao.wait_s):
             home.config = Home.open(home.path).config
             peers = home.config.setdefault("peers", {})
             before = [a.strip() for a in str(peers.get(stem, "")).split(",") if a.strip()]

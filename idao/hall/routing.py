@@ -27,6 +27,8 @@ from idao.store.outbox import Outbox
 if TYPE_CHECKING:
     from idao.dao import Dao
 
+QUARANTINE = "quarantine"
+"""The coordinator's word, which is the ledger's too when it refuses; `QUARANTINED` is a standing."""
 LOAD_WINDOW = 256
 """Newest leaves of a log in which unreviewed versions and reviews are counted: some milliseconds to read,
 and more than a quorum of thirty leaves undone on a good day."""
@@ -68,7 +70,7 @@ class Routing:
         first = choice.verdicts[0]
         name = show_id("quorum", first.quorum)
         there = self._dao.on(name)
-        if first.out in (ENDED, QUARANTINED):
+        if first.out in (ENDED, QUARANTINE):
             there.store.require_live()
         if first.out == "parent-elsewhere":
             for parent in subject.parents:
@@ -150,7 +152,7 @@ class Routing:
         with dao.home_db(readonly=True) as db:
             outbox = Outbox(db, quorum)
             waiting, oldest = outbox.count(), outbox.oldest_ms()
-        standing = {LIVE: "", QUARANTINED: "quarantine"}.get(store.standing, store.standing)
+        standing = {LIVE: "", QUARANTINED: QUARANTINE}.get(store.standing, store.standing)
         if not standing and state.get(Identity, dao.me) is None:
             standing = "not-registered"
         if not standing and None in parents:
