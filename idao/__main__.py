@@ -41,6 +41,10 @@ def main() -> int:
         # The reader has what it wanted ('idao events | head'); Python must not flush into the pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:  # a full disk under stdout: `cli` knows its other refusals
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stderr.write(f"idao: error: {e.strerror}\n")
+        return 1
 
 
 def leave(code: int) -> None:

@@ -125,6 +125,16 @@ def test_ids_on_standard_input_that_are_no_text(fresh: Callable[[], Dao]) -> Non
     assert done.returncode == 4, done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_an_output_without_room() -> None:
+    for words in (["--version"], ["schema"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "idao", *words], stdout=full, stderr=subprocess.PIPE, check=False
+            )
+        assert done.returncode == 1 and done.stderr.startswith(b"idao: error: No space left"), done.stderr
+
+
 def test_a_bug_is_told_where_no_file_can_be_made(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
