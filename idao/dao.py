@@ -238,11 +238,13 @@ class Dao:
             raise NotFound(f"{what} ledger '{wanted}' in this home", hint="see 'idao status'")
         return matches[0]
 
-    def home_db(self, *, readonly: bool = False) -> sqlite3.Connection:
-        """home.db; for reading alone it also opens where nothing can be written."""
+    @contextmanager
+    def home_db(self, *, readonly: bool = False) -> Iterator[sqlite3.Connection]:
+        """home.db, closed at the end; for reading alone it also opens where nothing can be written."""
         from idao.store.home_db import open_home_db
 
-        return open_home_db(self.home.database, readonly=readonly)
+        with closing(open_home_db(self.home.database, readonly=readonly)) as db:
+            yield db
 
     # --- ids
 
@@ -312,7 +314,7 @@ class Dao:
             store = LedgerStore.open(self.ledger_path(), readonly=not alone)
             try:
                 store.require_live()
-                with closing(self.home_db()) as db:
+                with self.home_db() as db:
                     outbox = Outbox(db, store.chain.quorum)
                     earlier = self._catch_up(store, outbox, who, alone)
                     raws = self._sign(store, outbox, who, bodies)
@@ -354,7 +356,7 @@ class Dao:
         with self.home.exclusive(self.wait_s), self._wheel() as alone:
             store = LedgerStore.open(self.ledger_path(), readonly=not alone)
             try:
-                with closing(self.home_db()) as db:
+                with self.home_db() as db:
                     outbox = Outbox(db, store.chain.quorum)
                     outbox.put(raws, now_ms())
                     if alone:
@@ -442,7 +444,7 @@ class Dao:
 
     def queued(self) -> list[Tx]:
         """Signed transactions of this home that wait for a block of the chosen ledger."""
-        with closing(self.home_db(readonly=True)) as db:
+        with self.home_db(readonly=True) as db:
             return Outbox(db, self.quorum).waiting()
 
     def pending(self) -> int:

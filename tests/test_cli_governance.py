@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_person import DAY, SECOND, Person, alone, founded, three, three_homed
 from conftest import Lived
 
+from idao.hall import governance
 from idao.ledger import assets, charter
 from idao.ledger.idao import Member, rules_of
 from idao.policy import parse, policy_hash
@@ -288,6 +290,22 @@ def test_new_terms_of_an_asset(
     person.fails(4, "not-found", "propose", "x", "--policy", f"nothing={file}")
     file.write_text("{")
     person.fails(2, "usage", "propose", "x", "--policy", f"{lived.asset}={file}")
+
+
+def test_terms_are_kept_before_the_ledger_has_their_hash(
+    lived: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    file = tmp_path / "terms.json"
+    file.write_text(POLICY)
+    dao = lived.dao()
+    monkeypatch.setattr(governance.Governance, "open", killed)
+    with pytest.raises(KeyboardInterrupt):
+        dao.governance.propose("open it", governance.Wish(policies=(f"{lived.asset}={file}",)))
+    with dao.assets.opened() as (_, docs):
+        assert docs.get(policy_hash(parse(POLICY.encode())), 0, "policy") is not None
 
 
 def test_the_text_is_bound_by_its_hash(alone: Person, tmp_path: Path) -> None:

@@ -82,9 +82,8 @@ class Governance:
         text = digest(Kind.PROPOSAL_TEXT, _read(wish.text, "text")) if wish.text else None
         if dry:
             return self._tried(whose, title, actions, text, by)
-        shown = self.open(whose, title, actions, text=text, by=by)
-        self._keep(terms)
-        return shown
+        self._keep(terms)  # first: the ledger has their hash alone, and may have it when a crash comes
+        return self.open(whose, title, actions, text=text, by=by)
 
     def _whose(self, idao: str, wish: Wish) -> bytes:
         """Whose proposal it is: named, or the quorum's for its TEE policy, or the owner's."""

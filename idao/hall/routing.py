@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -120,7 +120,7 @@ class Routing:
 
     def queued(self) -> Iterator[tuple[bytes, list[Tx]]]:
         """(quorum, our transactions that wait for a block of it)."""
-        with closing(self._dao.home_db(readonly=True)) as db:
+        with self._dao.home_db(readonly=True) as db:
             for quorum, _ in self._ledgers():
                 yield quorum, Outbox(db, quorum).waiting()
 

@@ -92,5 +92,5 @@ def _look(dao: Dao, store: LedgerStore, txs: Sequence[Tx]) -> list[tuple[Tx, int
 
 
 def _settle(dao: Dao, final: Sequence[bytes], refused: dict[bytes, str] | None = None) -> None:
-    with closing(dao.home_db()) as db:
+    with dao.home_db() as db:
         Outbox(db, dao.quorum).settle(final, refused or {}, dao.store.tip().time_ms)
