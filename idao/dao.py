@@ -268,7 +268,7 @@ class Dao:
         if len(matches) > 1:
             raise NotFound(f"more than one {kind} answers to '{text}'", hint="give more of the id")
         if not matches:
-            raise NotFound(f"no {kind} '{text}' here")
+            raise NotFound(f"no {kind} '{text}' here", hint=f"see 'idao {kind} list'")
         return matches.pop()
 
     def resolve_person(self, text: str) -> bytes:

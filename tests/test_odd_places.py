@@ -24,6 +24,7 @@ from idao.crypto.keys import Signer
 from idao.dao import Dao
 from idao.errors import IdaoError
 from idao.hall import backup, doctor, packing
+from idao.hall.contribute import Wish
 from idao.home import Home
 from idao.model import show_id
 from idao.store import backup as files
@@ -232,6 +233,52 @@ def test_damage_in_the_words_of_sqlite_is_a_failed_check(lived: Any, monkeypatch
     checks = {c.name: c for c in doctor.examine(lived.path)}
     assert checks["home.db"].status == checks["ledger 1"].status == doctor.FAIL
     assert checks["outbox"].status == doctor.OK
+
+
+def test_damage_is_told_by_asset_and_stands_in_no_way_unsaid(lived: Any, tmp_path: Path) -> None:
+    """A version's hash is a name that no command takes."""
+    (tmp_path / "other").write_text("a,b\n1,2\n")
+    other = lived.dao().assets.contribute([str(tmp_path / "other")], Wish(name="other"))["asset"]
+    packs = set((lived.path / "packs").iterdir())
+    newest = max(packs, key=lambda p: p.stat().st_mtime_ns)
+    for pack in packs - {newest}:
+        pack.write_bytes(b"")
+    ran = run("asset", "check", "--json", home=lived.path)
+    assert ran.code == 6 and f"{lived.asset}@1" in {f["where"] for f in ran.json["findings"]}
+    ran = run("asset", "forget", other, "--yes", home=lived.path)
+    assert ran.code == 6 and f"idao asset forget {lived.asset}" in ran.err, ran.err
+    checks = {c.name: c for c in doctor.examine(lived.path)}
+    assert checks["packs"].status == doctor.FAIL and newest.name not in checks["packs"].detail
+
+
+def test_a_pack_whose_chunks_are_forgotten_may_be_gone(fresh: Callable[[], Dao], tmp_path: Path) -> None:
+    """A crash leaves its row to the next intake."""
+    dao = fresh()
+    (tmp_path / "f").write_text("a,b\n1,2\n")
+    dao.assets.contribute([str(tmp_path / "f")], Wish())
+    (pack,) = (dao.home.path / "packs").iterdir()
+    pack.unlink()
+    assert {c.name: c.status for c in doctor.examine(dao.home.path)}["packs"] == doctor.FAIL
+    with dao.home_db() as db:
+        db.execute("delete from chunk")
+    assert {c.name: c.status for c in doctor.examine(dao.home.path)}["packs"] == doctor.OK
+
+
+def test_a_home_without_its_packs_is_checked(lived: Any) -> None:
+    shutil.rmtree(lived.path / "packs")
+    ran = run("asset", "check", "--json", home=lived.path)
+    assert ran.code == 6 and any("packs/" in f["where"] for f in ran.json["findings"])
+
+
+def test_what_idao_keeps_in_a_home_is_no_data(fresh: Callable[[], Dao], tmp_path: Path) -> None:
+    path = fresh().home.path
+    (tmp_path / "link").symlink_to(path / "keys")
+    for what in (path / "keys", path / "home.db", path / "keys" / "history", tmp_path / "link"):
+        ran = run("contribute", what, home=path)
+        assert ran.code == 2 and "its keys are no data" in ran.err, ran
+    (path / "mine").mkdir()
+    (path / "mine" / "f").write_text("a,b\n1,2\n")
+    must("contribute", path / "mine", home=path)
 
 
 # --- copies, and homes that cannot be written -------------------------------------------------------

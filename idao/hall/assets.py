@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -302,7 +302,8 @@ class Assets:
             if not text:
                 from idao.hall import soundness
 
-                found = [(str(f.where), str(f.what)) for f in contents.check(progress)]
+                names = {v.hex()[:12]: self._called(docs, v) for v in contents.versions()}
+                found = [(_naming(f.where, names), str(f.what)) for f in contents.check(progress)]
                 return [*soundness.files(self.dao), *found]
             record = self.dao.state().need(rules.AssetVersion, *self.find(text))
             ref = self._ref(docs, record.asset, record.version)
@@ -318,13 +319,31 @@ class Assets:
                 if kept is None:
                     continue
                 if docs.refers(kept[0]) == 1:
-                    with suppress(NotFound):  # a run that was killed here had destroyed it already
-                        freed += contents.forget(kept[0])
+                    freed += self._destroy(contents, docs, kept[0])
                 docs.forget(asset, version)
                 versions += 1
         if not versions:
             raise NotFound("this home does not hold the contents of that asset")
         return {"asset": show_id("asset", asset), "versions": versions, "freed_bytes": freed}
+
+    def _destroy(self, contents: Contents, docs: Documents, ref: bytes) -> int:
+        """Bytes freed; none where a run that was killed had destroyed it already."""
+        from idao.store.forget import Needed
+
+        try:
+            return contents.forget(ref)
+        except NotFound:
+            return 0
+        except Needed as e:
+            other = self._called(docs, e.ref).partition("@")[0]
+            e.hint = f"restore a backup, or forget that one first: idao asset forget {other}"
+            raise
+
+    @staticmethod
+    def _called(docs: Documents, ref: bytes) -> str:
+        """The asset and number of a version that this home holds, as commands take them."""
+        known = docs.by_salt(documents.MANIFEST, ref)
+        return f"{show_id('asset', known[0])}@{known[1]}" if known else f"version {ref.hex()[:12]}"
 
     def history(self, text: str) -> list[dict[str, Any]]:
         """Versions of an asset, newest first, each with what it came from."""
@@ -335,6 +354,13 @@ class Assets:
             row["parents"] = [{"asset": show_id("asset", p), "version": n} for p, n in v.parents]
             rows.append(row)
         return rows[::-1]
+
+
+def _naming(where: str, names: dict[str, str]) -> str:
+    """A place that the store has found damaged, with the asset in place of a version's hash."""
+    kind, _, rest = where.partition(" ")
+    short, space, more = rest.partition(" ")
+    return f"{names[short]}{space}{more}" if kind == "version" and short in names else where
 
 
 def _skipped(intake: Intake) -> list[dict[str, str]]:

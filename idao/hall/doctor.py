@@ -28,6 +28,7 @@ from idao.model import show_id
 from idao.node import room
 from idao.store import home_db, moments
 from idao.store.ledger import QUARANTINED, LedgerStore
+from idao.store.packs import SUFFIX
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 DISK_FAIL_BYTES = room.STOP_BYTES
@@ -274,6 +275,25 @@ def _home_db(path: Path) -> Iterator[Check]:
         yield Check("home.db", FAIL, verdict, "restore it from a backup", facts)
 
 
+def _packs(path: Path) -> Iterator[Check]:
+    """There, and of the size that was written; what is in them is for 'idao asset check'."""
+    with contextlib.closing(home_db.open_home_db(path / "home.db", readonly=True)) as db:
+        known = db.execute("select id, name, size from pack").fetchall()
+        used, wrong = "select 1 from chunk where pack = ? limit 1", []
+        for number, name, size in known:
+            file = path / "packs" / f"{name}{SUFFIX}"
+            sound = file.is_file() and file.stat().st_size == size
+            # Of one whose chunks are all forgotten the file goes before the row.
+            if not sound and db.execute(used, (number,)).fetchone():
+                wrong.append(file.name)
+    facts = {"packs": len(known), "wrong": len(wrong)}
+    if wrong:
+        what = f"missing or cut short: {', '.join(wrong[:5])}{' …' if len(wrong) > 5 else ''}"
+        yield Check("packs", FAIL, what, "restore a backup; what is damaged: idao asset check", facts)
+    else:
+        yield Check("packs", OK, f"{len(known)} there", None, facts)
+
+
 def _backup(path: Path) -> Iterator[Check]:
     known, now = moments.remembered(path / "home.db"), now_ms()
     made, verified = known.get(moments.BACKUP_MADE), known.get(moments.BACKUP_VERIFIED)
@@ -354,6 +374,7 @@ _LOOKS: dict[str, Callable[[Path], Iterator[Check]]] = {
     "keys": _keys,
     "lock": _lock,
     "home.db": _home_db,
+    "packs": _packs,
     "outbox": _outbox,
     "backup": _backup,
     "ledger": _ledger_files,

@@ -86,7 +86,7 @@ def _database(contents: Contents) -> Iterator[str]:
 def _packs(contents: Contents) -> Iterator[tuple[str, str]]:
     known = dict(contents.db.execute("select name, size from pack"))
     begun = {row[0] for row in contents.db.execute("select prefix from intake")}
-    for path in sorted(contents.folder.iterdir()):
+    for path in sorted(contents.folder.iterdir()) if contents.folder.is_dir() else ():
         name = path.name.removesuffix(SUFFIX)
         size = known.pop(name, None)
         if size is None and name.rsplit("-", 2)[0] not in begun:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from idao.errors import VerificationFailed
 from idao.store.packs import SUFFIX, punch, sync_folder
 
 if TYPE_CHECKING:
@@ -19,6 +20,15 @@ MARKED_AT_ONCE = 4096
 """Rows of a manifest held in memory while the live chunks are noted."""
 
 
+class Needed(VerificationFailed):
+    """What another version needs cannot be told, so nothing is destroyed."""
+
+    def __init__(self, ref: bytes, error: VerificationFailed) -> None:
+        self.ref = ref
+        what = f"nothing is destroyed: another version is damaged ({error.message})"
+        super().__init__(what, code=error.code)
+
+
 def forget(contents: Contents, ref: bytes) -> int:
     """Called under the writer's lock. Returns the bytes of sealed chunks freed."""
     db = contents.db
@@ -26,7 +36,10 @@ def forget(contents: Contents, ref: bytes) -> int:
     db.execute("delete from live")
     for other in contents.versions():
         if other != ref:
-            _mark(contents, other)
+            try:
+                _mark(contents, other)
+            except VerificationFailed as e:
+                raise Needed(other, e) from e
     with contents.transaction():
         dead = "chunk where id not in (select id from live)"
         freed = db.execute(f"select coalesce(sum(stored), 0) from {dead}").fetchone()[0]

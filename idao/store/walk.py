@@ -23,6 +23,8 @@ PRINT_BYTES = _PRINT.size
 NO_PRINT = bytes(PRINT_BYTES)
 """In place of a fingerprint that must not be trusted: equal to none."""
 
+KEPT_IN_HOME = (b"keys", b"ledgers", b"packs", b"home.db", b"config.toml")
+
 SPECIAL = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -144,6 +146,16 @@ def is_home(folder: bytes) -> bool:
     return any(os.path.exists(folder + b"/" + name) for name in (b"config.toml", b"home.db"))
 
 
+def _of_a_home(path: bytes) -> bool:
+    """Whether a path is, or is in, what idao keeps in a home. Beside that a home may hold anything."""
+    at = os.path.realpath(path)
+    while at != (above := os.path.dirname(at)):
+        if os.path.basename(at) in KEPT_IN_HOME and is_home(above):
+            return True
+        at = above
+    return False
+
+
 def _roots(paths: Sequence[bytes]) -> list[tuple[bytes, bytes, os.stat_result | None]]:
     """(stored name, path, stat) of each PATH, in order. A folder named alone gives no name to its entries."""
     roots: list[tuple[bytes, bytes, os.stat_result | None]] = []
@@ -162,9 +174,9 @@ def _roots(paths: Sequence[bytes]) -> list[tuple[bytes, bytes, os.stat_result | 
             raise UsageError(
                 f"{show_path(path)} is {special}: only files, folders and - (standard input) can be taken in"
             )
-        if stat.S_ISDIR(st.st_mode) and is_home(path):
+        if (stat.S_ISDIR(st.st_mode) and is_home(path)) or _of_a_home(path):
             raise UsageError(
-                f"{show_path(path)} is the home of an iDAO: its keys are no data",
+                f"{show_path(path)} is the home of an iDAO, or of one: its keys are no data",
                 hint="to keep a copy of it: idao backup create",
             )
         alone = len(paths) == 1 and stat.S_ISDIR(st.st_mode)
