@@ -17,9 +17,11 @@ from idao.commands import joining
 from idao.crypto import note
 from idao.crypto.keys import Signer, did_key
 from idao.dao import Dao, signed
-from idao.errors import NotFound, UsageError
-from idao.hall import quorums
-from idao.hall.joining import carrier
+from idao.errors import IdaoError, NotFound, UsageError
+from idao.hall import chores, quorums
+from idao.hall.joining import Joining, carrier
+from idao.hall.reattest import Reattest
+from idao.hall.tee import Tee
 from idao.home import Home
 from idao.ledger import membership
 from idao.ledger.idao import Register
@@ -246,6 +248,36 @@ def test_a_newcomer_is_called_as_it_says_unless_that_is_another(home: Path) -> N
     with pytest.raises(UsageError):
         people.name_for(c, "bob", "")
     assert Home.open(home).get("idao", "name") == "ana"
+
+
+def test_a_damaged_ledger_stops_no_chore_of_another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Dao.open(home).ledger_path().stem
+    for name in ("a" * 52, "7" * 52):  # one before, one behind, whatever the group's id
+        (home / "ledgers" / f"{name}.db").write_bytes(b"no database" * 1000)
+    assert [there.ledger_path().stem for there in chores._groups(Dao.open(home))] == [group]
+    looked: list[str] = []
+    monkeypatch.setattr(Tee, "waiting", lambda tee: looked.append(tee._dao.ledger_path().stem))
+    monkeypatch.setattr(Tee, "appraise_others", lambda tee: tee._dao.store and 0)
+    monkeypatch.setattr(Tee, "keep", lambda tee: 0)
+    with pytest.raises(IdaoError, match=r"damaged|not a file"):
+        Reattest(Dao.open(home))()
+    assert group in looked
+
+
+def test_a_chore_that_fails_in_one_group_is_done_in_the_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    must("quorum", "create", "--name", "second", home=home)
+    looked: list[bytes] = []
+
+    def refuse(self: Joining) -> bool:
+        looked.append(self._dao.quorum)
+        raise IdaoError("not now")
+
+    monkeypatch.setattr(Joining, "activate", refuse)
+    with pytest.raises(IdaoError, match="not now"):
+        chores.take_seats(Dao.open(home))
+    assert len(set(looked)) == 2
 
 
 def test_a_dry_run_admits_nobody(home: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from idao import validatorkeys
-from idao.errors import Pending
+from idao.errors import IdaoError, Pending
 from idao.ledger import genesis
 from idao.ledger.faults import Report as FaultReport
 from idao.ledger.faults import is_recorded
@@ -35,8 +35,11 @@ def chores(dao: Dao, faults: Callable[[], list[tuple[bytes, Fault]]]) -> Sequenc
 def _groups(dao: Dao) -> Iterator[Dao]:
     """The group ledgers of the home, each to be used in this thread alone; nothing waits for finality."""
     for path in sorted(dao.home.ledgers_folder.glob("*.db")):
-        with closing(LedgerStore.open(path, readonly=True)) as store:
-            wanted = store.bundle.genesis.kind == genesis.GROUP and store.continued_by is None
+        try:
+            with closing(LedgerStore.open(path, readonly=True)) as store:
+                wanted = store.bundle.genesis.kind == genesis.GROUP and store.continued_by is None
+        except IdaoError:  # damaged: the node says so, and the others go on
+            continue
         if wanted:
             there = dao.on(path.stem)
             there.wait_s = 0
@@ -47,16 +50,26 @@ def _groups(dao: Dao) -> Iterator[Dao]:
                     opened.close()
 
 
+def _each(dao: Dao, chore: Callable[[Dao], object]) -> None:
+    """Does it for each group; what is wrong with one is raised after the others had their turn."""
+    trouble = None
+    for there in _groups(dao):
+        try:
+            chore(there)
+        except IdaoError as e:
+            trouble = trouble or e
+    if trouble is not None:
+        raise trouble
+
+
 def take_seats(dao: Dao) -> None:
     """Takes the place that the members have agreed on, once the ledger here has come far enough."""
-    for there in _groups(dao):
-        there.joining.activate()
+    _each(dao, lambda there: there.joining.activate())
 
 
 def carry_through(dao: Dao) -> None:
     """Lets a change of the validator set take effect also where nobody else has something to say."""
-    for there in _groups(dao):
-        there.joining.carry_through()
+    _each(dao, lambda there: there.joining.carry_through())
 
 
 def retire_keys(dao: Dao) -> None:
@@ -65,8 +78,12 @@ def retire_keys(dao: Dao) -> None:
 
     if not validatorkeys.any_replaced(dao.home):
         return
-    if sum([seats.retire(there) for there in _groups(dao)]):
-        calling.ask(dao.home.path, "reload")
+
+    def retire(there: Dao) -> None:
+        if seats.retire(there):
+            calling.ask(dao.home.path, "reload")
+
+    _each(dao, retire)
 
 
 class Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from idao.errors import Pending
+from idao.errors import IdaoError, Pending
 from idao.home import now_ms
 from idao.tee.renewal import LOOK_AGAIN_MS
 
@@ -34,8 +34,15 @@ class Reattest:
         """Under which policy a ledger's own evidence was looked at last."""
 
     def __call__(self) -> None:
+        """Looks at every ledger; what is wrong with one is raised after the others had their turn."""
+        trouble = None
         for path in sorted(self._dao.home.ledgers_folder.glob("*.db")):
-            self._look(path.stem)
+            try:
+                self._look(path.stem)
+            except IdaoError as e:
+                trouble = trouble or e
+        if trouble is not None:
+            raise trouble
 
     def _look(self, stem: str) -> None:
         there = self._dao.on(stem)
