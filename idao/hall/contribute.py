@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ FILE_BYTES_MAX = 2 * 1024 * 1024
 """Bytes read of a card or policy file; each has a tighter bound of its own."""
 CARD_FILES_MAX = 1000
 """Files that an automatic card lists; of larger folders it gives the whole only."""
+
+AFTER_INTAKE = ("idao.assess", "idao.assess.generic", "mimetypes", "idao.ledger.block", "idao.node.engine")
+"""Modules that a contribution needs once its contents are stored, if they differ from the last version."""
 
 
 @frozen
@@ -86,7 +90,8 @@ class Contribution:
     def run(self, paths: Sequence[str], progress: Progress | None) -> dict[str, Any]:
         raw = [os.fsencode(p) for p in paths]
         previous = None if "-" in paths else self.contents.last_from(raw)
-        intake = self.contents.take_in(raw, previous, progress, skip_unreadable=self.wish.skip_unreadable)
+        skip, ahead = self.wish.skip_unreadable, _load_ahead()
+        intake = self.contents.take_in(raw, previous, progress, skip_unreadable=skip, meanwhile=ahead)
         known = self.docs.by_salt(documents.MANIFEST, previous) if previous else None
         routing = Routing(self.dao)
         home = self._home(routing, known)
@@ -311,6 +316,16 @@ class Contribution:
             passed=report.passed,
         )
         return reviews.Open(review, salt)
+
+
+def _load_ahead() -> Iterator[None]:
+    """Loads, piece by piece, what comes after the intake: while workers read, this process mostly waits."""
+    for module in AFTER_INTAKE:
+        import_module(module)
+        yield
+    from idao import assess
+
+    assess.code_hash()
 
 
 def name_of(paths: Sequence[str]) -> str:

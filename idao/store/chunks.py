@@ -127,7 +127,7 @@ class ChunkWriter:
         import zstandard
 
         self._keys, self._run_secret, self._lookup, self._claim = keys, run_secret, lookup, claim
-        self._search = search
+        self._search, self._id_key = search, keys.chunk_id
         self._sealer = ChunkSealer()
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
@@ -141,7 +141,7 @@ class ChunkWriter:
     def keep(self, content: memoryview, source: Any) -> tuple[bytes, bytes]:
         """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source` is its address."""
         h = part_hash(content)
-        chunk_id = self._keys.id_of(h)
+        chunk_id = blake3(h, key=self._id_key).digest()  # as StoreKeys.id_of
         row = self._fresh.get(chunk_id)
         if row is None and (self._search or len(self._fresh) == FRESH_MAX):
             row = self._lookup(chunk_id)

@@ -126,16 +126,20 @@ class Contents:
         progress: Progress | None = None,
         *,
         skip_unreadable: bool = False,
+        meanwhile: Iterator[None] | None = None,
     ) -> Intake:
         """Stores files, folders or `-` (standard input) as one version; durable when it returns.
 
-        Files that have not changed since `previous` are not opened and keep their leaves. Refusals:
+        Files that have not changed since `previous` are not opened and keep their leaves. `meanwhile` is work
+        that may be done in pieces while worker processes read, or not at all. Refusals:
         `Unreadable`, `Busy`, `NotFound`, `UsageError` (store.walk), `IdaoError` (`disk-full`, `disk`).
         """
         with self._writing(), self._sqlite():
             total = self.measure(paths)[:2] if progress else (0, 0)
             meter = Meter(progress, *total)
-            return take_in(self, paths, self._walk(paths), previous, meter, skip_unreadable)
+            return take_in(
+                self, paths, self._walk(paths), previous, meter, skip_unreadable, meanwhile or iter(())
+            )
 
     # What an intake writes besides packs:
 

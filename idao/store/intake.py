@@ -146,7 +146,13 @@ class Before:
 
 
 def take_in(
-    contents: Contents, paths: Sequence[bytes], walk: Walk, previous: bytes | None, meter: Meter, skip: bool
+    contents: Contents,
+    paths: Sequence[bytes],
+    walk: Walk,
+    previous: bytes | None,
+    meter: Meter,
+    skip: bool,
+    meanwhile: Iterator[None],
 ) -> Intake:
     """`Contents.take_in`, under the writer's lock."""
     found, same = iter(walk), 0
@@ -158,7 +164,7 @@ def take_in(
             meter.end()
             return _unchanged(contents, before.version, walk)
         found = found if first is None else chain([first], found)
-    run = _Run(contents, walk, meter)
+    run = _Run(contents, walk, meter, meanwhile)
     try:
         run.take(_merge(found, before, same))
         if walk.unreadable and not skip:
@@ -188,8 +194,8 @@ def _unchanged(contents: Contents, version: Version, walk: Walk) -> Intake:
 class _Run:
     """The part of an intake that writes."""
 
-    def __init__(self, contents: Contents, walk: Walk, meter: Meter) -> None:
-        self._contents, self._walk, self._meter = contents, walk, meter
+    def __init__(self, contents: Contents, walk: Walk, meter: Meter, meanwhile: Iterator[None]) -> None:
+        self._contents, self._walk, self._meter, self._meanwhile = contents, walk, meter, meanwhile
         self.prefix = contents.begin_intake()
         self._run_secret = os.urandom(32)
         search = contents.db.execute("select 1 from chunk limit 1").fetchone() is not None
@@ -247,7 +253,7 @@ class _Run:
             steps = chain(ahead, steps)
             if much and (pool := self._fork()):
                 self._pool = pool
-                for result in pool.results(workers.batches(steps)):
+                for result in pool.results(workers.batches(steps), self._meanwhile):
                     yield result
                     self._contents.index(self._packs.finished())
                 return

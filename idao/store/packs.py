@@ -73,6 +73,7 @@ class PackWriter:
         self._start = 0  # offset in the pack of the current buffer
         self._buffer: mmap.mmap | None = None
         self._base: Any = None
+        self._view = memoryview(b"")
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
         self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         self._done: SimpleQueue[Pack] = SimpleQueue()
@@ -91,8 +92,7 @@ class PackWriter:
 
     def view(self, size: int) -> memoryview:
         """The `size` bytes at the reserved address."""
-        assert self._buffer is not None
-        return memoryview(self._buffer)[self._fill : self._fill + size]
+        return self._view[self._fill : self._fill + size]
 
     def commit(self, chunk_id: bytes, stored: int, size: int, form: int, sealed: bytes, key: bytes) -> None:
         """Keeps the `stored` bytes at the reserved address as one sealed chunk; `key` is wrapped."""
@@ -139,6 +139,7 @@ class PackWriter:
     def _take_buffer(self) -> None:
         self._buffer = self._free.get()
         self._base = self._ffi.from_buffer("unsigned char[]", self._buffer)
+        self._view = memoryview(self._buffer)
 
     def _flush(self, size: int) -> None:
         """Hands `size` bytes to the writer; what is left over moves to the next buffer."""

@@ -59,7 +59,9 @@ _ZERO_NONCE = bytes(32)
 class ChunkSealer:
     """Seals and opens chunks with libsodium's C functions. One per thread."""
 
-    __slots__ = ("_decompress", "_functions", "_length", "_wrap", "_wrapped", "ffi")
+    __slots__ = (
+        "_decompress", "_functions", "_length", "_null", "_wrap", "_wrapped", "_wrapped_bytes", "ffi"
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.ffi, lib = _sodium()
@@ -72,15 +74,15 @@ class ChunkSealer:
         )
         self._functions = {AEGIS: aegis, AEGIS_ZSTD: aegis, XCHACHA: xchacha, XCHACHA_ZSTD: xchacha}
         self._wrap, self._wrapped = xchacha[0], self.ffi.new("unsigned char[48]")
+        self._wrapped_bytes, self._null = self.ffi.buffer(self._wrapped), self.ffi.NULL
         self._decompress: Any = None
 
     def seal(self, form: int, key: bytes, chunk_id: bytes, source: Cdata, size: int, out: Cdata) -> int:
         """Seals `size` bytes at `source` to `out`, which has room for TAG_MAX more. Returns bytes written."""
         encrypt, _, tag = self._functions[form]
-        ad = bytes((form,)) + chunk_id
-        null = self.ffi.NULL
-        encrypt(out, null, source, size, ad, 33, null, _ZERO_NONCE, key)
-        return size + int(tag)
+        null = self._null
+        encrypt(out, null, source, size, b"%c%b" % (form, chunk_id), 33, null, _ZERO_NONCE, key)
+        return size + tag
 
     def wrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, key: bytes) -> bytes:
         """A chunk's key under the home's wrapping key, 48 bytes.
@@ -88,9 +90,9 @@ class ChunkSealer:
         The nonce is the start of the sealed chunk's hash: another key gives another hash, so no nonce meets
         two keys, and none has to be stored.
         """
-        null = self.ffi.NULL
-        self._wrap(self._wrapped, null, key, 32, chunk_id, 32, null, sealed[:24], wrapping)
-        return bytes(self.ffi.buffer(self._wrapped))
+        self._wrap(self._wrapped, self._null, key, 32, chunk_id, 32, self._null, sealed[:24], wrapping)
+        wrapped: bytes = self._wrapped_bytes[:]
+        return wrapped
 
     def unwrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, wrapped: bytes) -> bytes:
         """Undoes `wrap_key`; `VerificationFailed`."""

@@ -56,6 +56,7 @@ CLAIM_PROBES = 8
 """4 MiB of shared memory for the ids of a run; when it is full, a content met by both is stored twice."""
 
 _LENGTH = struct.Struct(">Q")
+_CLAIM = struct.Struct("<QQ").unpack_from
 
 
 class Setup(NamedTuple):
@@ -80,7 +81,7 @@ class Claims:
 
     def claim(self, chunk_id: bytes) -> bool:
         """True when the caller is to store it."""
-        a, b = struct.unpack_from("<QQ", chunk_id)
+        a, b = _CLAIM(chunk_id)
         words = self._words
         for i in range(CLAIM_PROBES):
             at = ((a + i) % CLAIM_SLOTS) * 2
@@ -164,8 +165,13 @@ class Pool:
             self.stop()
             raise
 
-    def results(self, batches: Iterator[list[Step]]) -> Iterator[tuple[list[Step], Taken | None]]:
-        """Each batch with what became of it, in order; None for one that is the same."""
+    def results(
+        self, batches: Iterator[list[Step]], meanwhile: Iterator[None]
+    ) -> Iterator[tuple[list[Step], Taken | None]]:
+        """Each batch with what became of it, in order; None for one that is the same.
+
+        `meanwhile`: work of the caller, a piece of it each time that the workers have enough to do.
+        """
         order: deque[_Batch] = deque()
         unsent: deque[_Batch] = deque()
         more = True
@@ -180,6 +186,7 @@ class Pool:
             elif room:
                 more = False
             else:
+                next(meanwhile, None)
                 self._listen()
                 self._send(unsent)
             while order and (order[0].results is not None or order[0].steps[0].same):
