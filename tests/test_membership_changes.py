@@ -265,6 +265,28 @@ def test_no_weights_below_four_nor_in_founder_mode() -> None:
     assert world.decide("ann", gone, yes=REST) == "not-active"
 
 
+def ask(world: GroupWorld, name: str) -> None:
+    world.register(name)
+    world.send(name, "quorum.join", world.join_body(name))
+    assert all(r.ok for r in world.step())
+
+
+def test_nobody_is_admitted_with_too_strong_a_weight() -> None:
+    world = four()
+    ask(world, "eve")
+    assert world.decide("ann", world.admit_body("eve", power=2), yes=REST) == "too-strong"
+    assert world.decide("ann", world.admit_body("eve"), yes=REST) == ""
+
+
+def test_a_full_quorum_admits_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = four()
+    ask(world, "eve")
+    monkeypatch.setattr(membership, "VALIDATORS_MAX", 4)
+    assert world.decide("ann", world.admit_body("eve"), yes=REST) == "full"
+    monkeypatch.setattr(membership, "VALIDATORS_MAX", 5)
+    assert world.decide("ann", world.admit_body("eve"), yes=REST) == ""
+
+
 def test_who_is_out_has_nothing_to_rotate_remove_or_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     world = GroupWorld()
     world.admit("bob")
