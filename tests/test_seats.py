@@ -18,12 +18,14 @@ from idao.crypto import note
 from idao.crypto.keys import Signer, did_key
 from idao.dao import Dao, signed
 from idao.errors import IdaoError, NotFound, UsageError
-from idao.hall import chores, quorums
+from idao.frozen import replace
+from idao.hall import chores, insight, quorums
 from idao.hall.joining import Joining, carrier
 from idao.hall.reattest import Reattest
 from idao.hall.tee import Tee
 from idao.home import Home
-from idao.ledger import membership
+from idao.ledger import genesis, membership
+from idao.ledger.bonds import Bond
 from idao.ledger.idao import Register
 from idao.ledger.membership import Join, Seat
 from idao.ledger.state import DictBase, State
@@ -202,6 +204,41 @@ def test_who_comes_back_calls_the_quorum_as_before(home: Path) -> None:
     assert dao.groups.name_for(bundle, "another") == "another"
     own = next(name for stem, name in dao.home.config["ledgers"].items() if stem != dao.ledger_path().stem)
     assert dao.groups.name_for(bundle, own) == f"{own}-2"
+
+
+def test_a_group_is_not_half_recovered_while_its_node_runs(home: Path) -> None:
+    box = Home.open(home)
+    before = sorted(box.ledgers_folder.glob("*.db"))
+    with box.driving(Dao(box).ledger_path(), 0):
+        ran = run("quorum", "recover", "--quorum", "lan", "--yes", home=home)
+    assert ran.code == 8 and "idao node stop" in ran.err
+    assert sorted(box.ledgers_folder.glob("*.db")) == before
+    assert "--quorum NAME" in must("quorum", "recover", home=home).err
+    must("quorum", "recover", "--quorum", "lan", "--yes", home=home)
+    assert must("quorum", "status", "--json", home=home).json["name"] == "lan-r1"
+
+
+def test_a_bond_is_told_of_this_stay(home: Path) -> None:
+    """Who leaves a second time is told when its present bond is free, not the one of its first stay."""
+    me = Dao.open(home).me
+    records, early = State(DictBase()), Bond(me, 3, me, 5, 0, 100, 1, 1)
+    records.put(early)
+    records.put(replace(early, term=9, amount=7, free=900))
+    records.put(Seat(me, 9, me, me, membership.ACTIVE, 1, 10, 0, 0))
+    group = SimpleNamespace(bundle=SimpleNamespace(genesis=SimpleNamespace(kind=genesis.GROUP)))
+    dao = SimpleNamespace(state=lambda: records, me=me, quorum=me, submit=lambda bodies: None, store=group)
+    assert Joining(dao).leave()["bond"] == "7"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("online, armed, told", [
+    (3, False, "nothing waits: an idle quorum makes no blocks"),
+    (2, False, "2 of 4 are online: too few to decide; nothing waits"),
+    (2, True, "2 of 4 are online: too few to decide"),
+    (3, True, "deciding height 7, view 0"),
+])  # fmt: skip
+def test_too_few_are_told_also_where_nothing_waits(online: int, armed: bool, told: str) -> None:
+    status, now = {"founder_mode": False, "size": 4}, {"height": 7, "armed": armed}
+    assert insight.Insight._verdict(status, {"online": online}, now, []) == told
 
 
 def test_who_is_there_and_stays_carries_a_change_through() -> None:

@@ -69,7 +69,9 @@ def _by_phrase(phrase_file: str) -> None:
     paths = recovery.wanting(dao)
     stake = recovery.at_stake(dao)
     if stake is not None:
-        ui.say(f"it would go on from height {stake.height}; {stake.behind}; {stake.lost} blocks are left")
+        ui.say(
+            f"it would go on from height {stake.height}; {stake.behind}; {stake.lost} later blocks are lost"
+        )
         for idao in stake.away:
             ui.say(f"must join again: {dao.petname(idao) or show_id('idao', idao)}")
     if o.dry_run:
@@ -78,6 +80,7 @@ def _by_phrase(phrase_file: str) -> None:
         return
     if not paths:
         ui.say("no ledger here was copied or moved; nothing was changed")
+        ui.hint("a group that lost too many for good goes on only if it is named: --quorum NAME")
         ui.result({"quorums": []})
         return
     if not phrase_file and dao.keyring.phrase_kept:

@@ -84,10 +84,12 @@ class Insight:
             return "this node is catching up"
         if now.get("unsigned_until", 0) >= now.get("height", 0) > 0:
             return f"this ledger was copied or restored: it signs again above height {now['unsigned_until']}"
-        if not waits and not now.get("pool") and not now.get("armed"):
-            return "nothing waits: an idle quorum makes no blocks"
+        idle = not waits and not now.get("pool") and not now.get("armed")
         if not status["founder_mode"] and live["online"] * 3 <= status["size"] * 2:
-            return f"{live['online']} of {status['size']} are online: too few to decide"
+            few = f"{live['online']} of {status['size']} are online: too few to decide"
+            return f"{few}; nothing waits" if idle else few
+        if idle:
+            return "nothing waits: an idle quorum makes no blocks"
         return f"deciding height {now.get('height', 0)}, view {now.get('view', 0)}"
 
     # --- peers

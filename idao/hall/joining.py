@@ -239,7 +239,7 @@ class Joining:
         if seat is None or seat.state not in (membership.PENDING, membership.ACTIVE):
             raise NotFound("this iDAO has no seat in this quorum", code="no-seat")
         dao.submit([("quorum.leave", membership.Leave())])
-        bond = next((b for b in dao.state().scan(bonds.Bond, dao.me) if b.free), None)
+        bond = dao.state().get(bonds.Bond, dao.me, seat.term)  # of this stay: an earlier one may wait still
         return {
             "quorum": show_id("quorum", dao.quorum),
             "state": membership.LEFT,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ from idao import validatorkeys
 from idao.crypto import canonical, note, phrase
 from idao.crypto.keys import Signer
 from idao.dao import Dao
-from idao.errors import Refused, UsageError
+from idao.errors import Busy, Refused, UsageError
 from idao.frozen import frozen
 from idao.hall.founding import FIRST_STAKE, NAME_MAX
 from idao.home import Home, Keys, entropy, now_ms
@@ -314,9 +314,15 @@ class GroupSuccession(Succession):
         validatorkeys.keep(self.home, genesis.quorum_id(made), seed, self.keys.kek)
         return genesis.recovered(made, rules, (signed,), (consent,), before)
 
-    def _end(self, quorum: bytes) -> int:
-        with self.home.driving(self._old.path, self.wait_s):  # `Busy` while the node drives it
-            return super()._end(quorum)
+    def run(self, name: str | None = None) -> Continued:
+        """As of a quorum of one. `Busy`, and nothing is begun, while the node drives the old ledger."""
+        with ExitStack() as held:
+            try:
+                held.enter_context(self.home.driving(self._old.path, 0))
+            except Busy as e:
+                self._old.close()
+                raise Busy(f"the old quorum cannot end: {e.message}", hint="idao node stop") from e
+            return super().run(name)
 
 
 def _succession(dao: Dao, seed: bytes, path: Path) -> Succession:
