@@ -38,7 +38,7 @@ def test_serves_each_python(file: Path) -> None:
     with zipfile.ZipFile(file) as z:
         names = set(z.namelist())
     for version in BUILD.VERSIONS:
-        assert f"{BUILD.tag_of(version)}.zip" in names
+        assert {f"native-{BUILD.tag_of(version)}.zip", f"native-later-{BUILD.tag_of(version)}.zip"} <= names
     for version, _ in PYTHONS:
         assert f"code-{BUILD.tag_of(version)}" in names
 
@@ -52,29 +52,24 @@ def test_runs_under_each_python(file: Path, tmp_path: Path, version: tuple[int, 
     assert told.returncode == 0 and "the whole story held" in told.stdout, told.stderr
 
 
-def with_bytecode(folder: Path) -> list[str]:
-    """The folder, if bytecode lies in it: a Python that was not at hand compiles for itself."""
-    return [str(folder)] if (folder / "code").exists() else []
-
-
 def import_all(file: Path, home: Path, python: str) -> None:
     """Every module of idao and each library loads from the file; its data can be read."""
-    (folder,) = (p for p in (home / ".cache/idao").iterdir() if p.is_dir())
     code = (
-        "import sys, pkgutil, runpy, importlib, importlib.resources as r\n"
-        f"stub = runpy.run_path({str(CLONE / 'zipapp/stub.py')!r})\n"
-        f"sys.path[:0] = [{str(folder / 'modules')!r}, {str(folder / 'lib.zip')!r}]\n"
-        f"sys.meta_path[:0] = [stub['Code'](f) for f in {with_bytecode(folder)!r}]\n"
+        "import sys, pkgutil, zipfile, importlib, importlib.resources as r\n"
+        f"stub = {{'__name__': 'stub'}}\nexec(zipfile.ZipFile({str(file)!r}).read('__main__.py'), stub)\n"
+        f"sys.path.insert(0, {str(file)!r})\nstub['ready']({str(file)!r})\n"
         "import mnemonic, sqlite_utils, rich.console, rich.progress, rich.table, cryptography.x509\n"
         "import idao, zeroconf, zstandard, pyfastcdc, blake3, cbor2, nacl.bindings, typer, platformdirs\n"
-        "assert '.cache' in idao.__file__ and '.cache' in cbor2.__file__, idao.__file__\n"
+        "assert all('.cache' in m.__file__ for m in (idao, cbor2, rich, zeroconf, cryptography))\n"
+        "assert rich.console.Console and zeroconf._dns.__file__.endswith('.so')\n"
         "for m in pkgutil.walk_packages(idao.__path__, 'idao.'):\n"
         "    m.name.endswith('__main__') or importlib.import_module(m.name)\n"
         "assert len(mnemonic.Mnemonic('english').wordlist) == 2048\n"
         "assert '\"\"\"' in (r.files('idao') / 'errors.py').read_text(encoding='utf-8')\n"
         "assert '\"\"\"' in (r.files('idao.assess') / '__init__.py').read_text(encoding='utf-8')\n"
     )
-    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=home)
+    bare = {"HOME": str(home), "PATH": os.defpath, "LANG": "C.UTF-8"}
+    done = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, cwd=home, env=bare)
     assert done.returncode == 0, done.stderr
 
 

@@ -125,6 +125,62 @@ def test_bytecode_finds_its_data_and_its_sources(tmp_path: Path) -> None:
     assert part.endswith("lib.zip/idao/part.pyc") and leaf.endswith("lib.zip/idao/tree/leaf.pyc")
 
 
+LATER = b"""import os, shutil, sys
+def main():
+    if sys.argv[1:2] == ["replaced"]:
+        shutil.copy(sys.argv[2], sys.argv[3])
+    if sys.argv[1:]:
+        os.chdir("/")
+        try:
+            import rare, native
+        except OSError as e:
+            print(e)
+            return 1
+        print(rare.word, native.word, rare.leaf.__file__)
+    return 0
+leave = sys.exit
+"""
+
+
+def with_later(path: Path, word: bytes) -> Path:
+    """A build with one package of bytecode and one other module that wait until somebody asks for them."""
+    data, _, code = BUILD.bundled({"idao/__init__.py": b"", "idao/__main__.py": LATER}, {}, sys.executable)
+    rare = {"rare/__init__.py": b"from rare import leaf\nword = " + word, "rare/leaf.py": b""}
+    more, _, late = BUILD.bundled(rare, {}, sys.executable)
+    entries = {
+        "code-x": code,
+        "lib.zip": BUILD.zipped(data, zipfile.ZIP_STORED),
+        "code-later-x": late,
+        "lib-later.zip": BUILD.zipped(more, zipfile.ZIP_STORED),
+        "native-later-x.zip": BUILD.zipped({"native.py": b"word = 'native'"}, zipfile.ZIP_DEFLATED),
+    }
+    later = [n for n in entries if "later" in n]
+    needs = [n for n in entries if n not in later]
+    path.write_bytes(BUILD.one_file(entries, {HERE: needs}, {HERE: later}, frozenset({"rare", "native"})))
+    return path
+
+
+def test_what_few_need_is_unpacked_when_asked_for(tmp_path: Path) -> None:
+    file = with_later(tmp_path / "idao.pyz", b"'rare'")
+    assert run(Path("idao.pyz"), home=tmp_path).returncode == 0
+    assert len(payloads(tmp_path)) == 1
+    for _ in range(2):
+        done = run(Path("idao.pyz"), "ask", home=tmp_path)
+        assert done.stdout.startswith("rare native ") and "-later/lib.zip/rare/leaf.pyc" in done.stdout, done
+    first, later = sorted(payloads(tmp_path), key=lambda p: p.name)
+    assert later.name == first.name + "-later" and not (first / "modules").exists()
+    (later / "code").write_bytes(b"")
+    assert run(file, "ask", home=tmp_path).returncode == 0, "harmed: made anew"
+
+
+def test_another_version_in_its_place_is_not_mixed_in(tmp_path: Path) -> None:
+    file = with_later(tmp_path / "idao.pyz", b"'old'")
+    newer = with_later(tmp_path / "newer.pyz", b"'newer'")
+    done = run(file, "replaced", str(newer), str(file), home=tmp_path)
+    assert done.returncode == 1 and "another version took the place of" in done.stdout, done
+    assert run(file, "ask", home=tmp_path).stdout.startswith("newer native ")
+
+
 def test_native_module_goes_before_its_slow_twin() -> None:
     tree = {"a/__init__.py": b"", "a/fast.py": b"", "a/fast.cpython-311-x.so": b"", "a/slow.py": b""}
     pure, native, code = BUILD.bundled({}, tree, sys.executable)

@@ -9,7 +9,8 @@ import os
 import sys
 
 BAKED = {}
-"""version, payload (hash), needs (for people), tags: cache folder name -> entries of this file."""
+"""version, payload (hash), needs (for people); tags: cache folder name -> entries of this file that every
+command needs; later: the same for packages that few commands need, whose names are in `names`."""
 UNPACKED_TIME = 315619200
 """Every unpacked file gets this time (1980-01-02): a file that was written to later shows it."""
 MARK = "whole"
@@ -151,12 +152,36 @@ class Code:
         return self._zip(name).get_resource_reader(name)
 
 
+class Later:
+    """Unpacks what few commands need, into a folder of its own, when the first such package is asked for."""
+
+    def __init__(self, archive, name, entries):
+        self._needed, self._code = (os.path.abspath(archive), name, entries), None
+        self._names = frozenset(BAKED["names"])
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in self._names:
+            return None
+        if self._code is None:
+            try:
+                folder = unpacked(*self._needed)
+            except Stop as e:
+                raise OSError(e.args[1] + "; " + e.args[2])
+            sys.path.insert(1, os.path.join(folder, "modules"))
+            self._code = Code(folder)
+        return self._code.find_spec(name)  # or it is native, and found on the path
+
+
 def unpack(archive, entries, folder):
     """Write the payload's entries into a new folder: those of `KEPT` as they are, others taken apart."""
     import io
     import zipfile
 
     with zipfile.ZipFile(archive) as outer:
+        if BAKED["payload"] not in outer.namelist():
+            raise Stop(
+                1, "another version took the place of '" + archive + "' while it ran", "start it again"
+            )
         for name in entries:
             data = outer.read(name)
             kept = KEPT.get(name.replace("-", ".").split(".")[0])
@@ -211,6 +236,17 @@ def unpacked(archive, name, entries):
     return folder
 
 
+def ready(archive):
+    """Makes idao and all that it needs importable, in place of `sys.path[0]`."""
+    name = tag()
+    folder = unpacked(archive, name, BAKED["tags"][name])
+    sys.path[0:1] = [os.path.join(folder, "modules")]
+    if "lib.zip" in BAKED["tags"][name]:
+        sys.meta_path.insert(0, Code(folder))
+    if name in BAKED["later"]:
+        sys.meta_path.insert(1, Later(archive, name + "-later", BAKED["later"][name]))
+
+
 def start():
     if sys.argv[1:] in (["--version"], ["-V"]):
         sys.stdout.write("idao " + BAKED["version"] + "\n")
@@ -231,14 +267,10 @@ def start():
             ),
             "run it with such a Python, or build it on this machine: python3 zipapp/build",
         )
-    name = tag()
     try:
-        folder = unpacked(sys.path[0], name, BAKED["tags"][name])
+        ready(sys.path[0])
     except OSError as e:
         raise Stop(1, "cannot unpack: " + str(e), "name a folder with room in XDG_CACHE_HOME")
-    sys.path[0:1] = [os.path.join(folder, "modules"), os.path.join(folder, "lib.zip")]
-    if "lib.zip" in BAKED["tags"][name]:
-        sys.meta_path.insert(0, Code(folder))
     from idao.__main__ import leave, main
 
     leave(main())

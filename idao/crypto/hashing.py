@@ -6,13 +6,29 @@ Two kinds can therefore never share a hash, whatever their bytes. SHA-256 appear
 from __future__ import annotations
 
 import enum
+import importlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
+from typing import Any
 
 from blake3 import blake3
 
 from idao.crypto import canonical
 from idao.model import ValidatorSet
+
+
+def _own_sha256() -> Callable[[bytes], Any]:
+    """Python's own where it has one: `hashlib` loads all of OpenSSL, which costs a command's start more than
+    the few hundred bytes that a log hashes at a time could win back."""
+    for module in ("_sha2", "_sha256"):  # Python 3.12 and later; 3.11
+        with suppress(ImportError):
+            return importlib.import_module(module).sha256  # type: ignore[no-any-return]
+    return importlib.import_module("hashlib").sha256  # type: ignore[no-any-return]
+
+
+sha256 = _own_sha256()
+"""A hash object as `hashlib`'s. For the log alone."""
 
 
 class Kind(enum.Enum):

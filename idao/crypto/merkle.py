@@ -7,9 +7,8 @@ contexts). Both split at the largest power of two below n, so one set of functio
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
-from idao.crypto.hashing import Kind, digest, hasher
+from idao.crypto.hashing import Kind, digest, hasher, sha256
 from idao.frozen import frozen
 
 HashLeaf = Callable[[bytes], bytes]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from functools import lru_cache
 
+from idao.crypto.hashing import sha256
 from idao.crypto.keys import Signer, Verify, b64, cosigned_message, verify
 from idao.errors import Malformed
 from idao.frozen import frozen
@@ -77,7 +77,7 @@ def origin(quorum: bytes) -> str:
 
 @lru_cache(256)
 def key_id(name: str, kind: int, public: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:4]
+    return bytes(sha256(name.encode() + b"\n" + bytes([kind]) + public).digest()[:4])
 
 
 def vkey(name: str, kind: int, public: bytes) -> str:
