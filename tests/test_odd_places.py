@@ -293,6 +293,11 @@ def test_a_contribution_to_a_copy_says_what_to_do(fresh: Callable[[], Dao], tmp_
         assert ran.code == 5 and "idao quorum recover" in ran.err, ran.err
 
 
+def test_a_dry_run_of_a_recovery_that_is_not_wanted_says_so(fresh: Callable[[], Dao]) -> None:
+    ran = must("quorum", "recover", "--dry-run", home=fresh().home.path)
+    assert ran.out == "no ledger here was copied or moved\n"
+
+
 def test_a_dry_run_takes_no_lock(fresh: Callable[[], Dao]) -> None:
     dao = fresh()
     who = show_id("idao", dao.me)

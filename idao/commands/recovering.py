@@ -76,7 +76,8 @@ def _by_phrase(phrase_file: str) -> None:
             ui.say(f"must join again: {dao.petname(idao) or show_id('idao', idao)}")
     if o.dry_run:
         ids = [f"quorum:{p.stem}" for p in paths]
-        ui.result({"quorums": [], "would_end": ids, "dry_run": True}, [f"would end {i}" for i in ids])
+        lines = [f"would end {i}" for i in ids] or ["no ledger here was copied or moved"]
+        ui.result({"quorums": [], "would_end": ids, "dry_run": True}, lines)
         return
     if not paths:
         ui.say("no ledger here was copied or moved; nothing was changed")
