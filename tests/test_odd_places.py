@@ -343,6 +343,43 @@ def test_forgetting_that_was_cut_short_is_finished(lived: Any, monkeypatch: pyte
         assert contents.versions() == []
 
 
+def test_a_contribution_cut_short_before_it_signed_goes_on_as_one_asset(
+    fresh: Callable[[], Dao], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What each such run has noted of a version is no asset, and keeps no key when the asset is forgotten."""
+    dao, file = fresh(), tmp_path / "f"
+    path = dao.home.path
+
+    def cut_short() -> None:
+        with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+            m.setattr(Dao, "submit", interrupted)
+            Dao.open(path).assets.contribute([str(file)], Wish())
+
+    def again() -> dict[str, Any]:
+        return Dao.open(path).assets.contribute([str(file)], Wish())
+
+    file.write_text("a,b\n1,2\n")
+    for _ in range(4):
+        cut_short()
+    first = again()
+    for _ in range(3):
+        assert again()["unchanged"]
+    file.write_text("a,b\n1,2\n3,4\n")
+    for _ in range(2):
+        cut_short()
+    second = again()
+    assert (second["asset"], second["version"]) == (first["asset"], 2)
+    assert again()["unchanged"] and again()["version"] == 2
+    cut_short_terms = Wish(licence="MIT")
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Dao, "submit", interrupted)
+        Dao.open(path).assets.contribute([str(file)], cut_short_terms)
+    assert len(Dao.open(path).assets.listing()) == 1
+    assert Dao.open(path).assets.forget(first["asset"])["versions"] == 2
+    with Dao.open(path).assets.opened() as (contents, _):
+        assert contents.versions() == []
+
+
 def interrupted(*_: Any) -> None:
     raise KeyboardInterrupt
 

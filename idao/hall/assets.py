@@ -85,7 +85,7 @@ class Assets:
             with self.opened() as (contents, docs):
                 files, size, _walk = contents.measure(raw)
                 previous = contents.last_from(raw)
-                known = docs.by_salt(documents.MANIFEST, previous) if previous else None
+                known = next(iter(self.taken_as(docs, previous)), None) if previous else None
                 home = (routing.earlier(wish.kind, known[0], "") if known else None) or home
         category = wish.category or str(self.dao.home.get("idao", "domain", ""))
         choice = routing.require(Subject(wish.kind, category, wish.parents, home))
@@ -309,6 +309,21 @@ class Assets:
             ref = self._ref(docs, record.asset, record.version)
             return list(_damage(contents, ref, record))
 
+    def taken_as(self, docs: Documents, ref: bytes, *, drop: bool = False) -> list[tuple[bytes, int]]:
+        """(asset, version) of each that has this manifest, newest first.
+
+        Of several, those on no ledger and on no way to one are left out: runs that were cut short before
+        they signed left them, and they would be taken for an asset, or keep its keys for ever. `drop` also
+        removes them.
+        """
+        from idao.hall.routing import Routing
+
+        found, everywhere = docs.of_manifest(ref), Routing(self.dao.on(""))
+        left = [] if len(found) < 2 else [v for v in found if not everywhere.spoken_for(v)]
+        for version in left if drop else ():
+            docs.forget(*version)
+        return [v for v in found if v not in left]
+
     def forget(self, text: str) -> dict[str, Any]:
         """Destroys the keys of all versions of an asset and frees what no other uses."""
         asset, _ = self.find(text)
@@ -318,7 +333,7 @@ class Assets:
                 kept = docs.get(asset, version, documents.MANIFEST)
                 if kept is None:
                     continue
-                if docs.refers(kept[0]) == 1:
+                if self.taken_as(docs, kept[0], drop=True) == [(asset, version)]:
                     freed += self._destroy(contents, docs, kept[0])
                 docs.forget(asset, version)
                 versions += 1
@@ -342,7 +357,7 @@ class Assets:
     @staticmethod
     def _called(docs: Documents, ref: bytes) -> str:
         """The asset and number of a version that this home holds, as commands take them."""
-        known = docs.by_salt(documents.MANIFEST, ref)
+        known = next(iter(docs.of_manifest(ref)), None)
         return f"{show_id('asset', known[0])}@{known[1]}" if known else f"version {ref.hex()[:12]}"
 
     def history(self, text: str) -> list[dict[str, Any]]:

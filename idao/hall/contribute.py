@@ -15,10 +15,11 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
 from idao.errors import NotFound, Pending, UsageError
 from idao.frozen import frozen, replace
-from idao.hall.routing import Routing, Subject
+from idao.hall.routing import Routing, Subject, contributed
 from idao.home import entropy, now_ms, show_time
 from idao.ledger import assets as rules
 from idao.ledger import reviews
+from idao.ledger.tx import Tx
 from idao.model import show_id
 from idao.store import documents
 from idao.store.contents import Contents, Intake, Progress
@@ -92,15 +93,15 @@ class Contribution:
         previous = None if "-" in paths else self.contents.last_from(raw)
         skip, ahead = self.wish.skip_unreadable, _load_ahead()
         intake = self.contents.take_in(raw, previous, progress, skip_unreadable=skip, meanwhile=ahead)
-        known = self.docs.by_salt(documents.MANIFEST, previous) if previous else None
+        known = next(iter(self.desk.taken_as(self.docs, previous, drop=True)), None) if previous else None
         routing = Routing(self.dao)
         home = self._home(routing, known)
         if home is not None:
             self._turn_to(home[0])
-        if known is not None and self.dao.state().get(rules.AssetVersion, *known) is None:
-            self._still_waiting(routing, known, intake)
-            known = None  # taken in, but never registered: a crash came between
-        if intake.unchanged and known and not self._wants_more(known):
+        registered = known is not None and self.dao.state().get(rules.AssetVersion, *known) is not None
+        if known is not None and not registered:
+            known = self._cut_short(routing, known, intake)
+        if intake.unchanged and registered and known and not self._wants_more(known):
             return self.desk.outcome(*known, intake, None)
         files = self._files(intake)
         category = self._category(files, home)
@@ -161,20 +162,31 @@ class Contribution:
             raise
         return self.desk.outcome(target.asset, target.version, intake, done[0])
 
-    def _still_waiting(self, routing: Routing, known: tuple[bytes, int], intake: Intake) -> None:
-        """`Pending` where the very same version is signed and waits for others: it is not signed twice."""
-        waiting = [(q, tx) for q, txs in routing.queued() for tx in txs] if intake.unchanged else []
-        for quorum, tx in waiting:
-            if tx.envelope.kind == "asset.contribute":
-                body = canonical.unpack(rules.Contribute, tx.envelope.body)
-                if (rules.asset_id(body.owner, body.nonce), body.version) == known:
-                    waits = Pending("this version is signed and kept already; it waits for the others",
-                                    hint="see what it waits for: idao quorum why")  # fmt: skip
-                    waits.txs = [show_id("tx", tx.id)]
-                    waits.answer = self.desk.waiting(*known, intake, waits.txs[0])
-                    waits.answer = {**waits.answer, "quorum": show_id("quorum", quorum)}
-                    waits.ids = [show_id("asset", known[0])]
-                    raise waits
+    def _cut_short(
+        self, routing: Routing, known: tuple[bytes, int], intake: Intake
+    ) -> tuple[bytes, int] | None:
+        """What a version that was taken in, and is not on the ledger, means for this run.
+
+        One that nobody signed goes on as what it was to be, if its asset is there, else under a new id.
+        `Pending` where the very same is signed and waits for others: it is not signed twice.
+        """
+        queued = ((q, tx) for q, txs in routing.queued() for tx in txs)
+        waits = next(((q, tx) for q, tx in queued if contributed(tx) == known), None)
+        if waits is not None and intake.unchanged:
+            raise self._still_waiting(known, intake, *waits)
+        asset = self.dao.state().get(rules.Asset, known[0])
+        if waits is not None or asset is None or asset.latest >= known[1]:
+            return None
+        return known
+
+    def _still_waiting(self, known: tuple[bytes, int], intake: Intake, quorum: bytes, tx: Tx) -> Pending:
+        waits = Pending("this version is signed and kept already; it waits for the others",
+                        hint="see what it waits for: idao quorum why")  # fmt: skip
+        waits.txs = [show_id("tx", tx.id)]
+        answer = self.desk.waiting(*known, intake, waits.txs[0])
+        waits.answer = {**answer, "quorum": show_id("quorum", quorum)}
+        waits.ids = [show_id("asset", known[0])]
+        return waits
 
     def _wants_more(self, known: tuple[bytes, int]) -> bool:
         """Whether the flags ask for a new version of contents that have not changed."""

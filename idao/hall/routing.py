@@ -118,6 +118,12 @@ class Routing:
                 return show_id("quorum", quorum)
         return ""
 
+    def spoken_for(self, version: tuple[bytes, int]) -> bool:
+        """Whether a ledger has this version of an asset, or a transaction that waits brings it."""
+        if any(s.state().get(asset_rules.AssetVersion, *version) is not None for _, s in self._ledgers()):
+            return True
+        return any(contributed(tx) == version for _, txs in self.queued() for tx in txs)
+
     def queued(self) -> Iterator[tuple[bytes, list[Tx]]]:
         """(quorum, our transactions that wait for a block of it)."""
         with self._dao.home_db(readonly=True) as db:
@@ -176,6 +182,14 @@ class Routing:
             return self._dao.on(show_id("quorum", quorum)).assets.find(text)[0]
         except IdaoError:
             return None
+
+
+def contributed(tx: Tx) -> tuple[bytes, int] | None:
+    """(asset, version) that a transaction brings."""
+    if tx.envelope.kind != "asset.contribute":
+        return None
+    body = canonical.unpack(asset_rules.Contribute, tx.envelope.body)
+    return asset_rules.asset_id(body.owner, body.nonce), body.version
 
 
 @contextmanager

@@ -48,20 +48,14 @@ class Documents:
         for asset, version, body in rows:
             yield asset, version, unwrap(self._key, body, _purpose(asset, version, kind))
 
-    def by_salt(self, kind: str, salt: bytes) -> tuple[bytes, int] | None:
-        """(asset, version) of the document with this salt."""
-        row = self._db.execute(
-            "select asset, version from document where salt = ? and kind = ? order by version desc limit 1",
-            (salt, kind),
-        ).fetchone()
-        return None if row is None else (row[0], row[1])
-
-    def refers(self, ref: bytes) -> int:
-        """How many versions have this manifest: a version that changes terms alone shares it."""
-        row = self._db.execute(
-            "select count(*) from document where salt = ? and kind = ?", (ref, MANIFEST)
-        ).fetchone()
-        return int(row[0])
+    def of_manifest(self, ref: bytes) -> list[tuple[bytes, int]]:
+        """(asset, version) of each with this manifest, newest first: one that changes terms alone shares it,
+        and so does what a run left that was cut short before it signed."""
+        rows = self._db.execute(
+            "select asset, version from document where salt = ? and kind = ? order by version desc, asset",
+            (ref, MANIFEST),
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def forget(self, asset: bytes, version: int) -> None:
         self._db.execute("delete from document where asset = ? and version = ?", (asset, version))
