@@ -82,6 +82,9 @@ class Wire:
     def queue(self, peer: bytes) -> int:
         return 0
 
+    def blame(self, peer: bytes, reason: str) -> None:
+        self.net.bad.append((peer, self.me, reason))
+
     def broadcast(self, *frames: tuple[int, bytes]) -> None:
         for peer in list(self.net.members):
             for kind, payload in frames:

@@ -86,3 +86,22 @@ def test_a_store_remembers_what_is_not_there_until_it_is(tmp_path: Path) -> None
         net.stop()
 
     play(story)
+
+
+def test_a_bad_cosignature_is_checked_a_little_later_and_blamed(tmp_path: Path) -> None:
+    async def story() -> None:
+        net, people, _ = await four(tmp_path)
+        liar = people[3]
+        net.kill(liar)
+        await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(0))).id)
+        member = net.member(people[0])
+        bad = msg.Cosign(member.engine.tip.height, bytes(64), 1, bytes(64))
+        member.on_frame(liar.idao, *msg.encode(bad))
+        assert not net.bad, "not while the block may still be waited for"
+        await net.until(lambda: bool(net.bad))
+        assert [who for who, _, _ in net.bad] == [liar.idao]
+        head = member.engine.heads.newest()
+        assert head is not None and liar.validator.public not in head.by_key
+        net.stop()
+
+    play(story)

@@ -221,15 +221,17 @@ def build(
     return Block(header, tip.certificate, tuple(tx.raw for tx in txs)), executed
 
 
-def _check_parent(tip: Tip, chain: Chain, certificate: Certificate | None) -> None:
+Finalizes = Callable[[Certificate, ValidatorSet], bool]
+"""Whether a certificate holds: `verify_certificate`, or that of a caller who has seen its votes before."""
+
+
+def _check_parent(tip: Tip, chain: Chain, certificate: Certificate | None, holds: Finalizes) -> None:
     """Another finalization of the same parent than ours, by other signers, is as good as ours."""
     if certificate is not None and tip.height > 0:
         vote = certificate.vote
         named = (vote.kind, vote.quorum, vote.height, vote.digest)
         _, validators = epoch_at(State(tip.base), tip.height)
-        if named == (FINALIZE, chain.quorum, tip.height, tip.header) and verify_certificate(
-            certificate, validators
-        ):
+        if named == (FINALIZE, chain.quorum, tip.height, tip.header) and holds(certificate, validators):
             return
     raise InvalidBlock("the block carries no finalization of its parent")
 
@@ -242,6 +244,7 @@ def check(
     authentic: Callable[[Tx], bool] = Tx.authentic,
     txs: Sequence[Tx] | None = None,
     root: bytes | None = None,
+    finalizes: Finalizes = verify_certificate,
 ) -> Executed:
     """Executes a proposed block and compares every root. `InvalidBlock` names the first difference.
 
@@ -261,7 +264,7 @@ def check(
     if block.header.proposer != leader.idao:
         raise InvalidBlock("the block is by another than the leader of its view")
     if block.parent_certificate != tip.certificate:
-        _check_parent(tip, chain, block.parent_certificate)
+        _check_parent(tip, chain, block.parent_certificate, finalizes)
         tip = replace(tip, certificate=block.parent_certificate)
     expected, executed = build(
         tip, chain, validators,

@@ -335,7 +335,15 @@ class Engine:
             raise rules.InvalidBlock("the block is not by the leader of its view")
         txs = [self.pool.by_raw(raw) or parse_tx(raw) for raw in built.txs]
         root = header.tx_root  # `_is_its_body` has compared it
-        return rules.check(self.tip, self.store.chain, self.validators, built, self._authentic, txs, root)
+        return rules.check(
+            self.tip, self.store.chain, self.validators, built, self._authentic, txs, root, self._finalizes
+        )
+
+    def _finalizes(self, certificate: Certificate, validators: ValidatorSet) -> bool:
+        past = self.machine.past
+        if past is not None and (past.number, past.validators) == (certificate.vote.height, validators):
+            return past.holds(certificate, verify_vote)  # Most of its votes were checked when they came.
+        return verify_certificate(certificate, validators)
 
     def _authentic(self, tx: Tx) -> bool:
         # What is in the pool was checked when it came.

@@ -20,6 +20,7 @@ from idao.ledger.tx import Receipt, Tx
 from idao.model import FINALIZE, Certificate, Fault, SignedVote, Validator
 from idao.node import messages as msg
 from idao.node.bundles import Bundles
+from idao.node.cosigning import Cosigning
 from idao.node.engine import Decided, Engine, Outward
 from idao.node.sync import Sync
 from idao.quorum import events as ev
@@ -32,8 +33,6 @@ KEPT_TICKS = 60
 """How often it is said which blocks are kept: whoever prunes asks what was said last."""
 RESEND_BYTES = 256 * 1024
 """Of waiting transactions told again at each tick: enough to repair a loss, little enough to be no flood."""
-NOTES_S = 0.02
-"""A grown note waits this long for a turn to store it with: one flush less per block under load."""
 JITTER = 0.2
 """Retransmissions of several nodes must not stay in step (`quorum/events.py`: ±20 %)."""
 
@@ -48,6 +47,8 @@ class Links(Protocol):
     def broadcast(self, *frames: tuple[int, bytes]) -> None: ...
 
     def queue(self, peer: bytes) -> int: ...
+
+    def blame(self, peer: bytes, reason: str) -> None: ...
 
 
 class Member:
@@ -82,7 +83,7 @@ class Member:
         self._epoch = engine.epoch.epoch
         self._differs: bytes | None = None
         self._fresh: list[Tx] = []
-        self._notes: asyncio.TimerHandle | None = None
+        self.cosigning = Cosigning(self, loop)
         self._flush: asyncio.Handle | None = None
 
     # --- life
@@ -92,10 +93,11 @@ class Member:
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
 
     def stop(self) -> None:
-        for handle in (*self._timers.values(), self._tick_handle, self._flush, self._notes):
+        for handle in (*self._timers.values(), self._tick_handle, self._flush):
             if handle is not None:
                 handle.cancel()
         self._timers.clear()
+        self.cosigning.stop()
         self.links = None
 
     # --- transactions
@@ -173,9 +175,9 @@ class Member:
             case msg.Txs() as txs:
                 self._on_txs(txs)
             case msg.Cosign() as c:
-                self._on_cosign(peer, c)
+                self.cosigning.on_cosign(peer, c)
             case msg.GetCosigns(height):
-                self._answer_cosigns(peer, height)
+                self.cosigning.answer(peer, height)
             case msg.GetCommits(first, count):
                 self._serve(peer, first, min(count, msg.COMMITS_MAX))
             case msg.Commits() as commits:
@@ -245,7 +247,7 @@ class Member:
         self.on_commit(height, receipts)
         head = self.engine.heads.newest()
         if head is not None and head.anchored:
-            self._anchored(head.height)
+            self.cosigning.anchored(head.height)
 
     def _perform(self, effect: Outward) -> None:
         match effect:
@@ -286,6 +288,10 @@ class Member:
     def tell(self, peer: bytes, message: Any) -> bool:
         """Sends one message; whether it could be sent."""
         return self._send(peer, message)
+
+    def broadcast(self, message: Any) -> None:
+        """Sends one message to all that are linked."""
+        self._broadcast(message)
 
     def _send(self, peer: bytes, message: Any) -> bool:
         self._tell()
@@ -350,39 +356,20 @@ class Member:
 
     # --- anchors
 
-    def _on_cosign(self, peer: bytes, c: msg.Cosign) -> None:
-        key = self._key_of(peer, c.height)
-        if key is not None:
-            cosigned = Cosigned(c.height, key, c.log, c.time_s, c.witness)
-            if self.engine.heads.take(peer, cosigned):
-                self._anchored(c.height)
-
-    def _anchored(self, height: int) -> None:
-        """The note goes with the next turn that writes, or soon: nobody's safety waits for its flush."""
-        if self._notes is None:
-            self._notes = self._loop.call_later(NOTES_S, self._keep_notes)
-        self.on_anchor(height)
-
-    def _keep_notes(self) -> None:
-        self._notes = None
+    def keep_notes(self) -> None:
+        """Stores notes that have grown, in a transaction of their own."""
         self._guarded(self.engine.keep_notes)
 
-    def _key_of(self, peer: bytes, height: int) -> bytes | None:
-        _, validators = self.engine.store.validators(min(height, self.engine.tip.height + 1))
-        return next((v.key for v in validators.validators if v.idao == peer), None)
-
-    def _answer_cosigns(self, peer: bytes, height: int) -> None:
-        mine = next((c for c in self.engine.heads.held(height) if self.engine.is_own(c.key)), None)
-        if mine is not None:
-            self._send(peer, msg.Cosign(height, mine.log, mine.time_s, mine.witness))
+    def blame(self, peer: bytes, reason: str) -> None:
+        """Something that a peer sent turned out bad after its frame was taken."""
+        if self.links is not None:
+            self.links.blame(peer, reason)
 
     # --- housekeeping
 
     def _tick(self) -> None:
         self._tick_handle = self._loop.call_later(TICK_S, self._tick)
-        head = self.engine.heads.newest()
-        if head is not None and not head.anchored:
-            self._broadcast(msg.GetCosigns(head.height))
+        self.cosigning.tick()
         height, self._ticked = self._ticked, self.engine.tip.height
         if height == self._ticked:
             # Nothing was decided since: somebody may lack what waits. Every node leads in its turn, so while

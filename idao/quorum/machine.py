@@ -184,11 +184,24 @@ class Machine(Rules):
             return
         if vote.kind == PROPOSE and signed.signer != of.leader(vote.view):
             return
+        if self._put_by(of, signed):
+            return
         if of.genuine(signed, self.verify):
             self._count(of, signed)
 
+    @staticmethod
+    def _put_by(of: Height, signed: SignedVote) -> bool:
+        """R8: what is certified needs no more votes. One is checked if its signer says something else too."""
+        vote, signer = signed.vote, signed.signer
+        another = signer != of.me and signer < len(of.validators.validators)
+        certified = vote.digest in of.certificates.get((vote.kind, vote.view), {})
+        return another and certified and of.votes.put_by(signed)
+
     def _hear(self, of: Height, signed: SignedVote) -> bool:
         """R8: compares a genuine vote with what is held, whatever it came in; R9. Returns if it is news."""
+        late = of.votes.take_up(signed)
+        if late is not None and of.genuine(late, self.verify):
+            self._hear(of, late)
         new, other = of.votes.add(signed)
         if not new:
             return False

@@ -19,12 +19,14 @@ PER_SLOT_MAX = 2
 class VoteKeeper:
     """All votes of one height, by slot and by what was voted for."""
 
-    __slots__ = ("_by_slot", "_by_vote", "_power", "_voted", "validators", "voted_power")
+    __slots__ = ("_by_slot", "_by_vote", "_late", "_power", "_voted", "validators", "voted_power")
 
     def __init__(self, validators: ValidatorSet) -> None:
         self.validators = validators
         self._by_slot: dict[tuple[int, Slot], list[SignedVote]] = {}
         self._by_vote: dict[tuple[int, int, bytes], dict[int, SignedVote]] = {}
+        self._late: dict[tuple[int, Slot], SignedVote] = {}
+        """Votes put by, unchecked."""
         self._power: dict[tuple[int, int, bytes], int] = {}
         self._voted: set[int] = set()
         self.voted_power = 0
@@ -47,6 +49,20 @@ class VoteKeeper:
         other = held[0]
         return True, other if conflict(other, signed) else None
 
+    def put_by(self, signed: SignedVote) -> bool:
+        """Keeps a vote on what is certified already, unchecked: alone it changes nothing any more.
+
+        False where it must be checked now: its signer has said something else there, or so it is said.
+        """
+        place = signed.signer, (signed.vote.view, SLOT_OF[signed.vote.kind])
+        return place not in self._by_slot and self._late.setdefault(place, signed) == signed
+
+    def take_up(self, signed: SignedVote) -> SignedVote | None:
+        """The unchecked vote that a genuine one would conflict with: now it matters."""
+        place = signed.signer, (signed.vote.view, SLOT_OF[signed.vote.kind])
+        late = self._late.pop(place, None)
+        return late if late is not None and late.vote != signed.vote else None
+
     def __len__(self) -> int:
         """Votes held."""
         return sum(len(v) for v in self._by_slot.values())
@@ -58,8 +74,9 @@ class VoteKeeper:
         return self._power.get((kind, view, digest), 0)
 
     def spoken(self) -> list[tuple[int, int, int]]:
-        """(signer, view, kind) of every vote held, in that order: what an operator wants to see."""
-        return sorted((i, v.vote.view, v.vote.kind) for (i, _), held in self._by_slot.items() for v in held)
+        """(signer, view, kind) of every vote held or put by, in that order: what an operator wants to see."""
+        votes = [v for held in (*self._by_slot.values(), self._late.values()) for v in held]
+        return sorted((v.signer, v.vote.view, v.vote.kind) for v in votes)
 
     def voters(self, kind: int, view: int, digest: bytes) -> list[int]:
         return sorted(self._by_vote.get((kind, view, digest), ()))

@@ -188,6 +188,44 @@ def votes_inside_certificates_are_compared(m: Any) -> None:
 
 
 @case
+def a_vote_after_its_certificate_is_checked_when_another_one_comes(m: Any) -> None:
+    b = Bench(m).start(pool=True).propose(0, X)
+    checked: list[Any] = []
+    verify = b.machine.verify
+    b.machine.verify = lambda key, signature, vote: bool(checked.append(vote) or verify(key, signature, vote))
+    b.votes(NOTARIZE, 0, X, by=(1, 2))
+    assert b.view == 1 and len(checked) == 2
+    late = b.sv(NOTARIZE, 3, 0, X)
+    forged = replace(late, signature=bytes(64))
+    b.say(forged, forged)
+    assert len(checked) == 2 and not b.of(ev.FaultFound), "put by: a fourth vote changes nothing"
+    other = b.sv(NOTARIZE, 3, 0, Y)
+    b.say(other)
+    assert len(checked) == 4 and not b.of(ev.FaultFound), "a forged one proves nothing"
+    b = Bench(m).start(pool=True).votes(NOTARIZE, 0, X, by=(1, 2))
+    b.say(forged, late, other)
+    assert [f.fault.kind for f in b.of(ev.FaultFound)] == ["notarize"]
+
+
+@case
+def votes_put_by_prove_faults(m: Any) -> None:
+    b = Bench(m, n=7).start(pool=True).votes(NULLIFY, 0, by=(1, 2, 3, 4))
+    b.say(b.sv(NULLIFY, 6, 0), b.sv(NULLIFY, 10_000, 0))
+    assert len(b.machine.h.votes) == 5, "four of theirs, and ours that joined"
+    assert [signer for signer, view, _ in b.machine.h.votes.spoken() if view == 0] == [0, 1, 2, 3, 4, 6]
+    b.say(b.sv(FINALIZE, 6, 0, X), peer=6)
+    assert [f.fault.kind for f in b.of(ev.FaultFound)] == ["finalize-nullify"]
+
+
+@case
+def our_own_vote_from_elsewhere_is_never_put_by(m: Any) -> None:
+    b = Bench(m).start(pool=True).votes(FINALIZE, 0, X)
+    assert not b.of(ev.Halt)
+    b.say(b.sv(FINALIZE, 0, 0, X))
+    assert b.of(ev.Halt)
+
+
+@case
 def second_certificate_is_kept_and_forwarded(m: Any) -> None:
     b = Bench(m).start(pool=True)
     b.say(b.cert(NOTARIZE, 0, X), b.cert(NOTARIZE, 0, Y))
