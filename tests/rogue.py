@@ -69,7 +69,7 @@ class Rogue:
 
     def harmless(self) -> Iterator[tuple[int, bytes]]:
         """Well-formed, and worth nothing: a node drops it, or answers once."""
-        rng, stranger, h = self.rng, Signer(entropy(32)), self.height
+        rng, h = self.rng, self.height
         block, certificate = rng.choice(self.old)
         elsewhere = self.vote(self.signer, quorum=entropy(32), height=h + 1, kind=FINALIZE)
         for value in (
@@ -85,7 +85,6 @@ class Rogue:
             msg.GetReceipts(rng.randrange(1, h + 5)),
             msg.GetTip(0),
             msg.Txs(tuple(block.txs)[:5]),
-            self.vote(stranger, quorum=self.quorum, height=h + 1),
         ):
             yield msg.encode(value)
 
@@ -105,6 +104,8 @@ class Rogue:
             HEAD.pack(10, 7, 17) + bytes(8),
             frame(wire.HELLO, self.hello()) + frame(wire.PAIR, b"now?"),
             frame(wire.KEEP_ALIVE, b"\x9b\x10" + bytes(7)),
+            frame(*msg.encode(self.vote(Signer(entropy(32)), quorum=self.quorum, height=self.height + 1)))
+            + frame(99, b"if that height is over"),
         ]
 
     def hello(self) -> bytes:
@@ -129,7 +130,7 @@ class Rogue:
             if kind != wire.HELLO:
                 return  # kept out
             self.sent["links"] += 1
-            for _ in range(FLOOD // 13):
+            for _ in range(FLOOD // 12):
                 for k, payload in self.harmless():
                     writer.write(frame(k, payload))
                     self.sent["frames"] += 1

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sim.bench import Bench
+from sim.bench import X as PROPOSED
 
 from idao.crypto import canonical
 from idao.crypto.certificates import certificate_hash, make_certificate, verify_certificate, votes_in
@@ -26,7 +28,9 @@ from idao.model import (
     ValidatorSet,
     Vote,
 )
+from idao.quorum import events as ev
 from idao.quorum.forensics import conflicts, guilty
+from idao.quorum.machine import Machine
 from idao.quorum.recovery import quarantine_until
 
 QUORUM, OTHER = bytes([1]) * 32, bytes([2]) * 32
@@ -212,3 +216,19 @@ def test_quarantine_needs_answers_of_a_quorum_of_others() -> None:
     assert quarantine_until({ids[1]: 7, ids[2]: 9, ids[3]: 8}, FOUR, key, set_changes=2) == 13
     three = members(3)
     assert quarantine_until({v.idao: 7 for v in three.validators}, three, key) is None
+
+
+def test_whoever_sends_what_does_not_hold_is_blamed() -> None:
+    """Each such frame costs a signature check, and no honest node sends one on: it has checked it first."""
+    bench = Bench(Machine).start()
+    good, bad = bench.sv(NOTARIZE, 2, 0, PROPOSED), bytes(64)
+    forged = bench.cert(NULLIFY, 0)
+    bench.say(replace(good, signature=bad), peer=3)
+    bench.say(replace(forged, signatures=(bad, *forged.signatures[1:])), peer=3)
+    proposed = bench.frame(0, PROPOSED)
+    bench.say(replace(proposed, vote=replace(proposed.vote, signature=bad)), peer=3)
+    assert [e.peer for e in bench.effects if isinstance(e, ev.Blame)] == [bench.peers[3]] * 3
+    assert bench.machine.h is not None and len(bench.machine.h.votes) == 0
+    bench.say(good, bench.sv(NOTARIZE, 2, 0, PROPOSED, quorum=b"q" * 32), forged, peer=1)
+    blamed = [e for e in bench.effects if isinstance(e, ev.Blame)]
+    assert len(blamed) == 3, "another quorum's is only passed over"

@@ -265,6 +265,9 @@ class Member:
                 self._set_timer(effect)
             case ev.FaultFound(fault):
                 self.on_fault(fault)
+            case ev.Blame(peer, reason):
+                if self.links is not None:
+                    self.links.blame(peer, reason)
             case ev.ForkDetected(a, _):
                 self.on_trouble(
                     "fork", f"two blocks are final at height {a.vote.height}: nothing is signed any more"

@@ -331,6 +331,14 @@ class FaultFound:
 
 
 @frozen
+class Blame:
+    """`peer` sent what no honest node sends on, since each checks it first. Cut its link for a while."""
+
+    peer: Peer
+    reason: str
+
+
+@frozen
 class ForkDetected:
     """Two finalizations of one height: more than f validators are faulty. Nothing is signed any more."""
 
@@ -357,6 +365,7 @@ Effect = (
     | Build
     | Validate
     | FaultFound
+    | Blame
     | ForkDetected
     | Halt
 )

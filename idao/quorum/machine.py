@@ -188,6 +188,8 @@ class Machine(Rules):
             return
         if of.genuine(signed, self.verify):
             self._count(of, signed)
+        else:
+            self._out.append(ev.Blame(peer, "a vote whose signature does not hold"))
 
     @staticmethod
     def _put_by(of: Height, signed: SignedVote) -> bool:
@@ -235,6 +237,7 @@ class Machine(Rules):
         if of is None or c.vote.digest in of.certificates.get((c.vote.kind, c.vote.view), {}):
             return
         if peer != ev.OWN and not of.holds(c, self.verify):
+            self._out.append(ev.Blame(peer, "a certificate that does not hold"))
             return
         of.certificates.setdefault((c.vote.kind, c.vote.view), {})[c.vote.digest] = c
         fork = c.vote.kind == FINALIZE and of.decided is not None and of.decided.vote.digest != c.vote.digest
@@ -262,6 +265,7 @@ class Machine(Rules):
             self._on_vote(h, peer, signed)
             return
         if not h.votes.held(signed.signer, vote) and not h.genuine(signed, self.verify):
+            self._out.append(ev.Blame(peer, "a proposal whose signature does not hold"))
             return
         for certificate in frame.justify[: ev.JUSTIFY_MAX]:
             if certificate.vote.quorum == self.quorum:
