@@ -334,3 +334,34 @@ def test_a_dry_run_admits_nobody(home: Path, tmp_path: Path) -> None:
     assert Dao.open(home).store.height == before
     assert must(*accept, home=home).json["seat"] in ("pending", "active")
     assert run(*accept, "--dry-run", home=home).code == 4  # it asks no more
+
+
+def test_a_fault_is_reported_until_the_ledger_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report that met another change of the set, or a ledger that could not be read, was the last one."""
+    recorded, queued, sent = set(), [], []
+    monkeypatch.setattr(chores, "is_recorded", lambda state, fault: fault in recorded)
+    broken: list[IdaoError] = [IdaoError("not now")]
+
+    def submit(bodies: list[Any]) -> None:
+        if broken:
+            raise broken.pop()
+        sent.append(bodies[0][1].fault)
+
+    there = SimpleNamespace(state=lambda: None, queued=lambda: queued, submit=submit)
+    seen: list[tuple[bytes, Any]] = [(bytes(32), "a lie"), (bytes(32), "another")]
+    taken = iter([seen])
+    report = chores.Report(SimpleNamespace(on=lambda name: there), lambda: next(taken, []))  # type: ignore[arg-type]
+    with pytest.raises(IdaoError):
+        report()
+    assert sent == ["another"], "one that fails does not take the others with it"
+    recorded.add("another")
+    queued.append(SimpleNamespace(envelope=SimpleNamespace(kind="fault.report")))
+    report()
+    assert sent == ["another"], "one waits"
+    queued.clear()
+    report()
+    report()
+    assert sent == ["another", "a lie", "a lie"], "it was refused, and is sent again"
+    for _ in range(chores.TRIES + 5):
+        report()
+    assert sent.count("a lie") == chores.TRIES - 1, "but not for ever"

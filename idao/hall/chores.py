@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -86,21 +87,48 @@ def retire_keys(dao: Dao) -> None:
     _each(dao, retire)
 
 
+TRIES = 10
+"""A report is refused that meets another change of the set in its block: it is sent again, in another one.
+What is refused so often is refused for a reason that stays, such as a bond that has been given back."""
+
+
 class Report:
-    """Brings proof of a lie to the ledger, where the liar's bond answers for it."""
+    """Brings proof of a lie to the ledger, where the liar's bond answers for it.
+
+    Nobody shows it twice: what has been seen is kept here until it is on the ledger.
+    """
 
     def __init__(self, dao: Dao, seen: Callable[[], list[tuple[bytes, Fault]]]) -> None:
         self._dao, self._seen = dao, seen
+        self._open: list[tuple[bytes, Fault, int]] = []
+        """(quorum, fault, how often it was sent)."""
 
     def __call__(self) -> None:
-        for quorum, fault in self._seen():
-            there = self._dao.on(show_id("quorum", quorum))
-            there.wait_s = 0
+        """Looks at each that is open; what is wrong with one is raised after the others had their turn."""
+        todo = self._open + [(quorum, fault, 0) for quorum, fault in self._seen()]
+        self._open, trouble = [], None
+        for quorum, fault, tries in todo:
             try:
-                if not is_recorded(there.state(), fault):
-                    there.submit([("fault.report", FaultReport(fault))])
-            except Pending:
-                pass  # it is in the outbox
-            finally:
-                if (opened := there.__dict__.get("store")) is not None:
-                    opened.close()
+                sent = self._bring(quorum, fault)
+            except IdaoError as e:
+                trouble, sent = trouble or e, True
+            if sent is not None and tries + sent < TRIES:
+                self._open.append((quorum, fault, tries + sent))
+        if trouble is not None:
+            raise trouble
+
+    def _bring(self, quorum: bytes, fault: Fault) -> bool | None:
+        """Whether a report was sent now, or one waits still; None once the ledger has it."""
+        there = self._dao.on(show_id("quorum", quorum))
+        there.wait_s = 0
+        try:
+            if is_recorded(there.state(), fault):
+                return None
+            if any(tx.envelope.kind == "fault.report" for tx in there.queued()):
+                return False
+            with contextlib.suppress(Pending):  # it is in the outbox
+                there.submit([("fault.report", FaultReport(fault))])
+            return True
+        finally:
+            if (opened := there.__dict__.get("store")) is not None:
+                opened.close()
