@@ -178,7 +178,11 @@ class State:
                 yield new
 
     def put(self, rec: Any) -> None:
-        self.changes.setdefault(type(rec), {})[key_of(rec)] = rec
+        cls = type(rec)
+        rows = self.changes.get(cls)
+        if rows is None:
+            rows = self.changes[cls] = {}
+        rows[_tables[cls].key_of(rec)] = rec
 
     def delete(self, cls: type, *key: Any) -> None:
         self.changes.setdefault(cls, {})[key] = None
@@ -189,4 +193,8 @@ class State:
 
     def merge(self, child: State) -> None:
         for cls, rows in child.changes.items():
-            self.changes.setdefault(cls, {}).update(rows)
+            mine = self.changes.get(cls)
+            if mine is None:
+                self.changes[cls] = dict(rows)
+            else:
+                mine.update(rows)

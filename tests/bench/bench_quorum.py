@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from member_world import Person, bundle_of, trust
 
 from idao import noderecord
+from idao.__main__ import GARBAGE_AFTER
 from idao.crypto import canonical
 from idao.home import now_ms
 from idao.ledger import genesis
@@ -353,6 +355,7 @@ def set_key(text: str, key: str, value: str) -> str:
 
 def main() -> None:
     if sys.argv[1:2] == ["node"]:
+        gc.set_threshold(GARBAGE_AFTER)  # as `idao node run` starts
         folder, index, names, ports = sys.argv[2:6]
         bundle = canonical.unpack(Bundle, Path(folder, "bundle").read_bytes())
         genesis.check_bundle(bundle)
