@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from cli_world import must, run
+from test_schemas import validator
 
 from idao import cli, home
 from idao.commands.demo import _Story
@@ -146,6 +147,13 @@ def test_a_bug_is_told_where_no_file_can_be_made(
     assert cli._bug(ZeroDivisionError("here")) == 70
     said = capsys.readouterr().err
     assert "ZeroDivisionError: here" in said and "idao: error: a bug in idao" in said
+
+
+def test_a_proof_that_cannot_be_read_has_no_subject(tmp_path: Path) -> None:
+    (tmp_path / "p").write_bytes(b"nothing")
+    ran = run("verify", tmp_path / "p", "--json", home=tmp_path / "none")
+    assert ran.code == 6 and ran.json["subject"] is None
+    validator("verify").validate(ran.json)
 
 
 # --- Ctrl-C -------------------------------------------------------------------------------------------

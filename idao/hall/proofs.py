@@ -239,7 +239,7 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
     return {
         "ok": verdict.ok,
         "trusted": trusted and verdict.ok,
-        "subject": verdict.subject,
+        "subject": verdict.subject or None,
         "anchor": anchored,
         "checks": [{"name": c.name, "ok": c.ok, "detail": c.detail} for c in verdict.checks],
         "attestations": judge.shown(verdict, known),
