@@ -139,7 +139,7 @@ def error(e: IdaoError) -> int:
     if isinstance(e, Pending) and e.answer is not None:
         result({**e.answer, "txs": list(e.txs)}, ids=e.ids)
     elif isinstance(e, Pending | VerificationFailed):
-        check = {"name": e.code, "ok": False, "detail": e.message}
+        check = {"name": e.code, "ok": False, "detail": e.message, "hint": e.hint}
         waits = {"status": e.code, "txs": list(e.txs)} if isinstance(e, Pending) else {}
         word = "WAIT" if waits else "FAIL"
         result({"ok": False, "checks": [check], **waits}, [f"{word}  {e.code}  {e.message}"])

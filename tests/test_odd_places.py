@@ -156,6 +156,29 @@ def test_a_proof_that_cannot_be_read_has_no_subject(tmp_path: Path) -> None:
     validator("verify").validate(ran.json)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "quorum doctor",
+        "migrate",
+        "migrate --dry-run",
+        "quorum recover",
+        "log checkpoint",
+        "key phrase --out x",
+    ],
+)
+def test_damage_is_told_as_the_schema_says(lived: Any, words: str) -> None:
+    (lived.path / "home.db").write_bytes(b"SQLite format 3\0" + bytes(5000))
+    for ledger in (lived.path / "ledgers").glob("*.db"):
+        data = bytearray(ledger.read_bytes())
+        data[100:4096] = bytes(3996)
+        ledger.write_bytes(data)
+    (lived.path / "keys" / "phrase.key").write_bytes(b"nothing")
+    ran = run(*words.split(), "--json", home=lived.path)
+    assert ran.code == 6 and ran.error["message"]
+    validator(words.partition(" -")[0]).validate(ran.json)
+
+
 # --- Ctrl-C -------------------------------------------------------------------------------------------
 
 
