@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Annotated, Any, TypeVar
 
 from idao import anchor, manifest
@@ -35,6 +36,8 @@ MAGIC = b"idao-proof/1\n"
 PROOF_BYTES_MAX = 512 * 1024 * 1024
 """Some four million disclosed files."""
 FILES_MAX = 2**22
+FILES_FEW = 10_000
+"""Up to here the bytes of a proof are made by way of plain values."""
 RECORDS_MAX = 64
 OUTSIDE_MAX = 64
 """Witness cosignatures and timestamps from outside that one proof may carry."""
@@ -111,6 +114,8 @@ class Proof:
 
 
 def dump(proof: Proof) -> bytes:
+    if proof.files and len(proof.files.all) > FILES_FEW:
+        canonical.write_out(Proof)
     return MAGIC + canonical.pack(proof)
 
 
@@ -420,8 +425,7 @@ class _Judge:
 def _check_order(files: Sequence[Listed]) -> None:
     for file in files:
         manifest.check_entry_path(file.kind, file.path)
-    paths = [file.path for file in files]
-    if list(paths) != sorted(set(paths)):
+    if any(a.path >= b.path for a, b in pairwise(files)):
         _fail("disclosed files are out of order")
 
 

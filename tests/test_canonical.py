@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from idao.crypto import canonical
 from idao.errors import Malformed
+from idao.frozen import frozen
 from idao.model import INT_MAX, Size
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "canonical.json").read_text())
@@ -149,3 +150,22 @@ def test_every_truncation_and_flip_of_a_thing_is_malformed_or_another_thing(data
     raw[at] ^= 1 << bit
     with contextlib.suppress(Malformed):
         assert canonical.unpack(Thing, bytes(raw)) != GOOD
+
+
+@frozen
+class Heavy:
+    body: Annotated[bytes, Size(0, 2**26)]
+
+
+@pytest.mark.parametrize("large", [canonical.LARGE_BYTES, 2**40], ids=["written-out", "plain"])
+def test_a_limit_of_its_own_counts_alone(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    """A proof of a million files is larger than what is read where nobody says how much may come."""
+    monkeypatch.setattr(canonical, "LARGE_BYTES", large)
+    canonical._codecs.pop(Heavy, None)
+    heavy = Heavy(bytes(canonical.BYTES_MAX))
+    data = canonical.pack(heavy)
+    assert canonical.unpack(Heavy, data, limit=2**26) == heavy
+    with pytest.raises(Malformed):
+        canonical.unpack(Heavy, data)
+    with pytest.raises(Malformed):
+        canonical.unpack(Heavy, data + b"\0", limit=2**26)

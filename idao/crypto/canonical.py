@@ -38,6 +38,8 @@ TEXT_MAX = 4096
 ITEMS_MAX = 65536
 """Items of a list without a bound of its own."""
 
+LARGE_BYTES = 1024 * 1024
+"""From here on the compiler's ten milliseconds are less than what it saves."""
 SMALL_BYTES = 64 * 1024
 """Up to here whatever data hold is built in a hundredth of a second: counting items would cost more."""
 
@@ -226,7 +228,7 @@ def _plainly(cls: Any, to_plain: _Convert, from_plain: _Convert) -> tuple[_Conve
         return cbor2.dumps(to_plain(obj))
 
     def read(data: bytes) -> Any:
-        obj = from_plain(_loads(data, BYTES_MAX))
+        obj = from_plain(_loads(data, len(data)))  # `unpack` has looked how much it is
         if write(obj) != data:
             raise Malformed(f"{cls.__name__}: not the canonical encoding")
         return obj
@@ -436,8 +438,17 @@ def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX, items: int | No
         raise Malformed(f"{len(data)} bytes where at most {limit} are allowed")
     if items is not None and len(data) > SMALL_BYTES:
         _count(data, items)
+    if len(data) > LARGE_BYTES:
+        write_out(cls)
     value: T = _codecs[cls].read(data)
     return value
+
+
+def write_out(cls: type) -> None:
+    """Compiles the codec of a class now: for a value of many parts, which as plain maps take four times the
+    memory."""
+    hints = hints_of(cls)
+    _codecs[cls] = _generate(cls, hints, sorted(names_of(cls), key=lambda n: (len(n), n)))
 
 
 def _count(data: bytes, most: int) -> None:
