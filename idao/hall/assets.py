@@ -314,7 +314,7 @@ class Assets:
 
         Of several, those on no ledger and on no way to one are left out: runs that were cut short before
         they signed left them, and they would be taken for an asset, or keep its keys for ever. `drop` also
-        removes them.
+        removes them: not while one that is about to sign may be among them, unless all of it is to go.
         """
         from idao.hall.routing import Routing
 

@@ -93,7 +93,7 @@ class Contribution:
         previous = None if "-" in paths else self.contents.last_from(raw)
         skip, ahead = self.wish.skip_unreadable, _load_ahead()
         intake = self.contents.take_in(raw, previous, progress, skip_unreadable=skip, meanwhile=ahead)
-        known = next(iter(self.desk.taken_as(self.docs, previous, drop=True)), None) if previous else None
+        known = next(iter(self.desk.taken_as(self.docs, previous)), None) if previous else None
         routing = Routing(self.dao)
         home = self._home(routing, known)
         if home is not None:
