@@ -12,10 +12,11 @@ import pytest
 from member_world import Net, Person, bundle_of, trust
 
 from idao import anchor
-from idao.crypto import note, statetree
+from idao.crypto import canonical, note, statetree
 from idao.errors import Malformed
 from idao.frozen import replace
 from idao.ledger.idao import RemoveTrust
+from idao.ledger.tx import Receipt
 from idao.model import show_id
 from idao.node import messages as msg
 from idao.node.engine import Decided
@@ -190,12 +191,24 @@ def test_a_node_whose_execution_differs_stops_and_says_where(tmp_path: Path) -> 
         damaged.execute("delete from trust_link where quorum = ?", (bytes(32),))
         damaged.commit()
         odd = net.boot(people[3])
+        plain, lied = net.deliver, False
+
+        def deliver(source: bytes, target: bytes, kind: int, payload: bytes) -> None:
+            """The first who is asked for its receipts tells others than were certified."""
+            nonlocal lied
+            if kind == msg.KIND_OF[msg.Receipts] and not lied:
+                lied, told = True, msg.decode(kind, payload)
+                leaf = replace(canonical.unpack(Receipt, told.leaves[0]), code="a-lie", ok=False)
+                payload = msg.encode(msg.Receipts(told.height, (canonical.pack(leaf),)))[1]
+            plain(source, target, kind, payload)
+
+        net.deliver = deliver  # type: ignore[method-assign]
         body = RemoveTrust(bytes(32))
         tx = net.member(first).submit(first.tx(net.quorum, body, kind="trust.remove"))
         others = [net.member(p) for p in people[:3]]
         await net.until(lambda: all(m.engine.store.receipt_of(tx.id) for m in others))
         await net.until(lambda: show_id("tx", tx.id) in (odd.engine.halted or ""))
-        assert "'not-trusted' here, 'ok' there" in str(odd.engine.halted)
+        assert "'not-trusted' here, 'ok' there" in str(odd.engine.halted) and lied
         later = net.member(first).submit(first.tx(net.quorum, trust(5)))
         await net.until(lambda: all(m.engine.store.receipt_of(later.id) for m in others))
         height = odd.engine.tip.height

@@ -179,6 +179,14 @@ def block_leaf(header: Header) -> bytes:
     return merkle.LOG.leaf(header_hash(header))
 
 
+def log_root(tip: Tip, leaves: Iterable[bytes]) -> bytes:
+    """Root of the log once the receipts of the next block stand in it, as its header names it."""
+    frontier = tip.frontier.copy()
+    for leaf in leaves:
+        frontier.append(merkle.LOG.leaf(leaf))
+    return frontier.root()
+
+
 def build(
     tip: Tip,
     chain: Chain,

@@ -402,6 +402,8 @@ class Engine:
         if self._refused is None:
             return None
         built, why = self._refused
+        if rules.log_root(self.tip, theirs) != built.header.log_root:
+            return None  # a quorum has certified other receipts: who sends these is wrong, or lies
         height, txs = built.header.height, [parse_tx(raw) for raw in built.txs]
         try:
             done = rules.execute(self.tip, self.store.chain, self.validators, built.header.time_ms, txs)
