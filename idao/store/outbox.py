@@ -29,7 +29,7 @@ class Outbox:
         self._db.execute("commit")
 
     def waiting(self) -> list[Tx]:
-        """In the order they were signed."""
+        """Oldest first; those that were put in together in no order."""
         rows = self._db.execute(
             "select envelope, signatures from outbox where quorum = ? and state = 'queued' order by added_ms",
             (self._quorum,),
