@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from idao.crypto import canonical
 from idao.errors import Busy, NotFound, VerificationFailed
@@ -161,16 +162,16 @@ class Contents:
         return prefix
 
     def index(self, packs: Iterable[Pack]) -> None:
-        """Makes durable packs known."""
-        for pack in packs:
-            with self.transaction():
-                number = self.db.execute(
-                    "insert into pack(name, size) values(?, ?)", (pack.name, pack.size)
-                ).lastrowid
-                self.db.executemany(
-                    "insert or ignore into chunk values(?, ?, ?, ?, ?, ?, ?, ?)",
-                    [(r[0], number, *r[1:]) for r in sorted(pack.rows)],
-                )
+        """Makes durable packs known, in one transaction and in the order of ids: no page is written twice."""
+        rows: list[tuple[Any, ...]] = []
+        if not (packs := list(packs)):
+            return
+        with self.transaction():
+            for pack in packs:
+                insert = "insert into pack(name, size) values(?, ?)"
+                number = self.db.execute(insert, (pack.name, pack.size)).lastrowid
+                rows += [(r[0], number, *r[1:]) for r in pack.rows]
+            self.db.executemany("insert or ignore into chunk values(?, ?, ?, ?, ?, ?, ?, ?)", sorted(rows))
 
     def end_intake(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
         """Ends an intake that found nothing new: only the stat cache of the version is renewed."""

@@ -23,6 +23,7 @@ from idao.store.walk import NO_PRINT, Found, Walk
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents
+    from idao.store.packs import Pack
     from idao.store.workers import Pool  # loaded when something is to be read
 
 Progress = Callable[[int, int, int, int], None]
@@ -236,13 +237,14 @@ class _Run:
 
     def close(self, *, politely: bool = True) -> None:
         """Ends all packs and indexes them. After Ctrl-C not politely: a message may be half read."""
+        packs: list[Pack] = []
         try:
             if self._pool is not None and politely:
-                self._pool.close()
+                packs += self._pool.close()
         finally:
             if self._pool is not None:
                 self._pool.stop()
-            self._contents.index(self._packs.close())
+            self._contents.index(chain(packs, self._packs.close()))
 
     def _results(self, steps: Iterator[Step]) -> Iterator[tuple[list[Step], Taken | None]]:
         """The steps in batches, each with what became of it; None where it is the same."""

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 PACK_BYTES = 64 * 1024 * 1024
 """A pack is closed at this size: one flush for each, and the unit that is whole or absent after a crash."""
-PACK_CHUNKS = 4096
-"""... or at this many chunks, so that small files are indexed while others are still being read."""
+PACK_CHUNKS = 16_384
+"""... or at this many chunks: their rows take 8 MiB of memory until they are indexed."""
 BLOCK = 4096
 """What O_DIRECT wants lengths and addresses to be multiples of, on every disk sold; also a memory page."""
 BUFFER_BYTES = CHUNK_BYTES_MAX + 2 * 1024 * 1024

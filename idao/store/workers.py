@@ -155,6 +155,7 @@ class Pool:
         """`lookup` finds a chunk's row; `index` takes durable packs; `tick` hears of bytes read."""
         self._lookup, self._index, self._tick = lookup, index, tick
         self._workers: list[_Worker] = []
+        self._last: list[Pack] = []
         claims = Claims()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -204,13 +205,14 @@ class Pool:
             worker.batches.append(batch := unsent.popleft())
             _tell(worker, ("take", [task(s) for s in batch.steps]))
 
-    def close(self) -> None:
-        """Has the workers end their packs, and indexes them."""
+    def close(self) -> list[Pack]:
+        """Has the workers end their packs, which are still to be indexed."""
         for worker in self._workers:
             _tell(worker, ("close", None))
         while any(w.open for w in self._workers):
             self._listen()
         self.stop()
+        return self._last
 
     def stop(self) -> None:
         """Ends the workers, whatever they do."""
@@ -237,7 +239,7 @@ class Pool:
                 _tell(worker, ("row", self._lookup(body)))
             elif word == "closed":
                 worker.open = False
-                self._index(_packs(body))
+                self._last += _packs(body)
             elif word == "refused":
                 text, hint, code = body
                 raise IdaoError(text, hint=hint, code=code)
