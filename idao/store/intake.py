@@ -240,11 +240,12 @@ class _Run:
         packs: list[Pack] = []
         try:
             if self._pool is not None and politely:
-                packs += self._pool.close()
+                packs = self._pool.close()
         finally:
             if self._pool is not None:
                 self._pool.stop()
-            self._contents.index(chain(packs, self._packs.close()))
+            packs += self._packs.close()
+            self._contents.index(packs)
 
     def _results(self, steps: Iterator[Step]) -> Iterator[tuple[list[Step], Taken | None]]:
         """The steps in batches, each with what became of it; None where it is the same."""
