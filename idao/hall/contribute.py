@@ -37,7 +37,13 @@ FILE_BYTES_MAX = 2 * 1024 * 1024
 CARD_FILES_MAX = 1000
 """Files that an automatic card lists; of larger folders it gives the whole only."""
 
-AFTER_INTAKE = ("idao.assess", "idao.assess.generic", "mimetypes", "idao.ledger.block", "idao.node.engine")
+AFTER_INTAKE = (
+    "idao.hall.unread",
+    "idao.assess.generic",
+    "mimetypes",
+    "idao.ledger.block",
+    "idao.node.engine",
+)
 """Modules that a contribution needs once its contents are stored, if they differ from the last version."""
 
 
@@ -272,9 +278,11 @@ class Contribution:
         return card.to_bytes(card.build(known))
 
     def _files(self, intake: Intake) -> list[AssessFile]:
-        from idao.hall.unread import files_of
+        from idao.hall.unread import files_of, looked_at_first
 
-        return files_of(self.contents.open_manifest(intake.ref))
+        files = files_of(self.contents.open_manifest(intake.ref))
+        self.contents.expect(looked_at_first(files))
+        return files
 
     def _category(self, files: list[AssessFile], home: tuple[bytes, bytes] | None) -> str:
         """As asked for, as the version before, as the home's domain, as the contents look."""

@@ -260,6 +260,14 @@ class Contents:
             raise VerificationFailed("a chunk is not in the index", code="chunk-missing")
         return self.open_chunk(row[0], row[1], ref)[0]
 
+    def expect(self, chunk_ids: Iterable[bytes]) -> None:
+        """Has the disk fetch chunks that will be loaded soon: packs were written past the page cache."""
+        place = "select name, offset, stored from chunk join pack on pack = pack.id where chunk.id=?"
+        with self._sqlite(), contextlib.suppress(OSError):  # whoever loads it says what is wrong
+            for chunk_id in chunk_ids:
+                if row := self.db.execute(place, (chunk_id,)).fetchone():
+                    self._reader.expect(*row)
+
     def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes]:
         """(content, part hash) of the chunk that should lie there. Or `VerificationFailed`."""
         numbers = offset, ref.stored, ref.size, ref.form  # a damaged page can hold anything here

@@ -233,6 +233,14 @@ class PackReader:
 
     def read(self, name: str, offset: int, size: int) -> bytes:
         """`size` bytes; fewer when the pack is cut short. OSError when it is missing or unreadable."""
+        return os.pread(self._opened(name), size, offset)
+
+    def expect(self, name: str, offset: int, size: int) -> None:
+        """Has the disk fetch what will be read soon; nothing where the system cannot do that."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._opened(name), offset, size, os.POSIX_FADV_WILLNEED)
+
+    def _opened(self, name: str) -> int:
         fd = self._open.get(name)
         if fd is None:
             if len(self._open) >= OPEN_PACKS:
@@ -240,7 +248,7 @@ class PackReader:
             fd = self._open[name] = os.open(self._folder / (name + SUFFIX), os.O_RDONLY | os.O_CLOEXEC)
         else:
             self._open.move_to_end(name)
-        return os.pread(fd, size, offset)
+        return fd
 
     def close(self) -> None:
         while self._open:
