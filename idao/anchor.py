@@ -7,7 +7,7 @@ outside tools can read it, and as witness; only witness cosignatures count towar
 from __future__ import annotations
 
 from idao.crypto import merkle, note
-from idao.crypto.hashing import Kind, hash_of, validators_hash
+from idao.crypto.hashing import header_hash, validators_hash
 from idao.crypto.keys import Verify, verify
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
@@ -34,7 +34,7 @@ def checkpoint_of(header: Header, frontier: merkle.Frontier, epoch: int) -> note
         size=frontier.size,
         root=frontier.root(),
         height=header.height,
-        header=hash_of(Kind.HEADER, header),
+        header=header_hash(header),
         state_root=header.state_root,
         epoch=epoch,
         validators=header.validators,

@@ -15,7 +15,7 @@ from typing import Any
 from blake3 import blake3
 
 from idao.crypto import canonical
-from idao.model import ValidatorSet
+from idao.model import Header, ValidatorSet
 
 
 def _own_sha256() -> Callable[[bytes], Any]:
@@ -126,6 +126,12 @@ def hasher(kind: Kind) -> Callable[[bytes], bytes]:
 def hash_of(kind: Kind, obj: object) -> bytes:
     """The hash of a dataclass's canonical bytes."""
     return digest(kind, canonical.pack(obj))
+
+
+@lru_cache(16)
+def header_hash(header: Header) -> bytes:
+    """The hash of a block's header: what votes, its checkpoint, its leaf and its row name."""
+    return hash_of(Kind.HEADER, header)
 
 
 @lru_cache(64)

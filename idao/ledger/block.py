@@ -13,6 +13,7 @@ from typing import Any
 from idao.crypto import canonical, merkle, statetree
 from idao.crypto.certificates import verify_certificate
 from idao.crypto.hashing import Kind, hash_of, validators_hash
+from idao.crypto.hashing import header_hash as header_hash
 from idao.errors import Malformed, Refused
 from idao.frozen import replace
 from idao.ledger import governance
@@ -168,10 +169,6 @@ def execute(
 def tx_root(raws: Iterable[bytes]) -> bytes:
     """Root over the signed txs of a block, in order."""
     return merkle.root(TX_TREE, [TX_TREE.leaf(raw) for raw in raws])
-
-
-def header_hash(header: Header) -> bytes:
-    return hash_of(Kind.HEADER, header)
 
 
 def block_leaf(header: Header) -> bytes:

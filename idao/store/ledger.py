@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from idao.crypto import canonical, merkle
-from idao.crypto.hashing import Kind, digest, hash_of
+from idao.crypto.hashing import Kind, digest, header_hash
 from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
 from idao.ledger import succession
@@ -391,7 +391,7 @@ class LedgerStore:
     def append(self, block: Block, certificate: Certificate, executed: Executed) -> None:
         """A decided block with everything it leads to, except its checkpoint."""
         header = block.header
-        block_hash = hash_of(Kind.HEADER, header)
+        block_hash = header_hash(header)
         frontier = executed.frontier.copy()
         nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
         start = header.log_size - len(executed.leaves)
