@@ -77,6 +77,8 @@ class Member:
         """Frames for all that the turn under way has made."""
         self.sync = Sync(self)
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._due: dict[str, tuple[float, ev.Timer]] = {}
+        """Kind of timer -> when it is due, and what it then says."""
         self._tick_handle: asyncio.TimerHandle | None = None
         self._ticked = self._ticks = 0
         self._tips: dict[bytes, int] = {}
@@ -278,13 +280,26 @@ class Member:
                 raise AssertionError(f"an effect that nobody performs: {effect}")
 
     def _set_timer(self, e: ev.SetTimer) -> None:
-        """One per kind: the machine ignores those that no longer matter."""
-        old = self._timers.get(e.kind)
-        if old is not None:
-            old.cancel()
+        """One per kind: the machine ignores those that no longer matter.
+
+        Most are set anew before they are due. A handle that rings too early then is set again, once.
+        """
         delay = e.delay_ms / 1000 * (uniform(1 - JITTER, 1 + JITTER) if e.kind == ev.STATUS else 1)
-        event = ev.Timer(e.kind, e.height, e.view, e.generation)
-        self._timers[e.kind] = self._loop.call_later(delay, self._step, event)
+        when = self._loop.time() + delay
+        self._due[e.kind] = when, ev.Timer(e.kind, e.height, e.view, e.generation)
+        old = self._timers.get(e.kind)
+        if old is None or old.when() > when:
+            if old is not None:
+                old.cancel()
+            self._timers[e.kind] = self._loop.call_at(when, self._ring, e.kind)
+
+    def _ring(self, kind: str) -> None:
+        del self._timers[kind]
+        when, timer = self._due[kind]
+        if self._loop.time() < when:
+            self._timers[kind] = self._loop.call_at(when, self._ring, kind)
+        else:
+            self._step(timer)
 
     # --- sending
 
