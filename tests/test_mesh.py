@@ -256,7 +256,7 @@ def test_records_that_pour_in_go_on_in_drops(tmp_path: Path) -> None:
         b.mesh.own = newest
         await world.until(lambda: a.mesh.peers[b.idao].record == newest, 10)
         await world.until(lambda: c.mesh.peers[b.idao].record == newest, 10)
-        assert len(heard) < 10
+        assert len(heard) < 50
         await world.close(a, b, c)
 
     run(test())
