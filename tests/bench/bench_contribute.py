@@ -38,6 +38,8 @@ TARGETS = {  # (set, run): (times restic, times borg)
     ("big", "again"): (0.25, 0.35),
 }
 STORED_MAX = 1.05
+ENVIRON = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+"""With it idao would be compiled anew at each start, as no installed copy is. So too in `bench_start.py`."""
 MEMORY_MAX_MIB = 128
 
 PROMISES = """
@@ -108,7 +110,7 @@ def run(command: list[str], env: dict[str, str]) -> tuple[float, float, float]:
     """(wall seconds, processor seconds, peak MiB of the largest process)."""
     begun = time.perf_counter()
     pid = os.posix_spawnp(
-        command[0], command, {**os.environ, **env}, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", 1, 0)]
+        command[0], command, {**ENVIRON, **env}, file_actions=[(os.POSIX_SPAWN_OPEN, 1, "/dev/null", 1, 0)]
     )
     _, status, usage = os.wait4(pid, 0)
     if status:
@@ -170,7 +172,7 @@ def measure(folder: Path, which: str, rounds: int, cli: bool) -> Seen:
             for old in folder.glob("store*"):
                 shutil.rmtree(old)
             for command in begin(at):
-                subprocess.run(command, env={**os.environ, **env}, check=True, capture_output=True)
+                subprocess.run(command, env={**ENVIRON, **env}, check=True, capture_output=True)
             for path in src.rglob("*"):  # warm, for each alike
                 if path.is_file():
                     with path.open("rb", buffering=0) as f:
