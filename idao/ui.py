@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from idao.errors import IdaoError, Pending, UsageError, VerificationFailed
 
+REDRAW_S = 0.1
+"""Seconds between two looks of a bar: drawing one takes longer than deriving a block."""
 Progress = Callable[[int, int, int, int], None]
 """(bytes done, bytes in all, files done, files in all)."""
 
@@ -189,38 +192,61 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 @contextmanager
 def progress(what: str) -> Iterator[Progress | None]:
     """A bar with rate and time left on a terminal; None elsewhere."""
-    if options.json or options.quiet or not sys.stderr.isatty():
+    if not _watched():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Bar
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    with Bar(
+    with _bar(DownloadColumn(), TransferSpeedColumn()) as bar:
+        task = bar.add_task(what, total=None, more="")
+
+        def update(done: int, total: int, files: int, all_files: int) -> None:
+            more = f"{files}/{all_files} files"
+            bar.update(task, completed=done, total=total or None, more=more, refresh=True)
+
+        yield update
+
+
+@contextmanager
+def blocks(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """The same for what is counted in blocks of a ledger: (done, of how many)."""
+    if not _watched():
+        yield None
+        return
+    with _bar() as bar:
+        task = bar.add_task(what, total=None, more="")
+
+        drawn = 0.0
+
+        def update(done: int, total: int) -> None:
+            nonlocal drawn
+            now = time.monotonic()
+            if now < drawn + REDRAW_S and done < total:
+                return
+            drawn = now
+            bar.update(task, completed=done, total=total, more=f"{done}/{total} blocks", refresh=True)
+
+        yield update
+
+
+def _watched() -> bool:
+    return not options.json and not options.quiet and sys.stderr.isatty()
+
+
+def _bar(*columns: Any) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
         TextColumn("idao: {task.description}"),
         BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
+        *columns,
         TimeRemainingColumn(),
-        TextColumn("{task.fields[files]}"),
+        TextColumn("{task.fields[more]}"),
         console=Console(stderr=True, no_color=not color()),
         transient=True,
         auto_refresh=False,  # a thread of its own would keep the store from forking its workers
-    ) as bar:
-        task = bar.add_task(what, total=None, files="")
-
-        def update(done: int, total: int, files: int, all_files: int) -> None:
-            bar.update(
-                task, completed=done, total=total or None, files=f"{files}/{all_files} files", refresh=True
-            )
-
-        yield update
+    )
 
 
 def size(n: int) -> str:

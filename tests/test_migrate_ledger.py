@@ -17,6 +17,7 @@ import pytest
 from cli_world import must, run
 
 from idao.dao import Dao
+from idao.hall import migration
 from idao.home import file_lock
 from idao.store import migrate, place
 from idao.store.ledger import VERSION, LedgerStore, meta_sum
@@ -160,3 +161,17 @@ def test_killed_at_any_moment(old: Path) -> None:
         must("migrate", home=old)
         assert state(old) == [(VERSION, kept) for kept in was]
         must("audit", home=old)
+
+
+def test_how_far_it_is_is_told(old: Path) -> None:
+    told: list[tuple[int, int]] = []
+    migration.run(old, 0, lambda done, total: told.append((done, total)))
+    ends = [i for i, (done, total) in enumerate(told) if done == total]
+    assert len(ends) == len(ledgers(old)), "each ledger comes to its end"
+    first = told[: ends[0] + 1]
+    assert first == sorted(set(first)) and first[-1][0] == 2 * tip_of(ledgers(old)[0])
+
+
+def tip_of(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("select max(height) from block").fetchone()[0])

@@ -137,7 +137,8 @@ def _migrate() -> None:
         data: dict[str, Any] = {"steps": steps, "dry_run": True}
         lines = [f"would change {s['file']} from format {s['from']} to {s['to']}: {s['what']}" for s in steps]
     else:
-        steps = migration.run(path, ui.options.wait_s)
+        with ui.blocks("migrate") as progress:
+            steps = migration.run(path, ui.options.wait_s, progress)
         data = {"steps": steps}
         lines = [f"{s['file']}  format {s['from']} to {s['to']}; the old file: {s['copy']}" for s in steps]
     ui.result(data, lines or ["every file has the newest format"], quiet=[s["file"] for s in steps])

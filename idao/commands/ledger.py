@@ -26,8 +26,7 @@ def _audit() -> None:
 
     Example: idao audit
     """
-    with ui.progress("audit") as bar:
-        progress = None if bar is None else (lambda done, total: bar(0, 0, done, total))
+    with ui.blocks("audit") as progress:
         reports = open_dao().ledgers.audit(progress)
     findings = [
         {"quorum": quorum, "where": where, "what": what}

@@ -16,8 +16,10 @@ def plan(path: Path) -> list[dict[str, Any]]:
     return [_shown(step) for step in migrate.steps(Home.open(path).path)]
 
 
-def run(path: Path, wait_s: float) -> list[dict[str, Any]]:
+def run(path: Path, wait_s: float, progress: migrate.Progress | None = None) -> list[dict[str, Any]]:
     """Does it, one file after the other; each step says where the copy of the old file is. `Busy`.
+
+    `progress` hears of each ledger how many blocks are done, and of how many.
 
     A file that is damaged stays as it is and does not keep the others: the first such refusal comes last.
     """
@@ -31,7 +33,7 @@ def run(path: Path, wait_s: float) -> list[dict[str, Any]]:
             held = home.driving(ledger, wait_s) if ledger.parent.name == "ledgers" else nullcontext()
             try:
                 with held:
-                    done.append({**_shown(step), "copy": str(migrate.run(path, step))})
+                    done.append({**_shown(step), "copy": str(migrate.run(path, step, progress))})
             except VerificationFailed as e:
                 refused = refused or e
     if refused is not None:

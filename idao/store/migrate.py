@@ -27,6 +27,8 @@ from idao.store import backup, home_db, ledger
 from idao.store.opening import check_owner, connect, connect_reading, refusal
 from idao.store.packs import disk_error, sync_folder
 
+Progress = Callable[[int, int], None]
+"""(done, of how many), counted in blocks."""
 COPIES = "before-migration"
 """The folder of a home that keeps what was there before."""
 SUM = ".sha256"
@@ -60,8 +62,11 @@ def steps(home: Path) -> list[Step]:
     return found
 
 
-def run(home: Path, step: Step) -> Path:
-    """Does one step; returns where the copy of the old file is. The caller holds the home's locks."""
+def run(home: Path, step: Step, progress: Progress | None = None) -> Path:
+    """Does one step; returns where the copy of the old file is. The caller holds the home's locks.
+
+    `progress` hears how many blocks are done, and of how many.
+    """
     path, copy = home / step.file, home / COPIES / f"{Path(step.file).name}.format{step.found}"
     aside = path.parent / ASIDE / path.name
     kind = step.file if path.parent.name != "ledgers" else "ledger"
@@ -69,7 +74,7 @@ def run(home: Path, step: Step) -> Path:
         copy.parent.mkdir(mode=0o700, exist_ok=True)
         shutil.rmtree(aside.parent, ignore_errors=True)  # of a run that was killed
         aside.parent.mkdir(mode=0o700)
-        _STEPS[kind, step.found](path, copy, aside, partial(_replace, path, copy, aside))
+        _STEPS[kind, step.found](path, copy, aside, partial(_replace, path, copy, aside), progress)
     except (sqlite3.Error, UnicodeDecodeError) as e:
         raise refusal(str(path), e) from e
     except OSError as e:
@@ -160,7 +165,9 @@ def _held(path: Path, copy: Path) -> Iterator[None]:
         yield
 
 
-def _sums_for_rows(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+def _sums_for_rows(
+    path: Path, copy: Path, aside: Path, replace: Callable[[], None], _: Progress | None
+) -> None:
     """home.db 1 to 2: every table with its rows, each with its sum; drafts, which nothing wrote, go."""
     with _held(path, copy):
         home_db.open_home_db(aside).close()
@@ -176,16 +183,20 @@ def _sums_for_rows(path: Path, copy: Path, aside: Path, replace: Callable[[], No
         replace()
 
 
-def _ledger_again(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+def _ledger_again(
+    path: Path, copy: Path, aside: Path, replace: Callable[[], None], progress: Progress | None
+) -> None:
     """A ledger, 1 to 2: a table of cosignatures, seats, bonds and faults; another form of the genesis."""
     from idao.store import rederive  # all rules of the ledger, and the audit
 
     with _held(path, copy):
-        rederive.again(copy, aside, path)
+        rederive.again(copy, aside, path, progress)
         replace()
 
 
-def _sum_for_backup_key(path: Path, copy: Path, aside: Path, replace: Callable[[], None]) -> None:
+def _sum_for_backup_key(
+    path: Path, copy: Path, aside: Path, replace: Callable[[], None], _: Progress | None
+) -> None:
     """keys/backup.pub 1 to 2."""
     old = path.read_bytes()
     for target, data in ((copy, old), (aside, backup.with_sum(old))):
@@ -194,7 +205,8 @@ def _sum_for_backup_key(path: Path, copy: Path, aside: Path, replace: Callable[[
     replace()
 
 
-_STEPS: dict[tuple[str, int], Callable[[Path, Path, Path, Callable[[], None]], None]] = {
+_Make = Callable[[Path, Path, Path, Callable[[], None], Progress | None], None]
+_STEPS: dict[tuple[str, int], _Make] = {
     ("home.db", 1): _sums_for_rows,
     ("ledger", 1): _ledger_again,
     ("keys/backup.pub", 1): _sum_for_backup_key,

@@ -23,7 +23,7 @@ from idao.ledger.succession import Consent
 from idao.ledger.tx import parse_tx
 from idao.model import Block, Certificate, Genesis, Header
 from idao.store import place
-from idao.store.audit import audit
+from idao.store.audit import Progress, audit
 from idao.store.ledger import META_KEYS, LedgerStore, meta_sum
 from idao.store.opening import connect_reading
 
@@ -34,10 +34,11 @@ KEPT = ("checkpoint", "sign", "proposed", "cert", "cosign")
 """Tables whose rows are taken over as they are: signatures, which nothing can make again."""
 
 
-def again(old: Path, new: Path, was: Path) -> None:
+def again(old: Path, new: Path, was: Path, progress: Progress | None = None) -> None:
     """Makes `new` of the ledger in `old`, flushed to its last page.
 
-    `was`: where the old file stood; the new one may sign where that one might.
+    `was`: where the old file stood; the new one may sign where that one might. `progress` counts each block
+    twice: derived, and audited.
     `VerificationFailed` where the old file does not hold what it must.
     """
     with closing(connect_reading(old, BUSY_S)) as source:
@@ -48,12 +49,12 @@ def again(old: Path, new: Path, was: Path) -> None:
             if store.pruned:
                 _take_over(source, store)
             else:
-                _derive(source, store)
+                _derive(source, store, progress)
                 with store.transaction():
                     for table in KEPT:
                         _copy(source, store, table)
             store.db.execute("pragma wal_checkpoint(truncate)")
-    report = audit(new)
+    report = audit(new, progress and (lambda done, last: progress(last + done, 2 * last)))
     if report.findings:
         where, what = report.findings[0]
         raise damaged(was, f"{where}: {what}")
@@ -103,7 +104,7 @@ def _facts(source: sqlite3.Connection, store: LedgerStore, was: Path) -> None:
                 store.set_meta("place", value)
 
 
-def _derive(source: sqlite3.Connection, store: LedgerStore) -> None:
+def _derive(source: sqlite3.Connection, store: LedgerStore, progress: Progress | None) -> None:
     rows = source.execute("select height, header, certificate from block order by height").fetchall()
     for start in range(0, len(rows), BATCH):
         with store.transaction():
@@ -112,6 +113,8 @@ def _derive(source: sqlite3.Connection, store: LedgerStore) -> None:
                     _block(source, store, height, header, certificate)
                 except IdaoError as e:
                     raise damaged(store.path, f"block {height}: {e.message}") from e
+        if progress:
+            progress(min(start + BATCH, len(rows)), 2 * len(rows))
 
 
 def _block(source: sqlite3.Connection, store: LedgerStore, height: int, header: bytes, agreed: bytes) -> None:
