@@ -757,8 +757,14 @@ def test_ten_thousand_connections_from_one_host(tmp_path: Path) -> None:
                 assert t.a.listener.accepted < 1_000
                 assert statistics.median(loud) < 10 * statistics.median(quiet) + 0.010
                 # Its own address is worn out, and nobody else's: a member from another one gets in.
-                t.a.listener._doors.pop("127.0.0.1")
-                _reader, writer = await t.dial()
+                while True:
+                    t.a.listener._doors.pop("127.0.0.1", None)
+                    try:
+                        _reader, writer = await t.dial()
+                    except OSError:  # what the crowd left in the queue wears it out again
+                        await asyncio.sleep(0.1)
+                    else:
+                        break
                 writer.close()
             finally:
                 child.kill()
