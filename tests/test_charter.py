@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import Malformed, Refused, UsageError
+from idao.hall.continuing import _changed
 from idao.ledger import charter
 from idao.model import INT_MAX
 
@@ -156,3 +157,15 @@ def test_the_documented_rules_are_the_rules() -> None:
     page = (Path(__file__).parent.parent / "docs" / "governance.md").read_text()
     rows = [" | ".join((f"| `{key}`", *rest)) + " |" for key, *rest in charter.describe()]
     assert page.endswith("|---|---|---|---|\n" + "\n".join(rows) + "\n")
+
+
+def test_a_plan_to_go_on_tells_where_its_charter_is_another() -> None:
+    here = charter.defaults()
+    assert _changed(here, dict(here)) == []
+    planned = here | {
+        "policy.derive": "allow" if here["policy.derive"] != "allow" else "deny",
+        "economy.base": 7,
+    }
+    told = _changed(here, planned)
+    assert [line.split(":")[0] for line in told] == ["economy.base", "policy.derive"]
+    assert told[0] == f"economy.base: {here['economy.base']} -> 7"

@@ -208,6 +208,7 @@ def test_those_who_remain_agree_to_go_on(four: dict[str, Box], tmp_path: Path) -
     dry = bob.json("quorum", "recover", "--draft", plan, "--quorum", "clinic-lan", "--dry-run")
     validator("quorum recover").validate(dry)
     assert (dry["plan"]["power"], dry["plan"]["needed_power"], dry["plan"]["total_power"]) == (1, 2, 3)
+    assert dry["plan"]["rules"] == [] and dry["plan"]["stake"] > 0
     assert not plan.exists()
     bob.must("quorum", "recover", "--draft", plan, "--quorum", "clinic-lan")
     alone = bob.run("quorum", "recover", "--plan", plan, "--yes")

@@ -169,7 +169,10 @@ def _read(path: Path, what: str) -> bytes:
 
 def _tell_plan(told: dict[str, Any]) -> None:
     ui.say(f"'{told['name']}' would go on from height {told['parent_height']} of {told['parent']}")
-    ui.say(f"founded by {told['founder']}; {told['blocks_lost']} newer blocks here are left behind")
+    ui.say(f"founded by {told['founder']} with all {told['stake']} stake")
+    ui.say(f"{told['blocks_lost']} newer blocks here are left behind")
+    for change in told["rules"]:
+        ui.warn(f"its charter is another than here: {change}")
     ui.say(f"power {told['power']} of {told['total_power']} stands behind it; {told['needed_power']} must")
 
 

@@ -22,7 +22,7 @@ from idao.frozen import frozen
 from idao.hall.recovery import Continued, GroupSuccession, next_name
 from idao.home import entropy, now_ms
 from idao.identity import idao_id, key_at
-from idao.ledger import genesis, idao, lineage, succession
+from idao.ledger import charter, genesis, idao, lineage, succession
 from idao.ledger.genesis import Founder
 from idao.ledger.succession import Ancestry, Supporter
 from idao.model import Genesis, Id, Size, Validator, show_id
@@ -95,6 +95,7 @@ def _told(dao: Dao, plan: Plan, supporters: Sequence[Supporter]) -> dict[str, An
     behind = succession.judge(plan.genesis, parent.quorum, before)
     with closing(_ledger(dao, parent.quorum)) as store:
         lost = max(0, store.height - parent.height)
+        here = charter.kept(store.state().need(idao.Charter, parent.quorum).rules)
     needed = behind.total_power // 2 + 1
     return {
         "quorum": show_id("quorum", genesis.quorum_id(plan.genesis)),
@@ -103,11 +104,22 @@ def _told(dao: Dao, plan: Plan, supporters: Sequence[Supporter]) -> dict[str, An
         "parent_height": parent.height,
         "blocks_lost": lost,
         "founder": show_id("idao", plan.genesis.validators.validators[0].idao),
+        "stake": sum(units for _, units in plan.genesis.stake),
+        "rules": _changed(here, charter.parse(plan.rules)),
         "members": [show_id("idao", v.idao) for v in _members(plan)],
         "power": behind.power,
         "needed_power": needed,
         "total_power": behind.total_power,
     }
+
+
+def _changed(here: charter.Rules, planned: charter.Rules) -> list[str]:
+    """Where the plan's charter departs from the one that is in force here: a consent covers it too."""
+    return [
+        f"{key}: {charter.to_text(key, here[key])} -> {charter.to_text(key, planned[key])}"
+        for key in sorted(planned)
+        if here[key] != planned[key]
+    ]
 
 
 def _members(plan: Plan) -> tuple[Validator, ...]:
