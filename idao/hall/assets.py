@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -302,12 +303,20 @@ class Assets:
             if not text:
                 from idao.hall import soundness
 
-                names = {v.hex()[:12]: self._called(docs, v) for v in contents.versions()}
-                found = [(_naming(f.where, names), str(f.what)) for f in contents.check(progress)]
-                return [*soundness.files(self.dao), *found]
+                found = contents.check(progress)  # first: it bears any damage, what follows does not
+                names = self._names(contents, docs) if any(_is_version(f.where) for f in found) else {}
+                told = [(_naming(f.where, names), str(f.what)) for f in found]
+                return [*soundness.files(self.dao), *told]
             record = self.dao.state().need(rules.AssetVersion, *self.find(text))
             ref = self._ref(docs, record.asset, record.version)
             return list(_damage(contents, ref, record))
+
+    def _names(self, contents: Contents, docs: Documents) -> dict[str, str]:
+        """What people call each version, by the beginning of its hash; nothing where that cannot be read."""
+        try:
+            return {v.hex()[:12]: self._called(docs, v) for v in contents.versions()}
+        except (IdaoError, sqlite3.Error, UnicodeDecodeError):
+            return {}
 
     def taken_as(self, docs: Documents, ref: bytes, *, drop: bool = False) -> list[tuple[bytes, int]]:
         """(asset, version) of each that has this manifest, newest first.
@@ -371,11 +380,14 @@ class Assets:
         return rows[::-1]
 
 
+def _is_version(where: str) -> bool:
+    return where.startswith("version ")
+
+
 def _naming(where: str, names: dict[str, str]) -> str:
     """A place that the store has found damaged, with the asset in place of a version's hash."""
-    kind, _, rest = where.partition(" ")
-    short, space, more = rest.partition(" ")
-    return f"{names[short]}{space}{more}" if kind == "version" and short in names else where
+    short, space, more = where.partition(" ")[2].partition(" ")
+    return f"{names[short]}{space}{more}" if _is_version(where) and short in names else where
 
 
 def _skipped(intake: Intake) -> list[dict[str, str]]:

@@ -125,6 +125,10 @@ def _version(contents: Contents, ref: bytes) -> Iterator[tuple[str, str]]:
     where = f"version {ref.hex()[:12]}"
     try:
         version = contents.open_manifest(ref)
+    except IdaoError as e:
+        yield where, f"home.db: {e.message}"  # manifests and their keys are rows of it
+        return
+    try:
         leaves, sealed, size = Leaves(FILES), Leaves(CHUNKS), 0
         for entry, parts in version.files():
             leaves.extend([entry.leaf_of(parts)])
