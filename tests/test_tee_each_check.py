@@ -20,6 +20,7 @@ from test_tee_azure import key, quoted
 from idao.errors import Malformed
 from idao.tee import (
     binding,
+    certs,
     cose,
     envelope,
     intel,
@@ -437,3 +438,24 @@ def test_a_level_of_intel_has_sixteen_components() -> None:
     for n in (15, 17):
         with pytest.raises(ValueError, match="sixteen"):
             intel._svns([{"svn": 0}] * n)
+
+
+def test_each_list_and_certificate_of_intel_counts_in_its_own_time() -> None:
+    """The library looks at these too, but not for what runs behind a paravisor."""
+    case = cases()["tdx-1"]
+    collateral = intel.read_collateral(case.files[0])
+    chain = certs.load_all(certs.pem_blocks(quote.parse(binary(case)).chain, "CERTIFICATE"))
+
+    def late(now_ms: int) -> set[str]:
+        found = Findings("tdx")
+        intel._windows(found, collateral, chain, now_ms)
+        return {check.name for check in found.checks if not check.ok}
+
+    windows = {
+        f"{part} window": certs.crl_window(certs.load_crl(bytes.fromhex(collateral.parts[part])))
+        for part in ("root_ca_crl", "pck_crl")
+    }
+    ends = {name: (low, high - 1) for name, (low, high) in windows.items()}
+    ends |= {f"chain: validity {i}": certs.window(c) for i, c in enumerate(chain)}
+    for name, (first, last) in ends.items():
+        assert name not in late(first) | late(last) and name in late(first - 1) & late(last + 1), name
