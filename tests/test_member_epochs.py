@@ -110,6 +110,17 @@ class Group(Net):
             )
 
 
+async def grown(tmp_path: Path) -> Group:
+    """Ann and the three that she admitted, past founder mode."""
+    net = Group(tmp_path, "ann", "bob", "cyd", "dan")
+    for p in net.people:
+        net.boot(p)
+    for name in ("bob", "cyd", "dan"):
+        await net.admit(name, ("ann",))
+    await net.beat("ann", 3)
+    return net
+
+
 def test_who_leaves_stays_linked_as_long_as_it_decides(tmp_path: Path) -> None:
     """The block after a leave is decided by the old set, which may lack the leaver's vote: of five one may be
     away, but not one away and another cut off."""
@@ -144,12 +155,7 @@ def test_a_restored_home_is_silent_longer_where_the_set_has_changed(tmp_path: Pa
     """The proof of the two silent blocks is for one set: each change since the backup adds one."""
 
     async def story() -> None:
-        net = Group(tmp_path, "ann", "bob", "cyd", "dan")
-        for p in net.people:
-            net.boot(p)
-        for name in ("bob", "cyd", "dan"):
-            await net.admit(name, ("ann",))
-        await net.beat("ann", 3)
+        net = await grown(tmp_path)
         bob, dan = (next(p for p in net.people if p.idao == person(n).idao) for n in ("bob", "dan"))
         net.kill(dan)
         path = net.path(dan)
@@ -246,12 +252,7 @@ def test_a_newcomer_syncs_through_every_epoch(tmp_path: Path, late: str) -> None
 
 def test_a_proven_fault_costs_the_bond(tmp_path: Path) -> None:
     async def story() -> None:
-        net = Group(tmp_path, "ann", "bob", "cyd", "dan")
-        for p in net.people:
-            net.boot(p)
-        for name in ("bob", "cyd", "dan"):
-            await net.admit(name, ("ann",))
-        await net.beat("ann", 3)
+        net = await grown(tmp_path)
         liar = person("dan").validator()
         height = net.heights()[0]
         ann = net.members[person("ann").idao]
