@@ -45,6 +45,7 @@ from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
 from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
+from idao.store import givenfile
 
 CONFIG_BYTES_MAX = 64 * 1024
 CONFIG_FORMAT = 1
@@ -395,7 +396,7 @@ def read_passphrase(flag: str | None, prompt: str, *, confirm: bool = False) -> 
     """From --passphrase-file, IDAO_PASSPHRASE_FILE, IDAO_PASSPHRASE_COMMAND, or a prompt on a terminal."""
     if path := flag or os.environ.get("IDAO_PASSPHRASE_FILE"):
         try:
-            with open(path, "rb") as f:
+            with givenfile.opened(path) as f:
                 return _first_line(f.read(PASSPHRASE_BYTES_MAX + 1), f"'{path}'")
         except OSError as e:
             raise Locked(f"passphrase file '{path}' cannot be read: {e.strerror}") from e

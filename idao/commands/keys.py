@@ -15,6 +15,7 @@ from idao import ui
 from idao.commands import PLAIN, open_dao
 from idao.commands.phrases import typed_phrase
 from idao.errors import NotFound, Pending, UsageError
+from idao.store import givenfile
 
 key = typer.Typer(
     **PLAIN,
@@ -226,7 +227,7 @@ def _file(path: Path | None) -> bytes | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as f:
+        with givenfile.opened(path) as f:
             return f.read(PROOF_BYTES_MAX + 1)
     except FileNotFoundError:
         raise NotFound(f"no such file: '{path}'") from None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from idao import ui
 from idao.errors import NotFound, UsageError
+from idao.store import givenfile
 
 WORDS = 24
 
@@ -19,7 +19,7 @@ def typed_phrase(phrase_file: str) -> str:
         return sys.stdin.read(TYPED_MAX + 1)
     if phrase_file:
         try:
-            with Path(phrase_file).open("rb") as f:
+            with givenfile.opened(phrase_file) as f:
                 return f.read(TYPED_MAX + 1).decode("utf-8", "replace")
         except FileNotFoundError:
             raise NotFound(f"no such file: '{phrase_file}'") from None

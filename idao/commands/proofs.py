@@ -13,6 +13,7 @@ from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN, open_dao
 from idao.errors import IdaoError, NotFound, UsageError, VerificationFailed
+from idao.store import givenfile
 
 proof = typer.Typer(**PLAIN)
 verify = typer.Typer(**PLAIN)
@@ -109,7 +110,7 @@ def _read(path: Path) -> bytes:
         if str(path) == "-":
             data = sys.stdin.buffer.read(PROOF_BYTES_MAX + 1)
         else:
-            with path.open("rb") as f:
+            with givenfile.opened(path) as f:
                 data = f.read(PROOF_BYTES_MAX + 1)
     except FileNotFoundError:
         raise NotFound(f"no such file: '{path}'") from None

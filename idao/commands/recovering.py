@@ -14,6 +14,7 @@ from idao.commands.backup import tell_continued
 from idao.commands.phrases import typed_phrase
 from idao.errors import UsageError
 from idao.model import show_id
+from idao.store import givenfile
 
 
 def register(app: typer.Typer) -> None:
@@ -161,7 +162,7 @@ def _read(path: Path, what: str) -> bytes:
     from idao.hall.continuing import FILE_BYTES_MAX
 
     try:
-        with path.open("rb") as f:
+        with givenfile.opened(path) as f:
             return f.read(FILE_BYTES_MAX + 1)
     except OSError as e:
         raise UsageError(f"the {what} '{path}' cannot be read: {e.strerror}") from e

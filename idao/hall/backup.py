@@ -23,7 +23,7 @@ from idao.hall.recovery import Continued, Succession, alone, going_on
 from idao.home import Home, file_lock, now_ms, sync_folder
 from idao.model import show_id
 from idao.store import backup as files
-from idao.store import home_db, ledger, migrate, moments
+from idao.store import givenfile, home_db, ledger, migrate, moments
 from idao.store.packs import disk_error
 
 STAGE = ".idao-restore"
@@ -123,8 +123,12 @@ class Check:
 
 def inspect(path: Path, progress: Progress | None = None) -> files.Header:
     """Without any secret: every byte against the hash at the end. `VerificationFailed`, `NotFound`."""
-    if not path.is_file():
-        raise NotFound(f"no such file: '{path}'")
+    try:
+        givenfile.need_file(path)  # read twice, and its size must be known
+    except (FileNotFoundError, IsADirectoryError):
+        raise NotFound(f"no such file: '{path}'") from None
+    except OSError as e:
+        raise UsageError(f"cannot read '{path}': {e.strerror}") from e
     return files.check_bytes(path, Meter(progress, path.stat().st_size))
 
 

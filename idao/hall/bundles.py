@@ -10,6 +10,7 @@ from idao.errors import IdaoError, Malformed, NotFound, UsageError
 from idao.frozen import frozen
 from idao.home import now_ms, show_time, write_file
 from idao.model import PREFIX_MIN
+from idao.store import givenfile
 from idao.store.bundles import SUFFIX, find, folder, keep_evidence, last_evidence, path_of
 from idao.tee import collateral
 from idao.tee.given import FILE_BYTES_MAX
@@ -32,7 +33,7 @@ class Kept:
 def read_file(path: Path) -> bytes:
     """A file of evidence, collateral or a key. Refused when it is missing or larger than any real one."""
     try:
-        with path.open("rb") as f:
+        with givenfile.opened(path) as f:
             data = f.read(FILE_BYTES_MAX + 1)
     except FileNotFoundError:
         raise NotFound(f"no such file: '{path}'") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -21,7 +20,7 @@ from idao.ledger import assets as rules
 from idao.ledger import reviews
 from idao.ledger.tx import Tx
 from idao.model import show_id
-from idao.store import documents
+from idao.store import documents, givenfile
 from idao.store.contents import Contents, Intake, Progress
 from idao.store.documents import Documents
 
@@ -363,9 +362,7 @@ def _media_type(name: str) -> str:
 
 def read_small(path: Path, what: str) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"the {what} '{path}' is not a file")
-        with path.open("rb") as f:
+        with givenfile.opened(path) as f:
             data = f.read(FILE_BYTES_MAX + 1)
     except OSError as e:
         raise UsageError(f"the {what} '{path}' cannot be read: {e.strerror}") from e

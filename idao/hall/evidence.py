@@ -15,6 +15,7 @@ from idao.hall import bundles
 from idao.hall.bundles import show_ms
 from idao.ledger import backing
 from idao.model import show_id
+from idao.store import givenfile
 from idao.tee import binding
 from idao.tee import policy as policies
 from idao.tee.memory import Memory
@@ -50,11 +51,15 @@ def read_policy(text: str) -> policies.TeePolicy:
     if text in policies.BUILT_IN:
         return policies.BUILT_IN[text]
     path = Path(text)
-    if not path.is_file():
-        raise UsageError(f"no TEE policy '{text}'", hint="'strict', or a file as 'tee policy show' prints")
-    if path.stat().st_size > policies.FILE_BYTES_MAX:
+    try:
+        with givenfile.opened(path) as f:
+            data = f.read(policies.FILE_BYTES_MAX + 1)
+    except OSError as e:
+        hint = "'strict', or a file as 'tee policy show' prints"
+        raise UsageError(f"no TEE policy '{text}': {e.strerror}", hint=hint) from e
+    if len(data) > policies.FILE_BYTES_MAX:
         raise UsageError("the policy file is too large")
-    return policies.load(path.read_bytes())
+    return policies.load(data)
 
 
 def appraiser(chosen: policies.TeePolicy) -> backing.Appraiser:
@@ -238,7 +243,7 @@ def verify(evidence: Sequence[tuple[str, bytes]], asked: Question) -> dict[str, 
 def _read_key(text: str) -> bytes:
     path = Path(text)
     try:
-        if path.is_file():
+        if path.exists():
             return binding.read_key(bundles.read_file(path))
         return binding.read_key(text.encode())
     except (Malformed, OSError) as e:

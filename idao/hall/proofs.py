@@ -21,7 +21,7 @@ from idao.ledger import assets, attest, backing, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
 from idao.ledger.tx import Receipt
 from idao.model import parse_id, show_id
-from idao.store import documents
+from idao.store import documents, givenfile
 
 if TYPE_CHECKING:
     from idao.dao import Dao
@@ -212,6 +212,8 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
     for given in files:
         if not os.path.lexists(given):
             raise NotFound(f"no such file: '{given}'")
+        if not os.path.islink(given) and not os.path.isdir(given):
+            givenfile.need_file(given)
     judge = _Evidence(demands.tee_policy)
     verdict = proof.judge(data, judge)
     judge.check_minimum(verdict)
@@ -417,7 +419,7 @@ def _blocks(path: str, kind: int) -> Iterator[bytes]:
         if kind == manifest.LINK:
             yield os.fsencode(os.readlink(path))
             return
-        with open(path, "rb") as f:
+        with givenfile.opened(path) as f:
             while block := f.read(BLOCK):
                 yield block
     except OSError as e:

@@ -8,7 +8,6 @@ with the set that it begins at: the genesis, or a later checkpoint that the veri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from idao import proof
@@ -20,6 +19,7 @@ from idao.home import show_time
 from idao.ledger import genesis
 from idao.ledger.bonds import UNBONDING_MS
 from idao.model import parse_id, show_id
+from idao.store import givenfile
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -53,14 +53,18 @@ def _read(named: str) -> bytes | Known:
     for kind in ("quorum", "idao"):
         if named.startswith(f"{kind}:"):
             return parse_id(kind, named)
-    path = Path(named)
-    if not path.is_file() or path.stat().st_size > note.NOTE_BYTES_MAX:
+    try:
+        with givenfile.opened(named) as f:
+            data = f.read(note.NOTE_BYTES_MAX + 1)
+    except OSError:
+        data = None
+    if data is None or len(data) > note.NOTE_BYTES_MAX:
         raise UsageError(
             f"'{named}' is no quorum id, iDAO id or checkpoint file",
             hint="names on a ledger are not trusted: give the full id",
         )
     try:
-        signed = note.parse_note(path.read_text("utf-8"))
+        signed = note.parse_note(data.decode())
         return Known(signed, note.parse_checkpoint(signed.text))
     except (Malformed, UnicodeDecodeError) as e:
         raise UsageError(f"'{named}' is not a checkpoint: {e}") from e
