@@ -16,6 +16,7 @@ from idao.errors import Busy, IdaoError, Malformed, NotFound, Refused, Verificat
 from idao.store import chunks, packs, seal
 from idao.store.contents import Contents, Intake
 from idao.store.home_db import SCHEMA, open_home_db, summed
+from idao.store.outbox import Outbox
 from idao.store.restore import restore
 from idao.store.version import StoredFile, Version
 
@@ -384,6 +385,35 @@ def test_a_full_disk_refuses_and_loses_nothing(
         assert later.versions() == [kept.ref]
         assert later.read(kept.ref, b"a") == (src / "a").read_bytes()
         assert take(later, src).files == 4 and later.check() == []
+
+
+def test_a_full_database_is_reported_as_what_it_is(contents: Contents, src: Path) -> None:
+    """SQLite has rolled back by itself then: that there is nothing to roll back must not be what is said."""
+    take(contents, src)
+    (src / "more").write_bytes(os.urandom(100))
+    pages = contents.db.execute("pragma page_count").fetchone()[0]
+    contents.db.execute(f"pragma max_page_count = {pages}")
+    with (
+        pytest.raises(IdaoError, match="database or disk is full"),
+        contents._sqlite(),
+        contents.transaction(),
+    ):
+        contents.db.execute("insert into document values(?, 1, 'card', ?, zeroblob(100000), ?)", [KEY] * 3)
+    assert not contents.db.in_transaction
+
+
+def test_the_error_that_came_first_is_raised(contents: Contents) -> None:
+    with pytest.raises(ValueError, match="first"), contents.transaction():
+        contents.db.execute("rollback")
+        raise ValueError("first")
+
+
+def test_what_an_outbox_could_not_take_leaves_it_usable(contents: Contents) -> None:
+    outbox = Outbox(contents.db, KEY)
+    with pytest.raises(IdaoError):
+        outbox.put([b"no transaction"], 1)
+    with contents.transaction():
+        assert not outbox.waiting()
 
 
 def test_waiting_for_the_writer(contents: Contents, src: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from idao.errors import Locked, Malformed, Newer, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Range, Size
 from idao.store.home_db import BUSY_SECONDS, USER_VERSION, resum
-from idao.store.opening import check_owner, connect_reading, refusal
+from idao.store.opening import atomic, check_owner, connect_reading, refusal
 from idao.store.packs import disk_error
 from idao.store.seal import unwrap, wrap
 
@@ -356,8 +356,7 @@ def expire_outbox(db: sqlite3.Connection, quorum: bytes) -> int:
     """Marks what waits for a ledger that has ended: it can be in no block. How many."""
     where = "where quorum = ? and state in ('queued', 'sent')"
     count = int(db.execute(f"select count(*) from outbox {where}", (quorum,)).fetchone()[0])
-    db.execute("begin immediate")
-    db.execute(f"update outbox set state = 'expired' {where}", (quorum,))
-    db.execute(f"{resum('outbox')} where quorum = ?", (quorum,))
-    db.execute("commit")
+    with atomic(db):
+        db.execute(f"update outbox set state = 'expired' {where}", (quorum,))
+        db.execute(f"{resum('outbox')} where quorum = ?", (quorum,))
     return count

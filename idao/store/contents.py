@@ -24,7 +24,7 @@ from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_ha
 from idao.store.forget import forget, reclaim
 from idao.store.home_db import damaged, open_home_db, summed
 from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
-from idao.store.opening import empty_log
+from idao.store.opening import atomic, empty_log
 from idao.store.packs import SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
@@ -336,13 +336,8 @@ class Contents:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        self.db.execute("begin immediate")
-        try:
+        with atomic(self.db):
             yield
-            self.db.execute("commit")
-        except BaseException:
-            self.db.execute("rollback")
-            raise
 
     @contextlib.contextmanager
     def _sqlite(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from idao.ledger.state import State
 from idao.ledger.succession import Ancestry
 from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, Parent, SignedVote, ValidatorSet, Vote, show_id
-from idao.store import place
+from idao.store import opening, place
 from idao.store.layout import schema as schema
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, empty_log, refusal
 from idao.store.tables import BRANCHES_KEPT, RECORDS_KEPT, SqlBase, SqlBranches
@@ -131,7 +131,8 @@ class LedgerStore:
         try:
             yield
         finally:
-            self.db.execute("rollback")
+            if self.db.in_transaction:  # an error may have ended it
+                self.db.execute("rollback")
 
     # --- where it may go on
 
@@ -487,14 +488,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 @contextmanager
 def _atomic(db: sqlite3.Connection) -> Iterator[None]:
     try:
-        db.execute("begin immediate")
-        yield
-        db.execute("commit")
-    except BaseException as e:
-        if db.in_transaction:
-            db.execute("rollback")
-        if isinstance(e, sqlite3.OperationalError):
-            raise IdaoError(
-                f"the ledger could not be written: {e}", hint="see 'idao doctor'", code="disk"
-            ) from e
-        raise
+        with opening.atomic(db):
+            yield
+    except sqlite3.OperationalError as e:
+        raise IdaoError(f"the ledger could not be written: {e}", hint="see 'idao doctor'", code="disk") from e

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from idao.errors import Busy, IdaoError, Newer, VerificationFailed
@@ -48,6 +49,23 @@ def empty_log(db: sqlite3.Connection) -> None:
     with suppress(sqlite3.Error):
         db.execute("pragma busy_timeout = 0")
         db.execute("pragma wal_checkpoint(truncate)")
+
+
+@contextmanager
+def atomic(db: sqlite3.Connection) -> Iterator[None]:
+    """One durable step or none. What first went wrong is raised, not that ending the transaction failed too.
+
+    After some errors, a full disk among them, SQLite has rolled back already and refuses to do it again.
+    """
+    db.execute("begin immediate")
+    try:
+        yield
+        db.execute("commit")
+    except BaseException:
+        with suppress(sqlite3.Error):
+            if db.in_transaction:
+                db.execute("rollback")
+        raise
 
 
 def check_owner(db: sqlite3.Connection, what: str, version: int, *, least: int | None = None) -> None:

@@ -9,6 +9,7 @@ from idao.crypto import canonical
 from idao.ledger.tx import SignedTx, Tx, parse_tx
 from idao.store import moments
 from idao.store.home_db import resum, summed
+from idao.store.opening import atomic
 
 
 class Outbox:
@@ -19,14 +20,13 @@ class Outbox:
 
     def put(self, raws: Sequence[bytes], now_ms: int) -> None:
         """All of them, durably, or none."""
-        self._db.execute("begin immediate")
-        for raw in raws:
-            tx = parse_tx(raw)
-            signatures = canonical.encode([list(s) for s in tx.signed.signatures])
-            until = tx.envelope.valid_until
-            row = (tx.id, self._quorum, tx.signed.envelope, signatures, until, "queued", now_ms)
-            self._db.execute(summed("outbox", "insert or ignore"), row)
-        self._db.execute("commit")
+        with atomic(self._db):
+            for raw in raws:
+                tx = parse_tx(raw)
+                signatures = canonical.encode([list(s) for s in tx.signed.signatures])
+                until = tx.envelope.valid_until
+                row = (tx.id, self._quorum, tx.signed.envelope, signatures, until, "queued", now_ms)
+                self._db.execute(summed("outbox", "insert or ignore"), row)
 
     def waiting(self) -> list[Tx]:
         """Oldest first; those that were put in together in no order."""
@@ -42,12 +42,11 @@ class Outbox:
 
     def settle(self, final: Sequence[bytes], refused: Mapping[bytes, str], newest_ms: int) -> None:
         """Takes out what is in the ledger, whose newest block is of `newest_ms`; marks what can never be."""
-        self._db.execute("begin immediate")
-        moments.remember(self._db, moments.newest_block(self._quorum), newest_ms)
-        self._db.executemany("delete from outbox where tx_id = ?", [(tx,) for tx in final])
-        for change in ("update outbox set state = 'expired'", resum("outbox")):
-            self._db.executemany(f"{change} where tx_id = ?", [(tx,) for tx in refused])
-        self._db.execute("commit")
+        with atomic(self._db):
+            moments.remember(self._db, moments.newest_block(self._quorum), newest_ms)
+            self._db.executemany("delete from outbox where tx_id = ?", [(tx,) for tx in final])
+            for change in ("update outbox set state = 'expired'", resum("outbox")):
+                self._db.executemany(f"{change} where tx_id = ?", [(tx,) for tx in refused])
 
     def oldest_ms(self) -> int | None:
         """When the oldest waiting transaction was put here, in ms UTC; None when nothing waits."""
