@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN, open_dao
-from idao.errors import Pending, VerificationFailed
+from idao.errors import Pending, UsageError, VerificationFailed
+
+if TYPE_CHECKING:
+    from idao.dao import Dao
 
 contribute = typer.Typer(**PLAIN)
 asset = typer.Typer(**PLAIN, no_args_is_help=True, help="Read, restore, verify and delete assets.")
@@ -218,12 +221,23 @@ def _check(
 
 
 @asset.command("forget")
-def _forget(asset: _Asset) -> None:
+def _forget(
+    asset: Annotated[str, typer.Argument(metavar="[ASSET]", help="Id, prefix or name.")] = "",
+    unregistered: Annotated[
+        bool,
+        typer.Option("--unregistered", help="What was taken in and is on no ledger: left by runs cut short."),
+    ] = False,
+) -> None:
     """Destroy the keys of an asset's contents and free their space. Its record stays on the ledger.
 
     Example: idao asset forget clinic --yes
     """
+    if unregistered == bool(asset):
+        raise UsageError("an asset, or --unregistered: one of the two", hint="idao asset list")
     dao = open_dao()
+    if unregistered:
+        _forget_unregistered(dao)
+        return
     found, _ = dao.assets.find(asset)
     from idao.model import show_id
 
@@ -236,6 +250,29 @@ def _forget(asset: _Asset) -> None:
     data = dao.assets.forget(asset)
     ui.say(f"forgot {data['versions']} versions, {ui.size(data['freed_bytes'])} freed")
     ui.result({**data, "forgotten": True}, ids=name)
+
+
+def _forget_unregistered(dao: Dao) -> None:
+    from idao.hall import leftovers
+
+    plan = leftovers.free(dao, dry=True)
+    lines = [
+        f"{one['manifest'][:12]}  taken {one['taken']}"
+        + ("" if one["files"] is None else f"  {one['files']} files, {ui.size(one['bytes'])}")
+        for one in plan["unregistered"]
+    ]
+    freed = ui.size(plan["freed_bytes"])
+    if ui.options.dry_run:
+        more = [f"would free {freed}"] if plan["freed_bytes"] else []
+        found = [one["manifest"] for one in plan["unregistered"]]
+        said = lines + more or ["nothing was left over"]
+        ui.result({**plan, "forgotten": False, "dry_run": True}, said, quiet=found)
+        return
+    if lines or plan["freed_bytes"]:
+        ui.confirm(f"{len(lines)} versions on no ledger will be gone for ever, {freed} freed")
+    data = leftovers.free(dao)
+    ui.say(f"forgot {data['versions']} versions, {ui.size(data['freed_bytes'])} freed")
+    ui.result({**data, "forgotten": bool(data["versions"] or data["freed_bytes"])})
 
 
 @asset.command("history")

@@ -115,7 +115,7 @@ class Assets:
 
         wish = checked(wish)
         Routing(self.dao).require(Subject(wish.kind, wish.category, wish.parents))  # before hours of work
-        with self.opened(write=True) as (contents, docs):
+        with self.opened(write=True) as (contents, docs), contents.registering():
             return Contribution(self, contents, docs, wish).run(paths, progress)
 
     def outcome(self, asset: bytes, version: int, intake: Intake, done: Done | None) -> dict[str, Any]:
@@ -328,7 +328,7 @@ class Assets:
         from idao.hall.routing import Routing
 
         found, everywhere = docs.of_manifest(ref), Routing(self.dao.on(""))
-        left = [] if len(found) < 2 else [v for v in found if not everywhere.spoken_for(v)]
+        left = [] if len(found) < 2 else everywhere.unspoken(found)
         for version in left if drop else ():
             docs.forget(*version)
         return [v for v in found if v not in left]

@@ -294,6 +294,22 @@ def _packs(path: Path) -> Iterator[Check]:
         yield Check("packs", OK, f"{len(known)} there", None, facts)
 
 
+def _contents(path: Path) -> Iterator[Check]:
+    """What other looks find damaged is not told again."""
+    from idao.dao import Dao
+    from idao.hall import leftovers
+
+    with contextlib.suppress(IdaoError, sqlite3.Error):
+        with contextlib.closing(home_db.open_home_db(path / "home.db", readonly=True)) as db:
+            count = len(leftovers.find(Dao.open(path), db).refs)
+        if count:
+            what = f"{count} versions are on no ledger: left by contributions cut short, if none runs"
+            hint = "contribute the same again, or: idao asset forget --unregistered"
+            yield Check("contents", WARN, what, hint, {"unregistered": count})
+        else:
+            yield Check("contents", OK, "all that was taken in is registered", None, {"unregistered": 0})
+
+
 def _backup(path: Path) -> Iterator[Check]:
     known, now = moments.remembered(path / "home.db"), now_ms()
     made, verified = known.get(moments.BACKUP_MADE), known.get(moments.BACKUP_VERIFIED)
@@ -375,6 +391,7 @@ _LOOKS: dict[str, Callable[[Path], Iterator[Check]]] = {
     "lock": _lock,
     "home.db": _home_db,
     "packs": _packs,
+    "contents": _contents,
     "outbox": _outbox,
     "backup": _backup,
     "ledger": _ledger_files,

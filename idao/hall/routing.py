@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -118,11 +118,15 @@ class Routing:
                 return show_id("quorum", quorum)
         return ""
 
-    def spoken_for(self, version: tuple[bytes, int]) -> bool:
-        """Whether a ledger has this version of an asset, or a transaction that waits brings it."""
-        if any(s.state().get(asset_rules.AssetVersion, *version) is not None for _, s in self._ledgers()):
-            return True
-        return any(contributed(tx) == version for _, txs in self.queued() for tx in txs)
+    def unspoken(self, versions: Sequence[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
+        """Those (asset, version) that no ledger has and no transaction that waits brings."""
+        # What waits comes first: what is ordered meanwhile is on a ledger by the time that is looked at.
+        waits = {contributed(tx) for _, txs in self.queued() for tx in txs}
+        left = [v for v in versions if v not in waits]
+        for _, store in self._ledgers():
+            state = store.state()
+            left = [v for v in left if state.get(asset_rules.AssetVersion, *v) is None]
+        return left
 
     def queued(self) -> Iterator[tuple[bytes, list[Tx]]]:
         """(quorum, our transactions that wait for a block of it)."""

@@ -21,7 +21,7 @@ from idao.crypto import canonical
 from idao.errors import Busy, NotFound, VerificationFailed
 from idao.frozen import frozen
 from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
-from idao.store.forget import forget, reclaim
+from idao.store.forget import forget, freed_by, reclaim
 from idao.store.home_db import damaged, open_home_db, summed
 from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
 from idao.store.opening import atomic, empty_log
@@ -300,14 +300,20 @@ class Contents:
 
         return check(self, progress)
 
-    def forget(self, ref: bytes) -> int:
-        """Destroys a version's keys and frees the chunks that no other version uses. Returns bytes freed.
+    def forget(self, *refs: bytes) -> int:
+        """Destroys versions' keys and frees the chunks that no other version uses. Returns bytes freed.
 
-        `NotFound` when there is no such version. After a crash the next `forget` or intake finishes the work.
+        `NotFound` when one is not here. After a crash the next `forget` or intake finishes the work.
         """
         with self._writing(), self._sqlite():
-            self._row(ref)
-            return forget(self, ref)
+            for ref in refs:
+                self._row(ref)
+            return forget(self, refs)
+
+    def freed_by(self, *refs: bytes) -> int:
+        """Bytes that `forget` of the same would free; destroys nothing."""
+        with self._sqlite():
+            return freed_by(self, refs)
 
     def stamps(self, ref: bytes) -> Iterator[tuple[bytes, bytes]]:
         """(path, stamp) of each entry when the version was taken, in order."""
@@ -347,33 +353,53 @@ class Contents:
             raise damaged(self.home / "home.db", e) from e
 
     @contextlib.contextmanager
+    def registering(self) -> Iterator[None]:
+        """While what was taken in goes into a ledger: until then it looks like something left over."""
+        with self._locked(self.folder, os.O_RDONLY, fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def nobody_registering(self) -> Iterator[None]:
+        """While what is on no ledger is left over. `Busy` while anybody is `registering`."""
+        with self._locked(self.folder, os.O_RDONLY, fcntl.LOCK_EX):
+            yield
+
+    @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """One writer at a time, across processes. `Busy` names the other."""
-        try:
-            fd = os.open(self.home / "contents.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as e:
-            raise disk_error(e, f"cannot use {self.home}") from e
-        try:
-            deadline = time.monotonic() + self._wait_s
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip() or "?"
-                        raise Busy(
-                            f"process {pid} is writing to {self.home}", hint="--wait SECONDS"
-                        ) from None
-                    time.sleep(LOCK_POLL_S)
+        with self._locked(self.home / "contents.lock", os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX) as fd:
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
             try:
                 yield
             finally:
                 os.ftruncate(fd, 0)
+
+    @contextlib.contextmanager
+    def _locked(self, path: Path, flags: int, how: int) -> Iterator[int]:
+        try:
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o600)
+        except OSError as e:
+            raise disk_error(e, f"cannot use {self.home}") from e
+        try:
+            deadline = time.monotonic() + self._wait_s
+            while not _taken(fd, how):
+                if time.monotonic() >= deadline:
+                    pid = b"" if path.is_dir() else os.pread(fd, 20, 0).strip()
+                    who = f"process {pid.decode('ascii', 'replace')}" if pid else "another process"
+                    raise Busy(f"{who} is writing to {self.home}", hint="--wait SECONDS")
+                time.sleep(LOCK_POLL_S)
+            yield fd
         finally:
             os.close(fd)
+
+
+def _taken(fd: int, how: int) -> bool:
+    try:
+        fcntl.flock(fd, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _now_ms() -> int:

@@ -57,8 +57,18 @@ class Documents:
         )
         return [(row[0], row[1]) for row in rows]
 
+    def manifests(self) -> list[tuple[bytes, int, bytes]]:
+        """(asset, version, manifest) of all that is noted here."""
+        return manifests(self._db)
+
     def forget(self, asset: bytes, version: int) -> None:
         self._db.execute("delete from document where asset = ? and version = ?", (asset, version))
+
+
+def manifests(db: sqlite3.Connection) -> list[tuple[bytes, int, bytes]]:
+    """The same without the key: which asset a version of contents is, is no secret here."""
+    query = "select asset, version, salt from document where kind = ? order by asset, version"
+    return [(row[0], row[1], row[2]) for row in db.execute(query, (MANIFEST,))]
 
 
 def _purpose(asset: bytes, version: int, kind: str) -> bytes:

@@ -7,6 +7,7 @@ and their place is noted in table `freed` until the file system has it back.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from idao.errors import VerificationFailed
@@ -29,32 +30,51 @@ class Needed(VerificationFailed):
         super().__init__(what, code=error.code)
 
 
-def forget(contents: Contents, ref: bytes) -> int:
+DEAD = "chunk where id not in (select id from live)"
+
+
+def forget(contents: Contents, refs: Sequence[bytes]) -> int:
     """Called under the writer's lock. Returns the bytes of sealed chunks freed."""
     db = contents.db
-    db.execute("create temp table if not exists live(id blob primary key) without rowid")
-    db.execute("delete from live")
-    for other in contents.versions():
-        if other != ref:
-            try:
-                _mark(contents, other)
-            except VerificationFailed as e:
-                raise Needed(other, e) from e
+    _mark_all_but(contents, refs)
     with contents.transaction():
-        dead = "chunk where id not in (select id from live)"
-        freed = db.execute(f"select coalesce(sum(stored), 0) from {dead}").fetchone()[0]
+        freed = _dead_bytes(contents)
         db.execute(
             "insert or ignore into freed"
-            f" select pack, offset, stored, row_sum('freed', pack, offset, stored) from {dead}"
+            f" select pack, offset, stored, row_sum('freed', pack, offset, stored) from {DEAD}"
         )
-        db.execute(f"delete from {dead}")
+        db.execute(f"delete from {DEAD}")
         for table in ("asset_key", "version", "scan"):
-            db.execute(f"delete from {table} where ref=?", (ref,))
+            db.executemany(f"delete from {table} where ref=?", [(ref,) for ref in refs])
     # The write-ahead log still holds the keys: fold it into the database and cut it.
     db.execute("pragma wal_checkpoint(truncate)")
     db.execute("drop table live")
     reclaim(contents)
-    return int(freed)
+    return freed
+
+
+def freed_by(contents: Contents, refs: Sequence[bytes]) -> int:
+    """Bytes of sealed chunks that `forget` would free."""
+    _mark_all_but(contents, refs)
+    freed = _dead_bytes(contents)
+    contents.db.execute("drop table live")
+    return freed
+
+
+def _dead_bytes(contents: Contents) -> int:
+    return int(contents.db.execute(f"select coalesce(sum(stored), 0) from {DEAD}").fetchone()[0])
+
+
+def _mark_all_but(contents: Contents, refs: Sequence[bytes]) -> None:
+    """Notes in the table `live` every chunk that a version other than `refs` needs."""
+    contents.db.execute("create temp table if not exists live(id blob primary key) without rowid")
+    contents.db.execute("delete from live")
+    for other in contents.versions():
+        if other not in refs:
+            try:
+                _mark(contents, other)
+            except VerificationFailed as e:
+                raise Needed(other, e) from e
 
 
 def _mark(contents: Contents, ref: bytes) -> None:
