@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from idao.frozen import frozen
+from idao.frozen import HOT, frozen, replace
 
 
 @frozen
@@ -100,3 +100,14 @@ def test_a_value_of_many_fields_is_closed_too() -> None:
     with pytest.raises(TypeError):
         Many(1, 2)  # type: ignore[call-arg]
     assert pickle.loads(pickle.dumps(made[39])) == made[39]
+
+
+def test_a_copy_with_other_fields() -> None:
+    for n in range(2 * HOT):  # the later ones by a compiled function
+        assert replace(Ours(n, b"x", "d"), b=b"y") == Ours(n, b"y", "d")
+        assert replace(Many(1, 2, 3, 4, 5), f=n, a=n) == Many(n, 2, 3, 4, 5, n)
+        assert replace(Ours(n, b"x")) == Ours(n, b"x")
+        with pytest.raises(TypeError):
+            replace(Ours(n, b"x"), z=1)
+        with pytest.raises(ValueError):
+            replace(Ours(n, b"x"), a=-1)

@@ -95,3 +95,26 @@ def test_leaves_added_together_or_one_by_one(parts: list[int]) -> None:
         done = [node for leaf in leaves for node in single.append(leaf)]
         assert sorted(together.extend(leaves)) == sorted(done)
         assert (together.size, together.stack, together.root()) == (single.size, single.stack, single.root())
+
+
+def test_a_hasher_that_is_used_again_remembers_nothing() -> None:
+    from blake3 import blake3
+
+    from idao.crypto.hashing import Kind, digest, hasher
+
+    mine = hasher(Kind.STATE_VALUE)
+    for size in (0, 1, 64, 65, 1024, 1025, 5000, 3):
+        data = bytes(range(256)) * 20
+        expected = blake3(data[:size], derive_key_context=Kind.STATE_VALUE.value).digest()
+        assert mine(data[:size]) == expected == digest(Kind.STATE_VALUE, data[:size])
+        with pytest.raises(TypeError):
+            mine("text")  # type: ignore[arg-type]
+
+
+def test_the_log_is_hashed_alike_by_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    from idao.crypto import hashing
+
+    monkeypatch.setattr(hashing, "sha256", hashing._own_sha256())
+    own = grown(9)[2].root()
+    hashing.by_openssl()
+    assert hashing.sha256 is hashlib.sha256 and grown(9)[2].root() == own

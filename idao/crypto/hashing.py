@@ -28,7 +28,13 @@ def _own_sha256() -> Callable[[bytes], Any]:
 
 
 sha256 = _own_sha256()
-"""A hash object as `hashlib`'s. For the log alone."""
+"""A hash object as `hashlib`'s. For the log alone; asked for by its module, since `by_openssl` changes it."""
+
+
+def by_openssl() -> None:
+    """For a process that has loaded OpenSSL anyway: it hashes a receipt in a third of the time."""
+    global sha256
+    sha256 = importlib.import_module("hashlib").sha256
 
 
 class Kind(enum.Enum):
@@ -96,29 +102,33 @@ class Kind(enum.Enum):
     HOME_FILE = "idao 1 file of a home"
 
 
-class _Hashers(dict[str, blake3]):
-    """Context -> a hasher that has derived its key, made when first used."""
-
-    def __missing__(self, context: str) -> blake3:
-        self[context] = made = blake3(derive_key_context=context)
-        return made
-
-
-_hashers = _Hashers()
+_hashed: dict[str, Callable[[bytes], bytes]] = {}
 
 
 def digest(kind: Kind, data: bytes) -> bytes:
     """32 bytes."""
-    # A copy of a hasher that has taken in its context: two thirds of the time of deriving the key anew.
-    return _hashers[kind._value_].copy().update(data).digest()
+    hashed = _hashed.get(kind._value_)
+    if hashed is None:
+        hashed = _hashed[kind._value_] = hasher(kind)
+    return hashed(data)
 
 
 def hasher(kind: Kind) -> Callable[[bytes], bytes]:
     """`digest` of one kind: for what is hashed several times a transaction."""
     context = kind.value
+    idle: list[blake3] = []
+    """Hashers that have derived their key and wait for data: as many as threads hash at once."""
 
     def hashed(data: bytes) -> bytes:
-        return _hashers[context].copy().update(data).digest()
+        # One hasher again and again: deriving its key, or copying it, costs as much as hashing.
+        try:
+            made = idle.pop()
+        except IndexError:
+            made = blake3(derive_key_context=context)
+        hash_ = made.update(data).digest()
+        made.reset()
+        idle.append(made)
+        return hash_
 
     return hashed
 

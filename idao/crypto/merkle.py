@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from idao.crypto.hashing import Kind, digest, hasher, sha256
+from idao.crypto import hashing
+from idao.crypto.hashing import Kind, digest, hasher
 from idao.frozen import frozen
 
 HashLeaf = Callable[[bytes], bytes]
@@ -25,9 +26,9 @@ class Tree:
 
 
 LOG = Tree(
-    lambda d: sha256(b"\0" + d).digest(),
-    lambda a, b: sha256(b"\1" + a + b).digest(),
-    sha256(b"").digest(),
+    lambda d: hashing.sha256(b"\0" + d).digest(),
+    lambda a, b: hashing.sha256(b"\1" + a + b).digest(),
+    hashing.sha256(b"").digest(),
 )
 """RFC 6962 §2.1: MTH of nothing is SHA-256 of nothing; leaves and branches carry a prefix byte."""
 
@@ -42,9 +43,9 @@ def root(t: Tree, leaf_hashes: Sequence[bytes]) -> bytes:
     """Root over leaf hashes (not leaf data)."""
     if not leaf_hashes:
         return t.empty
-    level = list(leaf_hashes)
+    branch, level = t.branch, list(leaf_hashes)
     while len(level) > 1:
-        nxt = [t.branch(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        nxt = list(map(branch, level[::2], level[1::2]))
         if len(level) % 2:
             nxt.append(level[-1])
         level = nxt
@@ -121,7 +122,7 @@ class Frontier:
                 level.insert(0, edge.pop(height))
             if len(level) & 1:
                 right.append((height, level.pop()))
-            level = [branch(level[i], level[i + 1]) for i in range(0, len(level), 2)]
+            level = list(map(branch, level[::2], level[1::2]))
             height, first = height + 1, first >> 1
         self.stack = [*edge.items(), *reversed(right)]
         return done

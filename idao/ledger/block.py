@@ -7,18 +7,19 @@ one, the embedded agreement, or another engine beside the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import Any
 
 from idao.crypto import canonical, merkle, statetree
+from idao.crypto.canonical import pack
 from idao.crypto.certificates import verify_certificate
 from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.crypto.hashing import header_hash as header_hash
+from idao.crypto.statetree import record_path, value_hash
 from idao.errors import Malformed, Refused
 from idao.frozen import replace
 from idao.ledger import governance
 from idao.ledger.epochs import epoch_at
-from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip, receipt_changes
+from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
 from idao.ledger.state import State, encode_key, table_of
@@ -95,20 +96,24 @@ def _use_seq(state: State, tx: Tx) -> None:
         state.put(replace(actor, seq=tx.envelope.seq))
 
 
-def _changed(child: State) -> tuple[Changed, ...]:
-    """Every record an overlay wrote, in order of table name and key."""
-    out = []
+_Values = dict[str, dict[bytes, bytes | None]]
+"""Table -> canonical key -> value hash, or None where the record is deleted."""
+
+
+def _changed(child: State, last: _Values) -> tuple[Changed, ...]:
+    """Every record an overlay wrote, in order of table name and key. `last` takes in what they are now."""
+    out: list[tuple[str, bytes, bytes | None]] = []
     for cls, rows in child.changes.items():
         name = table_of(cls).name
+        values = last.get(name)
+        if values is None:
+            values = last[name] = {}
         for key, rec in rows.items():
-            value = None if rec is None else statetree.value_hash(canonical.pack(rec))
-            out.append(Changed(name, encode_key(key), value))
-    if len(out) > 1:
-        out.sort(key=_PLACE)
-    return tuple(out)
-
-
-_PLACE = attrgetter("table", "key")
+            place = encode_key(key)
+            values[place] = value = None if rec is None else value_hash(pack(rec))
+            out.append((name, place, value))
+    out.sort()
+    return tuple([Changed(*each) for each in out])
 
 
 def execute(
@@ -129,6 +134,7 @@ def execute(
     frontier = tip.frontier.copy()
     executed = Executed(block_state, Layer(tip.branches), NO_HASH, frontier)
     ids = tuple(v.idao for v in validators.validators)
+    last: _Values = {}
 
     def context(actor: bytes, tx: bytes) -> Context:
         return Context(
@@ -139,7 +145,7 @@ def execute(
     def conclude(child: State, tx: bytes, origin: str, kind: str, actor: bytes, code: str, why: str) -> None:
         receipt = Receipt(
             1, height, len(executed.receipts), tx, origin, kind, actor, not code, code, why[:500],
-            _changed(child),
+            _changed(child, last),
         )  # fmt: skip
         block_state.merge(child)
         executed.receipts.append(receipt)
@@ -160,10 +166,17 @@ def execute(
         conclude(child, tx.id, "tx", tx.envelope.kind, tx.envelope.idao, code, why)
 
     executed.nodes = frontier.extend([merkle.LOG.leaf(leaf) for leaf in executed.leaves])
-    executed.state_root = statetree.update(executed.branches, receipt_changes(executed.receipts))
+    executed.state_root = statetree.update(executed.branches, _tree_changes(last))
     governing = block_state.get(Charter, chain.governor)
     executed.charter = governing.hash if governing else NO_HASH
     return executed
+
+
+def _tree_changes(last: _Values) -> dict[bytes, bytes | None]:
+    """What a block puts into the state tree: of several writes to one record, the last."""
+    return {
+        record_path(table, place): value for table, values in last.items() for place, value in values.items()
+    }
 
 
 def tx_root(raws: Iterable[bytes]) -> bytes:

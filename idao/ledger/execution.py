@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 
 from idao.crypto import canonical, merkle, statetree
 from idao.frozen import frozen
@@ -93,9 +93,3 @@ def tree_changes(state: State) -> dict[bytes, bytes | None]:
             value = None if rec is None else statetree.value_hash(canonical.pack(rec))
             out[statetree.record_path(name, encode_key(key))] = value
     return out
-
-
-def receipt_changes(receipts: Iterable[Receipt]) -> dict[bytes, bytes | None]:
-    """The same for a whole block, from what its receipts say: the last of several writes holds."""
-    last = {(c.table, c.key): c.value for receipt in receipts for c in receipt.changed}
-    return {statetree.record_path(table, key): value for (table, key), value in last.items()}

@@ -76,8 +76,8 @@ def key_of(rec: Any) -> Key:
     return _tables[type(rec)].key_of(rec)
 
 
-def encode_key(key: Key) -> bytes:
-    return canonical.encode_key(key)
+encode_key = canonical.encode_key
+"""The key columns as a canonical list: what names a record within its table."""
 
 
 class Base(Protocol):
@@ -132,7 +132,8 @@ class State:
         while type(layer) is State:
             rows = layer.changes.get(cls)
             if rows is not None and key in rows:
-                return cast("R | None", rows[key])
+                found: R | None = rows[key]
+                return found
             layer = layer._base
         return layer.get(cls, key)
 

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idao import noderecord
+from idao.crypto import hashing
 from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.home import write_file
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+hashing.by_openssl()
 
 PEERS, PAIRING = "idao/1", "idao-pair/1"
 """ALPN names: what a connection is for is settled in the handshake."""

@@ -10,7 +10,7 @@ import sqlite3
 import types
 from collections.abc import Callable, Iterator, Mapping
 from operator import attrgetter
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from idao.crypto import canonical, statetree
 from idao.errors import Malformed, VerificationFailed
@@ -178,8 +178,9 @@ class SqlBase:
         self.recent: Recent[Any] = Recent(keep)
 
     def get(self, cls: type[R], key: Key) -> R | None:
-        if (known := self.recent.get((cls, key))) is not None:
-            return None if known is ABSENT else cast(R, known)
+        known: R | None = self.recent.get((cls, key))
+        if known is not None:
+            return None if known is ABSENT else known
         row = self._db.execute(sql_of(cls).by_key, key).fetchone()
         if row is None:
             self.recent.put((cls, key), ABSENT)
