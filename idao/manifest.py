@@ -132,8 +132,11 @@ def pack_whole(
 ) -> tuple[bytes, bytes]:
     """(row, leaf) of a file of one part, given its `part_hash`: what `pack_file` and `FileEntry.leaf` give
     without an entry between. Most files are such, and there are many."""
-    root = part_leaf(part_salt(secret, 0), content_hash)
-    leaf = file_leaf(leaf_salt(secret), path, size, _layout(_ONE_FILE + size.to_bytes(8, "big")), root)
+    length = size.to_bytes(8, "big")
+    root = _LEAF_HASHER.copy().update(blake3(_FIRST, key=secret).digest() + content_hash).digest()
+    cuts = _LAYOUT_HASHER.copy().update(_ONE_FILE + length).digest()
+    salt = blake3(b"leaf", key=secret).digest()
+    leaf = _FILE_HASHER.copy().update(salt + cuts + root + length + path).digest()
     return _FILE.pack(FILE, mode, size, mtime_ns, 1, secret, root, len(path), 0) + path, leaf
 
 
@@ -245,9 +248,7 @@ _PART_HASHER, _LEAF_HASHER, _FILE_HASHER, _LAYOUT_HASHER = (
 
 def part_hash(content: bytes | bytearray | memoryview) -> bytes:
     """Hash of a part's content, before its salt. Never leaves the home: it could be guessed at."""
-    h = _PART_HASHER.copy()
-    h.update(content)
-    return h.digest()
+    return _PART_HASHER.copy().update(content).digest()
 
 
 def hole_hash(size: int) -> bytes:
@@ -265,9 +266,7 @@ def part_salt(secret: bytes, index: int) -> bytes:
 
 
 def part_leaf(salt: bytes, content_hash: bytes) -> bytes:
-    h = _LEAF_HASHER.copy()
-    h.update(salt + content_hash)
-    return h.digest()
+    return _LEAF_HASHER.copy().update(salt + content_hash).digest()
 
 
 def content_root(secret: bytes, hashes: Sequence[bytes]) -> bytes:
@@ -293,13 +292,13 @@ def layout(kind: int, sizes: Sequence[int], holes: Sequence[int]) -> bytes:
 
 
 def _layout(data: bytes) -> bytes:
-    h = _LAYOUT_HASHER.copy()
-    h.update(data)
-    return h.digest()
+    return _LAYOUT_HASHER.copy().update(data).digest()
 
 
 _ONE_PART = b"%c" + (1).to_bytes(8, "big")
 _ONE_FILE = _ONE_PART % FILE
+_FIRST = bytes(8)
+"""The index of the first part, as `part_salt` takes it."""
 _SIZE_AT = 96
 """Where a chunk row holds its size."""
 

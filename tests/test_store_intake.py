@@ -333,8 +333,8 @@ def test_a_file_that_keeps_changing_is_named(
     (src / "log").write_bytes(b"x" * 1000)
     reads = []
 
-    def changing(real: Callable[..., int]) -> Callable[..., int]:
-        def read(*args: object) -> int:
+    def changing(real: Callable[..., object]) -> Callable[..., object]:
+        def read(*args: object) -> object:
             n = real(*args)
             reads.append(n)
             if len(reads) <= limit:
@@ -344,6 +344,7 @@ def test_a_file_that_keeps_changing_is_named(
 
         return read
 
+    monkeypatch.setattr(os, "read", changing(os.read))
     monkeypatch.setattr(os, "readv", changing(os.readv))
     monkeypatch.setattr(os, "preadv", changing(os.preadv))
     limit = 2

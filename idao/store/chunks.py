@@ -34,15 +34,7 @@ from idao.manifest import (
     part_hash,
 )
 from idao.store.packs import PackWriter
-from idao.store.seal import (
-    CHUNK_BYTES_MAX,
-    TAG_MAX,
-    ZSTD_LEVEL,
-    ChunkSealer,
-    StoreKeys,
-    forms,
-    sealed_hash,
-)
+from idao.store.seal import CHUNK_BYTES_MAX, TAG_MAX, ChunkSealer, StoreKeys, compressor, forms, sealed_hash
 from idao.store.walk import NO_PRINT, STDIN, folder_stamp, stamp_of
 
 CHUNK_BYTES_MIN = 256 * 1024
@@ -124,24 +116,23 @@ class ChunkWriter:
         search: bool = True,
         direct: bool = True,
     ) -> None:
-        import zstandard
-
-        self._keys, self._run_secret, self._lookup, self._claim = keys, run_secret, lookup, claim
-        self._search, self._id_key = search, keys.chunk_id
+        self._keys, self._lookup, self._claim, self._search = keys, lookup, claim, search
+        # Copies of these hash in two thirds of the time that taking in the key anew takes.
+        self._id_hasher, self._key_hasher = blake3(key=keys.chunk_id), blake3(key=run_secret)
         self._sealer = ChunkSealer()
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
         self._plain, self._compressed = forms()
-        self._compress = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
+        self._compress = compressor()
         self._fresh: dict[bytes, bytes] = {}
         self._scratch = bytearray()
         self.new_bytes = 0
         """Bytes of content that the home did not have."""
 
-    def keep(self, content: memoryview, source: Any) -> tuple[bytes, bytes]:
-        """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source` is its address."""
+    def keep(self, content: bytes | memoryview, source: Any) -> tuple[bytes, bytes]:
+        """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source`: its address or it."""
         h = part_hash(content)
-        chunk_id = blake3(h, key=self._id_key).digest()  # as StoreKeys.id_of
+        chunk_id = self._id_hasher.copy().update(h).digest()  # as StoreKeys.id_of
         row = self._fresh.get(chunk_id)
         if row is None and (self._search or len(self._fresh) == FRESH_MAX):
             row = self._lookup(chunk_id)
@@ -153,15 +144,14 @@ class ChunkWriter:
 
     def keep_bytes(self, content: bytes) -> bytes:
         """The chunk row of a content of our own making (a page of a manifest)."""
-        return self.keep(memoryview(content), self.ffi.from_buffer("unsigned char[]", content))[1]
+        return self.keep(content, content)[1]
 
-    def _seal(self, chunk_id: bytes, content: memoryview, source: Any) -> bytes:
+    def _seal(self, chunk_id: bytes, content: bytes | memoryview, source: Any) -> bytes:
         size = n = len(content)
-        form, key = self._plain, blake3(chunk_id, key=self._run_secret).digest()
+        form, key = self._plain, self._key_hasher.copy().update(chunk_id).digest()
         packed = self._compress(content)
         if len(packed) <= n - n // PAYS - 1:
-            form, n = self._compressed, len(packed)
-            source = self.ffi.from_buffer("unsigned char[]", packed)
+            form, n, source = self._compressed, len(packed), packed
         if self._claim is not None and not self._claim(chunk_id):
             return self._row_only(chunk_id, size, n, form, key, source)
         out = self.packs.reserve(n + TAG_MAX)
@@ -194,8 +184,6 @@ class FileReader:
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
-        # One byte more than there should be: a short count then means the end.
-        self._whole = [self._view[: CHUNK_BYTES_MIN + 1]]
 
     def take_all(self, tasks: Iterable[Task]) -> Taken:
         problems: dict[int, str] = {}
@@ -234,20 +222,20 @@ class FileReader:
         try:
             fd = os.open(full, _READ)
             try:
-                n = os.readv(fd, self._whole)
+                content = os.read(fd, size + 1)  # a short count then means the end
                 st = os.fstat(fd)
             finally:
                 os.close(fd)
         except OSError:
             return None
-        if n != size or stamp_of(st) != stamp or st.st_blocks * 512 < size:
+        if len(content) != size or stamp_of(st) != stamp or st.st_blocks * 512 < size:
             return None
-        h, row = self._writer.keep(self._view[:n], self._base)
-        self._tick(n)
+        h, row = self._writer.keep(content, content)
+        self._tick(size)
         mtime, mode = st.st_mtime_ns, st.st_mode & MODE_MASK
         if max(mtime, st.st_ctime_ns) > self._begun - RACY_NS:
             stamp = NO_PRINT
-        return n, *pack_whole(path, mode, n, mtime, os.urandom(32), h), row, stamp
+        return size, *pack_whole(path, mode, size, mtime, os.urandom(32), h), row, stamp
 
     def _take_file(self, path: bytes, full: bytes, former: Former | None) -> One:
         if full == STDIN:

@@ -106,9 +106,7 @@ class ManifestWriter:
             self._files_on_page += 1
             if len(self._files) >= PAGE_BYTES:
                 self._end_files()
-        for rows in taken.chunks:
-            if rows:
-                self._add_chunks(rows)
+        self._add_chunks(b"".join(taken.chunks))
         self._paths += paths
         self._stamps += taken.stamps
         while len(self._paths) >= SCAN_ENTRIES:
