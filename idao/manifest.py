@@ -19,7 +19,7 @@ from typing import Annotated, NamedTuple, Protocol
 from blake3 import blake3
 
 from idao.crypto import merkle
-from idao.crypto.hashing import Kind, digest
+from idao.crypto.hashing import Kind, digest, hasher
 from idao.errors import Malformed, NotFound, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Hash, Range, Salt, Size
@@ -133,10 +133,9 @@ def pack_whole(
     """(row, leaf) of a file of one part, given its `part_hash`: what `pack_file` and `FileEntry.leaf` give
     without an entry between. Most files are such, and there are many."""
     length = size.to_bytes(8, "big")
-    root = _LEAF_HASHER.copy().update(blake3(_FIRST, key=secret).digest() + content_hash).digest()
-    cuts = _LAYOUT_HASHER.copy().update(_ONE_FILE + length).digest()
+    root = _leaf_hash(blake3(_FIRST, key=secret).digest() + content_hash)
     salt = blake3(b"leaf", key=secret).digest()
-    leaf = _FILE_HASHER.copy().update(salt + cuts + root + length + path).digest()
+    leaf = _file_hash(salt + _layout(_ONE_FILE + length) + root + length + path)
     return _FILE.pack(FILE, mode, size, mtime_ns, 1, secret, root, len(path), 0) + path, leaf
 
 
@@ -234,21 +233,15 @@ def manifest_hash(packed: bytes) -> bytes:
     return digest(Kind.MANIFEST, packed)
 
 
-# Hashing goes straight to BLAKE3 below, with hashers that have taken in their context: looking one up or
-# deriving it costs as much as a small hash.
 _PART, _HOLE = Kind.PART_CONTENT.value, Kind.HOLE.value
-_PART_HASHER, _LEAF_HASHER, _FILE_HASHER, _LAYOUT_HASHER = (
-    blake3(derive_key_context=kind.value)
-    for kind in (Kind.PART_CONTENT, Kind.PART_LEAF, Kind.FILE_LEAF, Kind.LAYOUT)
-)
+_leaf_hash, _file_hash, _layout = map(hasher, (Kind.PART_LEAF, Kind.FILE_LEAF, Kind.LAYOUT))
 
 
 # --- commitments ----------------------------------------------------------------------------------------
 
 
-def part_hash(content: bytes | bytearray | memoryview) -> bytes:
-    """Hash of a part's content, before its salt. Never leaves the home: it could be guessed at."""
-    return _PART_HASHER.copy().update(content).digest()
+part_hash = hasher(Kind.PART_CONTENT)
+"""Hash of a part's content, before its salt. Never leaves the home: it could be guessed at."""
 
 
 def hole_hash(size: int) -> bytes:
@@ -266,7 +259,7 @@ def part_salt(secret: bytes, index: int) -> bytes:
 
 
 def part_leaf(salt: bytes, content_hash: bytes) -> bytes:
-    return _LEAF_HASHER.copy().update(salt + content_hash).digest()
+    return _leaf_hash(salt + content_hash)
 
 
 def content_root(secret: bytes, hashes: Sequence[bytes]) -> bytes:
@@ -291,10 +284,6 @@ def layout(kind: int, sizes: Sequence[int], holes: Sequence[int]) -> bytes:
     return _layout(bytes([kind]) + len(sizes).to_bytes(8, "big") + cuts + gaps)
 
 
-def _layout(data: bytes) -> bytes:
-    return _LAYOUT_HASHER.copy().update(data).digest()
-
-
 _ONE_PART = b"%c" + (1).to_bytes(8, "big")
 _ONE_FILE = _ONE_PART % FILE
 _FIRST = bytes(8)
@@ -306,9 +295,7 @@ _SIZE_AT = 96
 def file_leaf(salt: bytes, path: bytes, size: int, cuts: bytes, root: bytes) -> bytes:
     """Leaf of the asset root: H(salt ‖ layout ‖ content root ‖ size (8 bytes) ‖ path); all but the last
     have one length. The layout binds what a verifier is told before it sees the file."""
-    h = _FILE_HASHER.copy()
-    h.update(salt + cuts + root + size.to_bytes(8, "big") + path)
-    return h.digest()
+    return _file_hash(salt + cuts + root + size.to_bytes(8, "big") + path)
 
 
 # --- disclosure -----------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class Kind(enum.Enum):
     HOME_FILE = "idao 1 file of a home"
 
 
-_hashed: dict[str, Callable[[bytes], bytes]] = {}
+_hashed: dict[str, Callable[[Data], bytes]] = {}
 
 
 def digest(kind: Kind, data: bytes) -> bytes:
@@ -113,13 +113,16 @@ def digest(kind: Kind, data: bytes) -> bytes:
     return hashed(data)
 
 
-def hasher(kind: Kind) -> Callable[[bytes], bytes]:
+Data = bytes | bytearray | memoryview
+
+
+def hasher(kind: Kind) -> Callable[[Data], bytes]:
     """`digest` of one kind: for what is hashed several times a transaction."""
     context = kind.value
     idle: list[blake3] = []
     """Hashers that have derived their key and wait for data: as many as threads hash at once."""
 
-    def hashed(data: bytes) -> bytes:
+    def hashed(data: Data) -> bytes:
         # One hasher again and again: deriving its key, or copying it, costs as much as hashing.
         try:
             made = idle.pop()

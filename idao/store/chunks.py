@@ -117,7 +117,7 @@ class ChunkWriter:
         direct: bool = True,
     ) -> None:
         self._keys, self._lookup, self._claim, self._search = keys, lookup, claim, search
-        # Copies of these hash in two thirds of the time that taking in the key anew takes.
+        # Used again and again: to take in the key, or to copy what has, costs as much as to hash.
         self._id_hasher, self._key_hasher = blake3(key=keys.chunk_id), blake3(key=run_secret)
         self._sealer = ChunkSealer()
         self.ffi = self._sealer.ffi
@@ -132,7 +132,8 @@ class ChunkWriter:
     def keep(self, content: bytes | memoryview, source: Any) -> tuple[bytes, bytes]:
         """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source`: its address or it."""
         h = part_hash(content)
-        chunk_id = self._id_hasher.copy().update(h).digest()  # as StoreKeys.id_of
+        self._id_hasher.reset()
+        chunk_id = self._id_hasher.update(h).digest()  # as StoreKeys.id_of
         row = self._fresh.get(chunk_id)
         if row is None and (self._search or len(self._fresh) == FRESH_MAX):
             row = self._lookup(chunk_id)
@@ -148,7 +149,8 @@ class ChunkWriter:
 
     def _seal(self, chunk_id: bytes, content: bytes | memoryview, source: Any) -> bytes:
         size = n = len(content)
-        form, key = self._plain, self._key_hasher.copy().update(chunk_id).digest()
+        self._key_hasher.reset()
+        form, key = self._plain, self._key_hasher.update(chunk_id).digest()
         packed = self._compress(content)
         if len(packed) <= n - n // PAYS - 1:
             form, n, source = self._compressed, len(packed), packed

@@ -16,7 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from idao.crypto.hashing import Kind, derive_secret
+from idao.crypto.hashing import Kind, derive_secret, hasher
 from idao.errors import Missing, VerificationFailed
 from idao.manifest import AEGIS, AEGIS_ZSTD, COMPRESSED, XCHACHA, XCHACHA_ZSTD
 
@@ -153,13 +153,8 @@ class ChunkSealer:
             raise VerificationFailed(f"chunk does not unpack: {e}", code="chunk-damaged") from e
 
 
-_SEALED_HASHER = blake3(derive_key_context=Kind.CHUNK_LEAF.value)
-
-
-def sealed_hash(sealed: bytes | memoryview) -> bytes:
-    h = _SEALED_HASHER.copy()
-    h.update(sealed)
-    return h.digest()
+sealed_hash = hasher(Kind.CHUNK_LEAF)
+"""Hash of sealed bytes: a leaf of the chunk root."""
 
 
 def wrap(key: bytes, secret: bytes, purpose: bytes) -> bytes:
