@@ -62,14 +62,14 @@ def outers(own: st.SearchStrategy[tuple[Outer, ...]]) -> st.SearchStrategy[Outer
 whole = outers(st.just(())) | outers(st.tuples(outers(st.just(()))))
 
 
-def ways() -> tuple[Any, Any, Any, Any]:
-    """(write, read) straight, and (write, read) by way of plain values."""
-    long = canonical._compile(Outer)
-    plainly = canonical._plainly(Outer, long.to_plain, long.from_plain)
-    return *canonical._straight(Outer, *plainly), *plainly
+canonical.write_out(Outer)
+WRITE = canonical.pack
+LONG_WRITE, LONG_READ = canonical._plainly(Outer, *canonical._codecs[Outer][:2])
+"""By way of plain values."""
 
 
-WRITE, READ, LONG_WRITE, LONG_READ = ways()
+def READ(data: bytes) -> Outer:
+    return canonical.unpack(Outer, data)
 
 
 def test_the_short_way_is_taken() -> None:

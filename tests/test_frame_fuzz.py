@@ -248,15 +248,26 @@ SWELLING = {
     "empty maps": lambda n: b"\xa1\x64raws\x9a" + n.to_bytes(4, "big") + b"\xa0" * n,
     "numbers": lambda n: b"\x82\x01\x9a" + (n // 3).to_bytes(4, "big") + b"\x19\x10\x00" * (n // 3),
     "short strings": lambda n: b"\x81\x9a" + (n // 2).to_bytes(4, "big") + b"\x41a" * (n // 2),
+    "short strings under its own name": lambda n: (
+        b"\xa1\x64raws\x9a" + (n // 2).to_bytes(4, "big") + b"\x41a" * (n // 2)
+    ),
     "pairs in pairs": lambda n: b"\x81\x9a" + (n // 3).to_bytes(4, "big") + b"\x82\x80\x80" * (n // 3),
 }
 
 
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "plain"])
 @pytest.mark.parametrize("what", SWELLING)
-def test_what_would_swell_is_refused_before_it_does(what: str) -> None:
+def test_what_would_swell_is_refused_before_it_does(
+    what: str, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a frame, and as the block in one: 4 MB would become 300 MB and take a second."""
     bomb = SWELLING[what](4_000_000)
     block = SWELLING[what](1_900_000)
+    for cls in (msg.Txs, Block):
+        canonical.write_out(cls)
+        if not compiled:
+            monkeypatch.delitem(canonical._short, cls)
+            monkeypatch.setattr(canonical, "LARGE_BYTES", 2**40)
     tracemalloc.start()
     try:
         with pytest.raises(Malformed):

@@ -158,6 +158,10 @@ class _Codecs(dict[type, _Codec]):
 
 
 _codecs = _Codecs()
+_short: dict[type, Callable[[bytes, int], tuple[Any, int]]] = {}
+"""Class -> how `compiled` reads it, where it does: (bytes, position) -> (value, position after it)."""
+_not_known: tuple[type[Exception], ...] = ()
+"""What such a reader ends in where it does not know the way on."""
 
 
 HOT = 64
@@ -236,35 +240,26 @@ def _plainly(cls: Any, to_plain: _Convert, from_plain: _Convert) -> tuple[_Conve
     return write, read
 
 
-def _straight(cls: Any, write: _Convert, read: _Convert) -> tuple[_Convert, _Convert]:
-    """The same, straight between fields and bytes where `compiled` can; what it cannot, `write` and `read`
-    do, or refuse in words."""
+def _straight(cls: Any, write: _Convert) -> _Convert:
+    """The same straight from fields to bytes, where `compiled` can; what it cannot, `write` does, or refuses
+    in words. `unpack` finds the way back in `_short`."""
     from idao.crypto import compiled  # by no command that does little
 
-    short = compiled.codec_of(cls)
-    if short is None:
-        return write, read
-    short_write, short_read = short
-    not_known = compiled.NOT_KNOWN
+    global _not_known
+    pair = compiled.codec_of(cls)
+    if pair is None:
+        return write
+    short, _short[cls] = pair
+    _not_known = not_known = compiled.NOT_KNOWN
 
     def write_short(obj: Any) -> bytes:
         try:
-            return short_write(obj)
+            return short(obj)
         except not_known:
             written: bytes = write(obj)
             return written
 
-    def read_short(data: bytes) -> Any:
-        if type(data) is bytes:
-            try:
-                obj, end = short_read(data, 0)
-                if end == len(data):
-                    return obj
-            except not_known:
-                pass
-        return read(data)
-
-    return write_short, read_short
+    return write_short
 
 
 def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
@@ -295,7 +290,8 @@ def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
     ]
     exec("\n".join(lines), space)
     both = space["to_plain"], space["from_plain"]
-    return _Codec(*both, *_straight(cls, *_plainly(cls, *both)))
+    write, read = _plainly(cls, *both)
+    return _Codec(*both, _straight(cls, write), read)
 
 
 def _test(hint: Any) -> str:
@@ -432,21 +428,34 @@ def pack(obj: Any) -> bytes:
 def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX, items: int | None = None) -> T:
     """The dataclass of canonical bytes; `Malformed` for any byte string that `pack` would not write.
 
-    `items`: at most so many, looked at before anything is built of large data.
+    `items`: at most so many, looked at before plain values are built of large data. What `compiled` reads is
+    bounded by the class itself.
     """
-    if len(data) > limit:
-        raise Malformed(f"{len(data)} bytes where at most {limit} are allowed")
-    if items is not None and len(data) > SMALL_BYTES:
-        _count(data, items)
-    if len(data) > LARGE_BYTES:
+    size = len(data)
+    if size > limit:
+        raise Malformed(f"{size} bytes where at most {limit} are allowed")
+    if size > LARGE_BYTES:
         write_out(cls)
-    value: T = _codecs[cls].read(data)
+    short = _short.get(cls)
+    if short is not None and type(data) is bytes:
+        try:
+            value: T
+            value, end = short(data, 0)
+            if end == size:
+                return value
+        except _not_known:
+            pass
+    if items is not None and size > SMALL_BYTES:
+        _count(data, items)
+    value = _codecs[cls].read(data)
     return value
 
 
 def write_out(cls: type) -> None:
-    """Compiles the codec of a class now: for a value of many parts, which as plain maps take four times the
-    memory."""
+    """Compiles the codec of a class now, if it is not yet: for a value of many parts, which as plain maps
+    take four times the memory."""
+    if cls in _short:
+        return
     hints = hints_of(cls)
     _codecs[cls] = _generate(cls, hints, sorted(names_of(cls), key=lambda n: (len(n), n)))
 

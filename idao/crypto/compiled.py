@@ -11,9 +11,11 @@ Neither function refuses in words. Where a value or a byte is not as it should b
 
 from __future__ import annotations
 
+import struct
 import types
 from collections.abc import Callable
 from functools import lru_cache
+from struct import Struct
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from idao.crypto import canonical
@@ -33,29 +35,28 @@ class Otherwise(Exception):
     """Not a value, or not bytes, that the short way knows."""
 
 
-NOT_KNOWN = (Otherwise, IndexError, UnicodeError, RecursionError)
+NOT_KNOWN = (Otherwise, IndexError, struct.error, UnicodeError, RecursionError)
 """What the short way ends in: also at bytes cut short, text that is none, or nesting without end."""
+
+_ARGUMENTS = {
+    info: (Struct(form.format.replace("B", "x", 1)).unpack_from, 24 if size == 1 else 1 << (4 * size), size)
+    for info, size, form in WIDE
+}
+"""Additional information -> (reader of head and argument, the least that needs so many bytes, how many)."""
 
 
 def read_head(data: bytes, at: int, major: int) -> tuple[int, int]:
     """(argument, position after it) of a head of this major type, if it is the shortest for its argument."""
     info = data[at] - major
-    at += 1
-    if info == 24:
-        if data[at] >= 24:
-            return data[at], at + 1
-    elif info == 25:
-        n = data[at] << 8 | data[at + 1]
-        if n >= 0x100:
-            return n, at + 2
-    elif 0 <= info < 24:
-        return info, at
-    elif info in (26, 27):
-        size = WIDE[info - 24][1]
-        n = int.from_bytes(data[at : at + size], "big")
-        if n >= 1 << (4 * size) and len(data) >= at + size:
-            return n, at + size
-    raise Otherwise
+    if 0 <= info < 24:
+        return info, at + 1
+    if info not in _ARGUMENTS:
+        raise Otherwise
+    read, least, size = _ARGUMENTS[info]
+    (n,) = read(data, at)
+    if n < least:
+        raise Otherwise
+    return n, at + 1 + size
 
 
 Pair = tuple[Write, Read]
@@ -93,6 +94,8 @@ class _Part:
     def __init__(self, fixed: bytes = b"") -> None:
         self.fixed = fixed
         """Bytes that are always the same, and not yet in `form`: of heads, names, and what follows."""
+        self.run: list[bytes | tuple[str, int]] = []
+        """What is to be read next and has a known size: such bytes, or a value as its name and size."""
         self.form = b""
         self.values: list[str] = []
         self.out: list[str] = []
@@ -105,6 +108,7 @@ class _Maker:
     def __init__(self) -> None:
         self.space: dict[str, Any] = {"Otherwise": Otherwise, "head": head, "read_head": read_head}
         self.space |= {"NULL": NULL, "TRUE": TRUE, "FALSE": FALSE, "join": b"".join}
+        self.space |= {"wide": Struct(">Q").unpack_from, "two": Struct(">BH").pack}
         for name, major in (("N", UNSIGNED), ("B", BYTES), ("L", LIST)):
             self.space[name] = [head(major, n) for n in range(256)]
         self.count = 0
@@ -120,10 +124,27 @@ class _Maker:
     def fix(self, part: _Part) -> None:
         """What is always the same comes next."""
         if part.fixed:
-            text = self.name("t", part.fixed)
             part.form += part.fixed.replace(b"%", b"%%")
-            part.back += [f"e = p + {len(part.fixed)}", f"if d[p:e] != {text}: raise Otherwise", "p = e"]
+            part.run.append(part.fixed)
             part.fixed = b""
+
+    def cut(self, part: _Part, *first: str) -> None:
+        """Reads what has a known size in one go, with the first byte of what comes then if it has a name."""
+        self.fix(part)
+        run, part.run = part.run, []
+        names, tests, form, size = [], [], ">", 0
+        for item in run:
+            name, count = (self.name("t"), len(item)) if isinstance(item, bytes) else item
+            if isinstance(item, bytes):
+                tests.append(f"{name} != {self.name('t', item)}")
+            names.append(name)
+            form, size = f"{form}{count}s", size + count
+        names += first
+        if names:
+            read = self.name("s", Struct(form + "B" * len(first)).unpack_from)
+            part.back += [f"{', '.join(names)}, = {read}(d, p)", f"p += {size + len(first)}"]
+        if tests:
+            part.back.append(f"if {' or '.join(tests)}: raise Otherwise")
 
     @staticmethod
     def put(part: _Part, *values: str) -> None:
@@ -136,8 +157,8 @@ class _Maker:
         if bare is bytes and low == high and low:
             part.fixed += head(BYTES, low)
             self.fix(part)
+            part.run.append((v, low))
             part.out.append(f"if type({v}) is not bytes or len({v}) != {low}: raise Otherwise")
-            part.back[-1:] = [f"p = e + {low}", f"{v} = d[e:p]"]
             self.put(part, v)
             return True
         origin = get_origin(bare)
@@ -148,6 +169,7 @@ class _Maker:
             ways = {int: self.number, bool: self.boolean, bytes: self.string, str: self.text}
             ways[bare](part, v, low, high)
             return True
+        self.cut(part)
         if origin in (Union, types.UnionType):
             return self.optional(part, v, next(a for a in get_args(bare) if a is not type(None)))
         if origin is tuple:
@@ -163,26 +185,38 @@ class _Maker:
         test = f"if not {max(low, 0)} <= {v} <= {high}: raise Otherwise"
         part.out += [f"if type({v}) is not int: raise Otherwise", test]
         self.put(part, f"N[{v}] if {v} < 256 else head({UNSIGNED}, {v})")
-        part.back += [f"{v} = d[p]", "p += 1", f"if {v} > 23: {v}, p = read_head(d, p - 1, {UNSIGNED})", test]
+        self.cut(part, v)
+        part.back.append(f"if {v} > 23:")
+        # Most are of one byte, or times.
+        part.back += [f"    if {v} == 27:", f"        {v}, = wide(d, p)", "        p += 8"]
+        part.back.append(f"        if {v} < {1 << 32}: raise Otherwise")
+        part.back.append(f"    else: {v}, p = read_head(d, p - 1, {UNSIGNED})")
+        part.back.append(f"    {test}" if low <= 0 and high > 23 else test)
 
     def boolean(self, part: _Part, v: str, low: int, high: int) -> None:
         part.out.append(f"if type({v}) is not bool: raise Otherwise")
         self.put(part, f"TRUE if {v} else FALSE")
-        part.back += ["if d[p] not in (0xF4, 0xF5): raise Otherwise", f"{v} = d[p] == 0xF5", "p += 1"]
+        self.cut(part, v)
+        part.back += [f"if {v} not in (0xF4, 0xF5): raise Otherwise", f"{v} = {v} == 0xF5"]
 
-    @staticmethod
-    def length(part: _Part, major: int, low: int, high: int) -> None:
+    def length(self, part: _Part, major: int, low: int, high: int) -> None:
         """Reads the head of a string or list: `n`."""
-        part.back += [f"n = d[p] - {major}", "p += 1"]
-        part.back += ["if n == 24:", "    n = d[p]", "    p += 1", "    if n < 24: raise Otherwise"]
-        part.back.append(f"elif not 0 <= n < 24: n, p = read_head(d, p - 1, {major})")
-        part.back.append(f"if not {low} <= n <= {high}: raise Otherwise")
+        self.cut(part, "n")
+        part.back += [f"if {major} <= n < {major + 24}: n -= {major}", f"elif n == {major + 24}:"]
+        part.back += ["    n = d[p]", "    p += 1", "    if n < 24: raise Otherwise"]
+        if high > 255:
+            part.back += [f"elif n == {major + 25}:", "    n = d[p] << 8 | d[p + 1]", "    p += 2"]
+            part.back.append("    if n < 256: raise Otherwise")
+        part.back.append(f"else: n, p = read_head(d, p - 1, {major})")
+        bounded = f"{low} <= n <= {high}" if low else f"n <= {high}"
+        part.back.append(f"if not {bounded}: raise Otherwise")
 
     def string(self, part: _Part, v: str, low: int, high: int) -> None:
         n = self.name("n")
         part.out += [f"if type({v}) is not bytes: raise Otherwise", f"{n} = len({v})"]
         part.out.append(f"if not {low} <= {n} <= {high}: raise Otherwise")
-        self.put(part, f"B[{n}] if {n} < 256 else head({BYTES}, {n})", v)
+        wide = f"two({BYTES | 25}, {n}) if {n} < 65536 else head({BYTES}, {n})" if high > 255 else "None"
+        self.put(part, f"B[{n}] if {n} < 256 else {wide}", v)
         self.length(part, BYTES, low, high)
         part.back += ["e = p + n", f"{v} = d[p:e]", "p = e"]
 
@@ -196,7 +230,7 @@ class _Maker:
         inner, made = _Part(), self.name("o")
         if not self.value(inner, v, hint):
             return False
-        self.fix(inner)
+        self.cut(inner)
         part.out += [f"if {v} is None: {made} = NULL", "else:"]
         part.out += [f"    {line}" for line in (*inner.out, f"{made} = {self.whole(inner)}")]
         self.put(part, made)
@@ -214,6 +248,7 @@ class _Maker:
         for name, hint in zip(names, hints, strict=True):
             if not self.value(part, name, hint):
                 return False
+        self.cut(part)
         part.back.append(f"{v} = ({each})")
         return True
 
@@ -221,10 +256,11 @@ class _Maker:
         inner, x, items, n = _Part(), self.name("x"), self.name("l"), self.name("n")
         if not self.value(inner, x, hint):
             return False
-        self.fix(inner)
+        self.cut(inner)
         part.out += [f"if type({v}) is not tuple: raise Otherwise", f"{n} = len({v})"]
         part.out += [f"if not {low} <= {n} <= {high}: raise Otherwise", f"{items} = []", f"for {x} in {v}:"]
-        part.out += [f"    {line}" for line in (*inner.out, f"{items}.append({self.whole(inner)})")]
+        pieces = ", ".join(inner.values) if inner.form == b"%b" * len(inner.values) else self.whole(inner)
+        part.out += [f"    {line}" for line in (*inner.out, f"{items} += ({pieces},)")]
         self.put(part, f"L[{n}] if {n} < 256 else head({LIST}, {n})", f"join({items})")
         self.length(part, LIST, low, high)
         part.back += [f"{items} = []", "for _ in range(n):"]
@@ -240,7 +276,7 @@ class _Maker:
 
     def finish(self, part: _Part, made: str) -> Pair:
         """The functions of a class; `made` makes its value."""
-        self.fix(part)
+        self.cut(part)
         lines = [
             "def write(o):",
             *(f"    {line}" for line in part.out),

@@ -17,7 +17,7 @@ from idao.crypto import canonical
 from idao.crypto.certificates import verify_certificate
 from idao.errors import Malformed, Refused
 from idao.ledger.tx import Receipt, Tx
-from idao.model import FINALIZE, Certificate, Fault, SignedVote, Validator
+from idao.model import FINALIZE, Block, Certificate, Fault, SignedVote, Validator
 from idao.node import messages as msg
 from idao.node.bundles import Bundles
 from idao.node.cosigning import Cosigning
@@ -55,6 +55,8 @@ class Member:
     """Drives one ledger together with its peers. The caller holds the ledger's lock."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
+        for large in (Block, msg.Txs, ev.Propose):
+            canonical.write_out(large)
         self.engine, self._loop = engine, loop
         self.links: Links | None = None
         self.up: set[bytes] = set()
