@@ -158,10 +158,10 @@ class _Codecs(dict[type, _Codec]):
 
 
 _codecs = _Codecs()
-_short: dict[type, Callable[[bytes, int], tuple[Any, int]]] = {}
-"""Class -> how `compiled` reads it, where it does: (bytes, position) -> (value, position after it)."""
+_short: dict[type, tuple[Callable[[Any], bytes], Callable[[bytes, int], tuple[Any, int]]]] = {}
+"""Class -> its codec by `compiled`, where there is one: what that does not know goes the long way."""
 _not_known: tuple[type[Exception], ...] = ()
-"""What such a reader ends in where it does not know the way on."""
+"""What such a codec ends in then."""
 
 
 HOT = 64
@@ -240,26 +240,14 @@ def _plainly(cls: Any, to_plain: _Convert, from_plain: _Convert) -> tuple[_Conve
     return write, read
 
 
-def _straight(cls: Any, write: _Convert) -> _Convert:
-    """The same straight from fields to bytes, where `compiled` can; what it cannot, `write` does, or refuses
-    in words. `unpack` finds the way back in `_short`."""
+def _straight(cls: Any) -> None:
+    """Lets `compiled` write and read a class straight between fields and bytes, where it can."""
     from idao.crypto import compiled  # by no command that does little
 
     global _not_known
-    pair = compiled.codec_of(cls)
-    if pair is None:
-        return write
-    short, _short[cls] = pair
-    _not_known = not_known = compiled.NOT_KNOWN
-
-    def write_short(obj: Any) -> bytes:
-        try:
-            return short(obj)
-        except not_known:
-            written: bytes = write(obj)
-            return written
-
-    return write_short
+    _not_known = compiled.NOT_KNOWN
+    if (pair := compiled.codec_of(cls)) is not None:
+        _short[cls] = pair
 
 
 def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
@@ -289,9 +277,9 @@ def _generate(cls: Any, hints: dict[str, Any], names: list[str]) -> _Codec:
         "    return cls(" + ", ".join(f"{n}=v{i}" for i, n in enumerate(names)) + ")",
     ]
     exec("\n".join(lines), space)
+    _straight(cls)
     both = space["to_plain"], space["from_plain"]
-    write, read = _plainly(cls, *both)
-    return _Codec(*both, _straight(cls, write), read)
+    return _Codec(*both, *_plainly(cls, *both))
 
 
 def _test(hint: Any) -> str:
@@ -422,6 +410,12 @@ def _utf8_length(v: str) -> int:
 
 def pack(obj: Any) -> bytes:
     """The canonical bytes of a frozen dataclass. `Malformed` if a field breaks its annotation."""
+    short = _short.get(type(obj))
+    if short is not None:
+        try:
+            return short[0](obj)
+        except _not_known:
+            pass
     return _codecs[type(obj)].write(obj)
 
 
@@ -440,7 +434,7 @@ def unpack(cls: type[T], data: bytes, *, limit: int = BYTES_MAX, items: int | No
     if short is not None and type(data) is bytes:
         try:
             value: T
-            value, end = short(data, 0)
+            value, end = short[1](data, 0)
             if end == size:
                 return value
         except _not_known:
