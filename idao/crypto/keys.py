@@ -26,6 +26,9 @@ TAG_USAGE = b"idao/usage/1"
 TAG_POSSESSION = b"idao/possession/1"
 _TX, _CONSENSUS = TAG_TX + b"\0", TAG_CONSENSUS + b"\0"
 
+_open, _NOWHERE = lib.crypto_sign_open, ffi.NULL
+"""libsodium's own function, without the copy of the message that PyNaCl's wrapper makes to give it back."""
+
 
 class Signer:
     """Holds one Ed25519 secret. Every method names what it signs; none takes raw bytes."""
@@ -90,8 +93,8 @@ def verify(key: bytes, signature: bytes, message: bytes) -> bool:
     if len(key) != 32 or len(signature) != 64:
         return False
     signed = signature + message
-    # libsodium's own function, without the copy of the message that PyNaCl's wrapper makes to give it back.
-    return bool(lib.crypto_sign_open(ffi.NULL, ffi.NULL, signed, len(signed), key) == 0)
+    verdict: int = _open(_NOWHERE, _NOWHERE, signed, len(signed), key)
+    return verdict == 0
 
 
 Verify = Callable[[bytes, bytes, bytes], bool]

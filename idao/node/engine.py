@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from itertools import zip_longest
 
 from idao import anchor
 from idao.crypto import canonical, merkle, note
@@ -39,8 +38,8 @@ from idao.model import (
     SignedVote,
     ValidatorSet,
     Vote,
-    show_id,
 )
+from idao.node import divergence
 from idao.node.heads import Heads
 from idao.node.messages import ITEMS_MAX
 from idao.node.pool import Pool
@@ -154,8 +153,27 @@ class Engine:
                 raise Refused(f"the transaction cannot be ordered: {reason}", code="inadmissible")
             if not tx.authentic():
                 raise Refused("the transaction's signature does not hold", code="bad-signature")
-            self.pool.add(tx)
+            self.pool.put(tx)
         return tx
+
+    def take_in(self, raws: Sequence[bytes]) -> None:
+        """Takes a peer's txs into the pool, those apart that can be in no block or have no room.
+
+        `Malformed` for what no honest peer passes on: bytes that are no tx, which spoil all of them, or a
+        signature that does not hold, which spoils itself and those after it.
+        """
+        pool, state, chain, now = self.pool, self._state, self.store.chain, self._next_time()
+        fresh = []
+        for raw in raws:
+            if pool.by_raw(raw) is None:
+                tx = parse_tx(raw)
+                if rules.admissible(state, chain, tx, now) is None:
+                    fresh.append(tx)
+        for tx in fresh:  # Signatures apart: Python and libsodium do not push each other out of the caches.
+            if tx.id not in pool and pool.has_room(tx):
+                if not tx.authentic():
+                    raise Malformed("the transaction's signature does not hold")
+                pool.put(tx)
 
     def waiting(self) -> bool:
         """Whether something is to be decided: a tx, or an action that is due."""
@@ -401,19 +419,7 @@ class Engine:
         """The first receipt of a peer's that differs from what the refused block does here, in words."""
         if self._refused is None:
             return None
-        built, why = self._refused
-        if rules.log_root(self.tip, theirs) != built.header.log_root:
-            return None  # a quorum has certified other receipts: who sends these is wrong, or lies
-        height, txs = built.header.height, [parse_tx(raw) for raw in built.txs]
-        try:
-            done = rules.execute(self.tip, self.store.chain, self.validators, built.header.time_ms, txs)
-        except Malformed as e:
-            return f"block {height}: {e.message}"
-        for mine, leaf in zip_longest(done.receipts, theirs):
-            other = canonical.unpack(Receipt, leaf) if leaf is not None else None
-            if mine != other:
-                return _differs(height, mine, other)
-        return f"block {height}: {why}, though every receipt is the same"
+        return divergence.difference(self.tip, self.store.chain, self.validators, *self._refused, theirs)
 
     def explain_halt(self, found: str) -> None:
         with self.store.transaction():
@@ -480,18 +486,3 @@ class Engine:
             head = self.store.checkpoint(height)
             out.append(Decided(raw, certificate, head[1] if head else ""))
         return out
-
-
-def _differs(height: int, mine: Receipt | None, other: Receipt | None) -> str:
-    """Where two receipts of one place part."""
-    if mine is None or other is None or (mine.tx, mine.kind) != (other.tx, other.kind):
-        some = mine or other
-        return f"block {height} differs at {show_id('tx', some.tx) if some else 'its end'}"
-    tx = show_id("tx", mine.tx)
-    if (mine.ok, mine.code) != (other.ok, other.code):
-        return f"block {height}, {tx}: '{mine.code or 'ok'}' here, '{other.code or 'ok'}' there"
-    ours, yours = ({(c.table, c.key): c.value for c in r.changed} for r in (mine, other))
-    for table, key in sorted(ours.keys() | yours.keys()):
-        if ours.get((table, key), b"") != yours.get((table, key), b""):
-            return f"block {height}, {tx}: record {canonical.decode(key)} of table '{table}'"
-    return f"block {height}, {tx}: the receipts differ"

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from idao.crypto import canonical
 from idao.crypto.certificates import verify_certificate
-from idao.errors import Malformed, Refused
+from idao.errors import Malformed
 from idao.ledger.tx import Receipt, Tx
 from idao.model import FINALIZE, Block, Certificate, Fault, SignedVote, Validator
 from idao.node import messages as msg
@@ -132,12 +132,7 @@ class Member:
             self._step(ev.PoolNonEmpty(self.engine.tip.height + 1))
 
     def _on_txs(self, txs: msg.Txs) -> None:
-        for raw in txs.raws:
-            try:
-                self.engine.submit(raw)
-            except Refused as e:
-                if e.code == "bad-signature":
-                    raise Malformed(e.message) from e  # Whoever passes such a thing on has not looked at it.
+        self.engine.take_in(txs.raws)
         self._wake()
 
     # --- what comes in (the mesh's `Hub`)

@@ -44,10 +44,14 @@ class Pool:
         """The tx of these very bytes: known to be authentic, and read already."""
         return self._by_raw.get(raw)
 
-    def need_room(self, tx: Tx) -> None:
-        """`Refused` (`pool-full`) where there is none: asked before a signature is checked."""
+    def has_room(self, tx: Tx) -> bool:
+        """Asked before a signature is checked."""
         full = len(self._txs) >= POOL_MAX or self._bytes + len(tx.raw) > POOL_BYTES_MAX
-        if full or self.count(tx.envelope.idao) >= ACTOR_MAX:
+        return not full and len(self._of.get(tx.envelope.idao, ())) < ACTOR_MAX
+
+    def need_room(self, tx: Tx) -> None:
+        """`Refused` (`pool-full`) where there is none."""
+        if not self.has_room(tx):
             raise Refused(f"{len(self._txs)} transactions wait already", code="pool-full")
 
     def add(self, tx: Tx) -> bool:
@@ -55,26 +59,46 @@ class Pool:
         if tx.id in self._txs:
             return False
         self.need_room(tx)
-        self._txs[tx.id] = self._by_raw[tx.raw] = tx
-        self._of.setdefault(tx.envelope.idao, {})[tx.id] = tx.envelope.seq
-        self._bytes += len(tx.raw)
-        self._expires = min(self._expires, tx.envelope.valid_until)
+        self.put(tx)
         return True
+
+    def put(self, tx: Tx) -> None:
+        """Takes in one that is new and has room."""
+        envelope, raw = tx.envelope, tx.raw
+        self._txs[tx.id] = self._by_raw[raw] = tx
+        self._bytes += len(raw)
+        mine = self._of.get(envelope.idao)
+        if mine is None:
+            mine = self._of[envelope.idao] = {}
+        mine[tx.id] = envelope.seq
+        if envelope.valid_until < self._expires:
+            self._expires = envelope.valid_until
 
     def drop(self, ids: Iterable[bytes]) -> None:
         for tx_id in ids:
-            tx = self._txs.pop(tx_id, None)
-            if tx is not None:
-                del self._by_raw[tx.raw]
-                self._bytes -= len(tx.raw)
-                mine = self._of[tx.envelope.idao]
+            if tx_id in self._txs:
+                idao = self._forget(tx_id)
+                mine = self._of[idao]
                 del mine[tx_id]
                 if not mine:
-                    del self._of[tx.envelope.idao]
+                    del self._of[idao]
 
     def drop_used(self, idao: bytes, seq: int) -> None:
         """What an iDAO can use no more: sequence numbers up to `seq`."""
-        self.drop([i for i, s in self._of.get(idao, {}).items() if s <= seq])
+        mine = self._of.get(idao, {})
+        used = [i for i, s in mine.items() if s <= seq]
+        for tx_id in used:
+            self._forget(tx_id)
+            del mine[tx_id]
+        if used and not mine:
+            del self._of[idao]
+
+    def _forget(self, tx_id: bytes) -> bytes:
+        """Its iDAO, which the caller strikes it from."""
+        tx = self._txs.pop(tx_id)
+        del self._by_raw[tx.raw]
+        self._bytes -= len(tx.raw)
+        return tx.envelope.idao
 
     def drop_expired(self, time_ms: int) -> None:
         if time_ms > self._expires:
