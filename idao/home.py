@@ -26,7 +26,6 @@ Every file is written aside, flushed, and renamed.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import subprocess
 import sys
@@ -46,13 +45,13 @@ from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
 from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
 from idao.store import givenfile
+from idao.store.wholefile import sync_folder as sync_folder
+from idao.store.wholefile import write_file as write_file
 
 CONFIG_BYTES_MAX = 64 * 1024
 CONFIG_FORMAT = 1
 PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
-ASIDE_CHARS = 50
-"""Of a file's name in that of the one written first beside it: 200 bytes at most, and a name has 255."""
 LOCK_POLL_S = 0.05
 """How often a waiting process looks at the lock again."""
 DEFAULTS: dict[str, Any] = {"wait": 30, "color": "auto"}
@@ -145,38 +144,6 @@ def locate(flag: str | None = None) -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("idao")
-
-
-def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Atomically and durably; to a pipe or a device as it stands. `OSError`, also where a folder is."""
-    if not path.name or path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # /dev/stdout: a file put in its place would break the machine
-        path.write_bytes(data)
-        return
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # A name that nobody can guess, made anew: in a folder of many users somebody may have laid a link there.
-    aside = path.with_name(f".{path.name[:ASIDE_CHARS]}.{os.urandom(4).hex()}")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Home:

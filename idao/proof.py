@@ -10,16 +10,20 @@ network, no key, no clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import io
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
-from idao import anchor, manifest
+from idao import anchor, disclosure
 from idao.crypto import canonical, merkle, note, statetree
+from idao.crypto.canonical import BYTES, TEXT, UNSIGNED
 from idao.crypto.hashing import Kind, hash_of
+from idao.disclosure import Disclosure as Disclosure
+from idao.disclosure import Listed as Listed
+from idao.disclosure import check_file as check_file
 from idao.errors import IdaoError, Malformed, VerificationFailed
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.ledger import backing, lineage, succession
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.assets import Asset, AssetVersion
@@ -30,12 +34,11 @@ from idao.ledger.lineage import Link as Link
 from idao.ledger.reviews import ReviewRecord
 from idao.ledger.state import key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
-from idao.model import Hash, Header, Id, Parent, Salt, Size, ValidatorSet, Word, show_id
+from idao.model import Header, Id, Parent, Size, ValidatorSet, Word, show_id
 
 MAGIC = b"idao-proof/1\n"
 PROOF_BYTES_MAX = 512 * 1024 * 1024
 """Some four million disclosed files."""
-FILES_MAX = 2**22
 FILES_FEW = 10_000
 """Up to here the bytes of a proof are made by way of plain values."""
 RECORDS_MAX = 64
@@ -45,6 +48,7 @@ SUBJECTS = ("tx", "asset", "dat")
 RECORD_CLASSES = {table_of(cls).name: cls for cls in (Asset, AssetVersion, ReviewRecord, Class, Dat)}
 """What a proof can show."""
 R = TypeVar("R")
+NULL = canonical.encode(None)
 
 
 @frozen
@@ -55,42 +59,6 @@ class Shown:
     key: Annotated[bytes, Size(1, 512)]
     record: Annotated[bytes, Size(1, 65536)] | None
     path: statetree.StateProof
-
-
-@frozen
-class Listed:
-    """A disclosed file: enough to recompute its leaf, and its content root from its bytes."""
-
-    kind: int
-    path: Annotated[bytes, Size(1, manifest.PATH_MAX)]
-    size: int
-    secret: Salt
-    content: Hash
-    sizes: Annotated[tuple[int, ...], Size(0, manifest.PARTS_MAX)]
-    holes: Annotated[tuple[int, ...], Size(0, manifest.PARTS_MAX)]
-
-    def leaf(self) -> bytes:
-        cuts = manifest.layout(self.kind, self.sizes, self.holes)
-        return manifest.file_leaf(manifest.leaf_salt(self.secret), self.path, self.size, cuts, self.content)
-
-
-@frozen
-class Placed:
-    """A disclosed file with its place among all leaves, for showing one without the others."""
-
-    file: Listed
-    index: int
-    proof: Annotated[tuple[Hash, ...], Size(0, 64)]
-
-
-@frozen
-class Disclosure:
-    """Files of one asset version: all of them in order, or some with their paths."""
-
-    count: int
-    """Leaves of the version."""
-    all: Annotated[tuple[Listed, ...], Size(0, FILES_MAX)]
-    some: Annotated[tuple[Placed, ...], Size(0, FILES_MAX)]
 
 
 @frozen
@@ -119,11 +87,66 @@ def dump(proof: Proof) -> bytes:
     return MAGIC + canonical.pack(proof)
 
 
+def write(proof: Proof, count: int, files: Iterable[Listed], put: Callable[[bytes], object]) -> None:
+    """What `dump` gives of a proof with all `count` files of its asset version, which come one by one."""
+    packed = canonical.pack(replace(proof, files=None))
+    at = _to_files(packed, 0)[1]
+    put(MAGIC + packed[:at])
+    disclosure.write(count, files, put)
+    put(packed[at + len(NULL) :])
+
+
+def _to_files(data: bytes, at: int) -> tuple[None, int]:
+    """Where the value of `files` begins in the bytes of a proof, as a `disclosure.Read`."""
+    from idao.crypto.compiled import read_head
+
+    start = at + 1
+    for name, major in _BEFORE_FILES:
+        start += len(name)
+        n, start = read_head(data, start, major)
+        start += 0 if major == UNSIGNED else n
+    return None, start + len(_FILES)
+
+
+_BEFORE_FILES = tuple(
+    (canonical.encode(name), major)
+    for name, major in (("v", UNSIGNED), ("tx", BYTES), ("leaf", BYTES), ("tlog", TEXT))
+)
+"""Short names come first (`crypto.canonical`), and these are the shorter ones."""
+_FILES = canonical.encode("files")
+
+
+def read(source: bytes | BinaryIO) -> tuple[Proof, disclosure.Files | None]:
+    """A proof with its files, which are not in it if they are many. `Malformed` as `parse`.
+
+    A `source` that is no bytes must be seekable and stay open while files are asked for.
+    """
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    start = file.read(canonical.LARGE_BYTES)
+    if len(start) < canonical.LARGE_BYTES or not start.startswith(MAGIC):
+        proof = parse(start)
+        return proof, disclosure.Held(proof.files) if proof.files else None
+    if (size := file.seek(0, io.SEEK_END)) > PROOF_BYTES_MAX:
+        raise Malformed(f"{size} bytes where at most {PROOF_BYTES_MAX} are allowed")
+    file.seek(len(MAGIC))
+    window = disclosure.Window(file, len(MAGIC))
+    window.take(_to_files)
+    begin, files = window.raw, None
+    if not window.starts_with(NULL):
+        files = disclosure.Streamed(file, window)
+    rest = window.rest() if files is None else NULL + window.rest()
+    return _unpack(begin + rest), files
+
+
 def parse(data: bytes) -> Proof:
     """`Malformed` unless these are the one spelling of a proof."""
     if not data.startswith(MAGIC):
         raise Malformed("not an idao proof", hint="proofs are made by 'idao proof'")
-    proof = canonical.unpack(Proof, data[len(MAGIC) :], limit=PROOF_BYTES_MAX)
+    return _unpack(data[len(MAGIC) :])
+
+
+def _unpack(data: bytes) -> Proof:
+    proof = canonical.unpack(Proof, data, limit=PROOF_BYTES_MAX)
     if proof.v != 1:
         raise Malformed(f"a proof of version {proof.v}; this idao reads 1")
     return proof
@@ -161,7 +184,9 @@ class Verdict:
     """Who of a group's old set stands behind its recovery."""
     time_ms: int = 0
     genesis_ms: int = 0
-    files: dict[bytes, Listed] = field(default_factory=dict)
+    files: disclosure.Files | None = None
+    backings: tuple[bytes, ...] = ()
+    """Evidence as the proof holds it."""
     attested: list[backing.Attested] = field(default_factory=list)
     """Cosigners with evidence, whether or not it is accepted."""
 
@@ -183,19 +208,20 @@ class _Unknown(Exception):
     """A check rests on one that failed."""
 
 
-def judge(data: bytes, appraise: backing.Appraiser | None = None) -> Verdict:
-    """Judges a proof file alone. Never raises for its contents.
+def judge(source: bytes | BinaryIO, appraise: backing.Appraiser | None = None) -> Verdict:
+    """Judges a proof file alone (`read` says of which kind). Never raises for its contents.
 
     `appraise` judges evidence of trusted hardware; a proof that carries some fails without it.
     """
     verdict = Verdict()
     try:
-        proof = parse(data)
+        proof, files = read(source)
     except IdaoError as e:
         verdict.checks.append(Check("format", False, e.message))
         return verdict
     verdict.checks.append(Check("format", True, "one canonical value"))
-    _Judge(proof, verdict, appraise).run()
+    verdict.backings = proof.attestations
+    _Judge(proof, files, verdict, appraise).run()
     return verdict
 
 
@@ -204,8 +230,14 @@ def _fail(why: str) -> Any:
 
 
 class _Judge:
-    def __init__(self, proof: Proof, verdict: Verdict, appraise: backing.Appraiser | None) -> None:
-        self.proof, self.verdict, self.appraise = proof, verdict, appraise
+    def __init__(
+        self,
+        proof: Proof,
+        files: disclosure.Files | None,
+        verdict: Verdict,
+        appraise: backing.Appraiser | None,
+    ) -> None:
+        self.proof, self.files, self.verdict, self.appraise = proof, files, verdict, appraise
         self.validators: ValidatorSet | None = None
         self.since = 0
         """Last height that an earlier set decided."""
@@ -379,24 +411,12 @@ class _Judge:
         self.verdict.independent = sum(1 for i in cosigners if validators.validators[i].idao != owner)
 
     def _files(self) -> str:
-        files = self.proof.files
+        files = self.files
         if files is None:
             return "none disclosed"
-        root = self._one(AssetVersion).root
-        if files.all and (files.some or len(files.all) != files.count):
-            _fail("all files are disclosed, or some; not both")
-        _check_order(files.all or [p.file for p in files.some])
-        if files.all and merkle.root(manifest.FILES, [f.leaf() for f in files.all]) != root:
-            _fail("the disclosed files are not those of the asset")
-        for placed in files.some:
-            reached = merkle.root_from_path(
-                manifest.FILES, placed.file.leaf(), placed.index, files.count, placed.proof
-            )
-            if reached != root:
-                _fail(f"{manifest.show_path(placed.file.path)} is not in the asset")
-        shown = files.all or tuple(p.file for p in files.some)
-        self.verdict.files = {f.path: f for f in shown}
-        return f"{len(shown)} of {files.count} disclosed"
+        files.check(self._one(AssetVersion).root)
+        self.verdict.files = files
+        return f"{files.shown} of {files.count} disclosed"
 
     def _extras(self) -> str:
         """What this version cannot judge may not pass for judged."""
@@ -420,37 +440,3 @@ class _Judge:
         if value is None:
             raise _Unknown(f"'{check}' failed")
         return value
-
-
-def _check_order(files: Sequence[Listed]) -> None:
-    for file in files:
-        manifest.check_entry_path(file.kind, file.path)
-    if any(a.path >= b.path for a, b in pairwise(files)):
-        _fail("disclosed files are out of order")
-
-
-def check_file(listed: Listed, blocks: Iterable[bytes]) -> None:
-    """`VerificationFailed` unless these bytes are the disclosed file."""
-    if manifest.content_of(listed, blocks) != listed.content:
-        _fail(f"{manifest.show_path(listed.path)}: its content differs from what was disclosed")
-
-
-def places(leaves: Sequence[bytes]) -> Callable[[int], tuple[bytes, ...]]:
-    """Merkle paths of many leaves of one asset, without hashing the tree for each."""
-    levels = [list(leaves)]
-    while len(levels[-1]) > 1:
-        level = levels[-1]
-        pairs: Iterator[bytes] = (
-            manifest.FILES.branch(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)
-        )
-        levels.append([*pairs, *level[len(level) - len(level) % 2 :]])
-
-    def path(index: int) -> tuple[bytes, ...]:
-        out = []
-        for level in levels[:-1]:
-            if index ^ 1 < len(level):
-                out.append(level[index ^ 1])
-            index //= 2
-        return tuple(out)
-
-    return path

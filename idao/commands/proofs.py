@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -13,7 +17,13 @@ from idao import home as homes
 from idao import ui
 from idao.commands import PLAIN, open_dao
 from idao.errors import IdaoError, NotFound, UsageError, VerificationFailed
-from idao.store import givenfile
+from idao.store import givenfile, wholefile
+
+COPY_BYTES = 1024 * 1024
+MEMORY_BYTES = 16 * 1024 * 1024
+"""A proof of some hundred thousand files; a larger one takes a temporary file where one is needed."""
+Put = Callable[[bytes], object]
+Write = Callable[[Put], None]
 
 proof = typer.Typer(**PLAIN)
 verify = typer.Typer(**PLAIN)
@@ -32,24 +42,62 @@ def _proof(
 
     Example: idao proof clinic -o clinic.idao-proof
     """
-    o, dao = ui.options, open_dao()
-    name, data, size = dao.proofs.make(subject, file or (), no_files=no_files)
+    made = open_dao().proofs.prepare(subject)
+    write = partial(made.write, files=file or (), no_files=no_files)
     if out == "-":
-        if sys.stdout.isatty():
-            raise UsageError("a proof is binary and would garble the terminal", hint="give -o FILE")
-        sys.stdout.buffer.write(data)
+        _to_stdout(write)
         return
-    path = Path(out or f"{name.replace(':', '-')[:20]}.idao-proof")
-    body = {"path": str(path), "subject": name, "tree_size": size, "bytes": len(data)}
-    if o.dry_run:
-        ui.result({**body, "dry_run": True}, [f"would write {len(data)} bytes to {path}"])
+    path = Path(out or f"{made.subject.replace(':', '-')[:20]}.idao-proof")
+    body = {"path": str(path), "subject": made.subject, "tree_size": made.tree_size}
+    if ui.options.dry_run:
+        size = _written(write, lambda _: None)
+        ui.result({**body, "bytes": size, "dry_run": True}, [f"would write {size} bytes to {path}"])
         return
     try:
-        homes.write_file(path, data, 0o644)
+        with wholefile.writing(path, 0o644) as f:
+            size = _written(write, f.write)
     except OSError as e:
         raise IdaoError(f"cannot write '{path}': {e.strerror}", code="not-writable") from e
-    ui.say(f"proof of {name} in a log of {size} leaves, {ui.size(len(data))}")
-    ui.result(body, ids=str(path))
+    ui.say(f"proof of {made.subject} in a log of {made.tree_size} leaves, {ui.size(size)}")
+    ui.result({**body, "bytes": size}, ids=str(path))
+
+
+def _written(write: Write, put: Put) -> int:
+    """Bytes that went to `put`."""
+    size = 0
+
+    def counted(data: bytes) -> None:
+        nonlocal size
+        size += len(data)
+        put(data)
+
+    write(counted)
+    return size
+
+
+def _to_stdout(write: Write) -> None:
+    if sys.stdout.isatty():
+        raise UsageError("a proof is binary and would garble the terminal", hint="give -o FILE")
+    with _aside() as whole:
+        with _disk():
+            write(whole.write)  # one that is refused half way leaves nothing on stdout
+        whole.seek(0)
+        shutil.copyfileobj(whole, sys.stdout.buffer, COPY_BYTES)
+
+
+def _aside() -> AbstractContextManager[BinaryIO]:
+    """For a proof that cannot be read or written where it is: memory, for a large one a temporary file."""
+    import tempfile
+
+    return cast("AbstractContextManager[BinaryIO]", tempfile.SpooledTemporaryFile(MEMORY_BYTES))
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise IdaoError(f"a proof of this size needs a temporary file: {e.strerror}", code="disk") from e
 
 
 @verify.command()
@@ -87,7 +135,8 @@ def _verify(
     from idao.hall.proofs import Demands, verify
 
     demands = Demands(trust or (), require or (), tee_policy, _newer(newer), homes.locate(ui.options.home))
-    data = verify(_read(proof), files or (), demands, homes.now_ms())
+    with _opened(proof) as source:
+        data = verify(source, files or (), demands, homes.now_ms())
     time_ms = data.pop("time_ms")
     data["time"] = homes.show_time(time_ms) if time_ms else None
     ui.result(data, _lines(data), quiet=[data["subject"]] if data["ok"] else [])
@@ -103,20 +152,43 @@ def _newer(paths: list[Path] | None) -> list[bytes]:
     return read_newer(paths)
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The proof, seekable: what comes through a pipe is kept aside."""
+    if str(path) == "-":
+        with _seekable(sys.stdin.buffer) as file:
+            yield file
+        return
+    with _named(path) as file, _seekable(file) as found:
+        yield found
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[BinaryIO]:
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(givenfile.opened(path))
+        except FileNotFoundError:
+            raise NotFound(f"no such file: '{path}'") from None
+        except OSError as e:
+            raise UsageError(f"cannot read '{path}': {os.strerror(e.errno or 0)}") from e
+        yield file
+
+
+@contextmanager
+def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
     from idao.proof import PROOF_BYTES_MAX
 
-    try:
-        if str(path) == "-":
-            data = sys.stdin.buffer.read(PROOF_BYTES_MAX + 1)
-        else:
-            with givenfile.opened(path) as f:
-                data = f.read(PROOF_BYTES_MAX + 1)
-    except FileNotFoundError:
-        raise NotFound(f"no such file: '{path}'") from None
-    except OSError as e:
-        raise UsageError(f"cannot read '{path}': {os.strerror(e.errno or 0)}") from e
-    return data
+    if file.seekable() and file.tell() == 0:
+        yield file
+        return
+    with _aside() as whole:
+        left = PROOF_BYTES_MAX + 1
+        while left and (block := file.read(min(COPY_BYTES, left))):
+            with _disk():
+                left -= whole.write(block)
+        whole.seek(0)
+        yield whole
 
 
 def _lines(data: dict[str, Any]) -> list[str]:

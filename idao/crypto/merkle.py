@@ -6,11 +6,15 @@ contexts). Both split at the largest power of two below n, so one set of functio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from idao.crypto import hashing
 from idao.crypto.hashing import Kind, digest, hasher
 from idao.frozen import frozen
+
+_SUBTREE = 1024
+"""Leaves hashed at once into a subtree; a power of two, so the tree keeps its shape."""
 
 HashLeaf = Callable[[bytes], bytes]
 HashBranch = Callable[[bytes, bytes], bytes]
@@ -139,6 +143,35 @@ class Frontier:
         return Frontier(self.tree, self.size, self.stack)
 
 
+class Leaves:
+    """The root of a growing tree in little memory: whole subtrees at once instead of leaf by leaf."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._leaves: list[bytes] = []
+        self._stack: list[tuple[int, bytes]] = []
+        self.count = 0
+
+    def extend(self, leaves: Sequence[bytes]) -> None:
+        self._leaves += leaves
+        self.count += len(leaves)
+        while len(self._leaves) >= _SUBTREE:
+            height, h = 0, root(self._tree, self._leaves[:_SUBTREE])
+            while self._stack and self._stack[-1][0] == height:
+                h, height = self._tree.branch(self._stack.pop()[1], h), height + 1
+            self._stack.append((height, h))
+            del self._leaves[:_SUBTREE]
+
+    def root(self) -> bytes:
+        parts = [h for _, h in self._stack]
+        if self._leaves or not parts:
+            parts.append(root(self._tree, self._leaves))
+        r = parts[-1]
+        for left in reversed(parts[:-1]):
+            r = self._tree.branch(left, r)
+        return r
+
+
 Subtree = Callable[[int, int], bytes]
 """(height, index) -> hash of that perfect subtree: how a stored tree is read."""
 
@@ -181,6 +214,22 @@ def stored_path(t: Tree, get: Subtree, index: int, size: int) -> list[bytes]:
             out.append(_fold(t, get, start, split))
             start = split
     return out[::-1]
+
+
+def paths(t: Tree, size: int, indexes: Iterable[int], leaf_hashes: Iterable[bytes]) -> dict[int, list[bytes]]:
+    """`path` of some of `size` leaves, which come one after the other; holds no more than what they need."""
+    indexes, needed = list(indexes), set()
+
+    def note(height: int, index: int) -> bytes:
+        needed.add((height, index))
+        return b""
+
+    for index in indexes:
+        stored_path(t, note, index, size)
+    kept, growing, rest = {}, Frontier(t), iter(leaf_hashes)
+    while some := list(islice(rest, _SUBTREE)):
+        kept.update({(h, i): found for h, i, found in growing.extend(some) if (h, i) in needed})
+    return {i: stored_path(t, lambda h, n: kept[h, n], i, size) for i in indexes}
 
 
 def stored_consistency(t: Tree, get: Subtree, old: int, new: int) -> list[bytes]:

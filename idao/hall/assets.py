@@ -401,11 +401,11 @@ def _damage(contents: Contents, ref: bytes, found: rules.AssetVersion) -> Iterat
     from idao import manifest, proof
     from idao.hall.proofs import listed
 
-    leaves = []
+    leaves = merkle.Leaves(manifest.FILES)
     try:
         version = contents.open_manifest(ref)
         for file in version.all():
-            leaves.append(file.entry.leaf_of(file.parts))
+            leaves.extend([file.entry.leaf_of(file.parts)])
             try:
                 blocks = [file.entry.target] if file.entry.kind == manifest.LINK else file.blocks()
                 proof.check_file(listed(file.entry, file.parts), blocks)
@@ -414,5 +414,5 @@ def _damage(contents: Contents, ref: bytes, found: rules.AssetVersion) -> Iterat
     except IdaoError as e:
         yield "manifest", e.message
         return
-    if merkle.root(manifest.FILES, leaves) != found.root or ref != found.manifest:
+    if leaves.root() != found.root or ref != found.manifest:
         yield "manifest", "is not the one that the ledger names"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from idao import manifest, proof
-from idao.crypto import canonical, note, statetree
+from idao import disclosure, manifest, proof
+from idao.crypto import canonical, merkle, note, statetree
 from idao.errors import NotFound, Refused, UsageError, VerificationFailed
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.hall import trust
 from idao.ledger import assets, attest, backing, dats, genesis, reviews
 from idao.ledger.state import encode_key, key_of, table_of
@@ -25,6 +26,7 @@ from idao.store import documents, givenfile
 
 if TYPE_CHECKING:
     from idao.dao import Dao
+    from idao.store.version import Version
     from idao.tee import later
 
 BLOCK = 1024 * 1024
@@ -41,12 +43,16 @@ class Proofs:
         self._dao = dao
 
     def make(self, text: str, files: Sequence[str] = (), *, no_files: bool = False) -> tuple[str, bytes, int]:
-        """(subject, proof file, tree size) for an asset, a DAT or a transaction.
+        """(subject, proof file, tree size): what `prepare` and `write` give, in memory."""
+        made, out = self.prepare(text), io.BytesIO()
+        made.write(out.write, files, no_files=no_files)
+        return made.subject, out.getvalue(), made.tree_size
 
-        All files of the asset are disclosed by name and salt, or those of `files` alone, or none.
-        """
+    def prepare(self, text: str) -> Prepared:
+        """A proof for an asset, a DAT or a transaction, to be written."""
         with self._anchored() as (signed, checkpoint):
-            return self._make(signed, checkpoint, text, files, no_files)
+            made, version = self._make(signed, checkpoint, text)
+        return Prepared(self._dao, made, version, checkpoint.size)
 
     @contextmanager
     def _anchored(self) -> Iterator[tuple[note.Note, note.Checkpoint]]:
@@ -72,13 +78,9 @@ class Proofs:
             sleep(ANCHOR_POLL_S)
 
     def _make(
-        self,
-        signed: note.Note,
-        checkpoint: note.Checkpoint,
-        text: str,
-        files: Sequence[str],
-        no_files: bool,
-    ) -> tuple[str, bytes, int]:
+        self, signed: note.Note, checkpoint: note.Checkpoint, text: str
+    ) -> tuple[proof.Proof, assets.AssetVersion | None]:
+        """A proof that discloses no file, and the version whose files it could."""
         dao = self._dao
         kind, subject, version, records = self._subject(text)
         position, receipt = self._made(kind, subject, records)
@@ -86,10 +88,6 @@ class Proofs:
         raw = dao.store.tx(receipt.tx)
         if raw is None:
             raise NotFound("the transaction is not on this ledger any more")
-        shown = tuple(self._show(rec) for rec in records)
-        disclosed = None
-        if version is not None and not no_files:
-            disclosed = self._disclose(version, files)
         made = proof.Proof(
             v=1,
             bundle=dao.store.bundle,
@@ -100,13 +98,13 @@ class Proofs:
             tx=raw,
             subject_kind=kind,
             subject=subject,
-            records=shown,
-            files=disclosed,
+            records=tuple(self._show(rec) for rec in records),
+            files=None,
             attestations=self._backings(signed, checkpoint),
             witnesses=(),
             timestamps=(),
         )
-        return show_id(kind, subject), proof.dump(made), checkpoint.size
+        return made, version
 
     def _subject(self, text: str) -> tuple[str, bytes, assets.AssetVersion | None, list[Any]]:
         """(kind, id, asset version, records to show) of what is to be proven."""
@@ -153,31 +151,66 @@ class Proofs:
         path = statetree.prove(self._dao.store.branches, statetree.record_path(table.name, encode_key(key)))
         return proof.Shown(table.name, encode_key(key), canonical.pack(rec), path)
 
-    def _disclose(self, version: assets.AssetVersion, files: Sequence[str]) -> proof.Disclosure:
-        desk = self._dao.assets
-        with desk.opened() as (contents, docs):
+
+class Prepared:
+    """A proof as it is without files, and what they are taken from."""
+
+    def __init__(
+        self, dao: Dao, made: proof.Proof, version: assets.AssetVersion | None, tree_size: int
+    ) -> None:
+        self._dao, self._made, self._version = dao, made, version
+        self.subject, self.tree_size = show_id(made.subject_kind, made.subject), tree_size
+
+    def write(
+        self, put: Callable[[bytes], object], files: Sequence[str] = (), *, no_files: bool = False
+    ) -> None:
+        """Its bytes go to `put`: all files of the asset disclosed by name and salt, or those of `files`
+        alone, or none. Refused before the first byte, but for contents that turn out to be damaged."""
+        if self._version is None or no_files:
+            put(proof.dump(self._made))
+            return
+        with self._contents(self._version) as kept:
+            if files:
+                put(proof.dump(replace(self._made, files=_some(kept, files))))
+            else:
+                all_of_them = (listed(e, parts) for e, parts in kept.files())
+                proof.write(self._made, kept.head.files, all_of_them, put)
+
+    @contextmanager
+    def _contents(self, version: assets.AssetVersion) -> Iterator[Version]:
+        """What this home holds of it; needs the key."""
+        with self._dao.assets.opened() as (contents, docs):
             kept = docs.get(version.asset, version.version, documents.MANIFEST)
             if kept is None:
                 raise NotFound(
                     "this home does not hold the contents, so no file can be disclosed",
                     hint="add --no-files to prove the record alone",
                 )
-            rows = [listed(e, parts) for e, parts in contents.open_manifest(kept[0]).files()]
-        if not files:
-            return proof.Disclosure(len(rows), tuple(rows), ())
-        index = {f.path: i for i, f in enumerate(rows)}
-        path = proof.places([f.leaf() for f in rows])
-        some = []
-        for wanted in sorted(set(map(os.fsencode, files))):
-            if wanted not in index:
-                raise NotFound(f"no such file in this version: {manifest.show_path(wanted)}")
-            some.append(proof.Placed(rows[index[wanted]], index[wanted], path(index[wanted])))
-        return proof.Disclosure(len(rows), (), tuple(some))
+            yield contents.open_manifest(kept[0])
 
 
-def listed(entry: manifest.FileEntry, parts: Sequence[manifest.ChunkRef]) -> proof.Listed:
+def _some(version: Version, names: Sequence[str]) -> disclosure.Disclosure:
+    """Some files of a version with their places among all. `NotFound` names one that is not there."""
+    wanted = set(map(os.fsencode, names))
+    places = {fields[0]: i for i, fields in enumerate(version.fields()) if fields[0] in wanted}
+    if missing := sorted(wanted - places.keys()):
+        raise NotFound(f"no such file in this version: {manifest.show_path(missing[0])}")
+    shown: dict[int, disclosure.Listed] = {}
+
+    def leaves() -> Iterator[bytes]:
+        for i, (entry, rows) in enumerate(version.rows()):
+            if entry.path in wanted:
+                shown[i] = listed(entry, manifest.chunk_rows(rows))
+            yield entry.leaf(rows)
+
+    paths = merkle.paths(manifest.FILES, version.head.files, places.values(), leaves())
+    some = (disclosure.Placed(shown[i], i, tuple(paths[i])) for i in sorted(shown))
+    return disclosure.Disclosure(version.head.files, (), tuple(some))
+
+
+def listed(entry: manifest.FileEntry, parts: Sequence[manifest.ChunkRef]) -> disclosure.Listed:
     """A stored file as a proof discloses it."""
-    return proof.Listed(
+    return disclosure.Listed(
         kind=entry.kind,
         path=entry.path,
         size=entry.size,
@@ -205,8 +238,11 @@ class Demands:
     """A home whose bundles serve in the same way, if there is one."""
 
 
-def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
-    """Judges a proof, the given files, and the demands. `UsageError` for a demand that cannot be read."""
+def verify(source: bytes | BinaryIO, files: Sequence[str], demands: Demands, now_ms: int) -> dict[str, Any]:
+    """Judges a proof (`proof.read` says of which kind), the given files, and the demands.
+
+    `UsageError` for a demand that cannot be read.
+    """
     _check_demands(demands.require)
     named = trust.read(demands.trust)
     for given in files:
@@ -215,9 +251,9 @@ def verify(data: bytes, files: Sequence[str], demands: Demands, now_ms: int) -> 
         if not os.path.islink(given) and not os.path.isdir(given):
             givenfile.need_file(given)
     judge = _Evidence(demands.tee_policy)
-    verdict = proof.judge(data, judge)
+    verdict = proof.judge(source, judge)
     judge.check_minimum(verdict)
-    known = judge.look_later(data, verdict, demands, now_ms)
+    known = judge.look_later(verdict, demands, now_ms)
     for given in files:
         _check_given(verdict, given)
     trusted = trust.judge(verdict, named)
@@ -301,16 +337,14 @@ class _Evidence:
         if needed:
             verdict.check("tee policy", lambda: _enough("backed cosigners", have, needed))
 
-    def look_later(
-        self, data: bytes, verdict: proof.Verdict, demands: Demands, now_ms: int
-    ) -> list[later.Later]:
+    def look_later(self, verdict: proof.Verdict, demands: Demands, now_ms: int) -> list[later.Later]:
         """What newer collateral says of each piece of evidence in `verdict.attested`; empty without any."""
         if not verdict.attested:
             return []
         from idao.hall import bundles, evidence
 
         files = [*demands.newer, *(bundles.stored(demands.home) if demands.home else ())]
-        held = [canonical.unpack(backing.Backing, b) for b in proof.parse(data).attestations] if files else []
+        held = [canonical.unpack(backing.Backing, b) for b in verdict.backings] if files else []
         return [
             evidence.newer(one, b, files, self._policy, now_ms)
             for one, b in zip(verdict.attested, held, strict=bool(files))
@@ -404,13 +438,12 @@ def _check_one(verdict: proof.Verdict, path: str, name: str) -> None:
     verdict.check(f"file {manifest.show_path(os.fsencode(name))}", rule)
 
 
-def _match(verdict: proof.Verdict, name: bytes) -> proof.Listed:
+def _match(verdict: proof.Verdict, name: bytes) -> disclosure.Listed:
     """The disclosed file whose path is the longest end of the given one."""
     parts = [p for p in name.split(b"/") if p not in (b"", b".")]
     for start in range(len(parts)):
-        listed = verdict.files.get(b"/".join(parts[start:]))
-        if listed is not None:
-            return listed
+        if verdict.files is not None and (found := verdict.files.get(b"/".join(parts[start:]))):
+            return found
     raise VerificationFailed("no file of that name is disclosed in the proof")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from idao.crypto.merkle import Leaves
 from idao.errors import IdaoError
 from idao.manifest import (
     CHUNKS,
@@ -28,7 +29,6 @@ from idao.manifest import (
 from idao.store import wal
 from idao.store.home_db import SUMMED, damaged, open_home_db
 from idao.store.packs import SUFFIX
-from idao.store.version import Leaves
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents, Finding

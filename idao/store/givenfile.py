@@ -26,7 +26,7 @@ BLOCK = 64 * 1024
 
 @contextmanager
 def opened(path: str | Path) -> Iterator[BinaryIO]:
-    """The file, to read from its start; it need not be seekable.
+    """The file, to read from its start; a pipe is not seekable.
 
     `UsageError` for a device, or a pipe without a writer; `OSError` as `open` raises it.
     """
@@ -35,12 +35,13 @@ def opened(path: str | Path) -> Iterator[BinaryIO]:
     try:
         mode = os.fstat(fd).st_mode
         _check_kind(path, mode)
-        start = _first_of_pipe(path, fd) if stat.S_ISFIFO(mode) else b""
+        piped = stat.S_ISFIFO(mode)
+        start = _first_of_pipe(path, fd) if piped else b""
         os.set_blocking(fd, True)
     except BaseException:
         os.close(fd)
         raise
-    with io.BufferedReader(_From(start, fd)) as file:
+    with io.BufferedReader(_From(start, fd)) if piped else os.fdopen(fd, "rb") as file:
         yield file
 
 

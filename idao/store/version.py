@@ -8,11 +8,12 @@ from __future__ import annotations
 import bisect
 import os
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from idao.crypto import canonical, merkle
+from idao.crypto import canonical
+from idao.crypto.merkle import Leaves
 from idao.errors import Malformed, NotFound, VerificationFailed
 from idao.manifest import (
     CHUNK_ROW,
@@ -44,37 +45,6 @@ SCAN_ENTRIES = 4096
 """Entries on one page of the stat cache: some 100 kB packed."""
 PAGES_KEPT = 8
 """Chunk pages kept of a version that is read here and there: 4 MiB, the rows of some 36,000 chunks."""
-_SUBTREE = 1024
-"""Leaves hashed at once into a subtree; a power of two, so the tree keeps its shape."""
-
-
-class Leaves:
-    """The root of a growing tree in little memory: whole subtrees at once instead of leaf by leaf."""
-
-    def __init__(self, tree: merkle.Tree) -> None:
-        self._tree = tree
-        self._leaves: list[bytes] = []
-        self._stack: list[tuple[int, bytes]] = []
-        self.count = 0
-
-    def extend(self, leaves: Sequence[bytes]) -> None:
-        self._leaves += leaves
-        self.count += len(leaves)
-        while len(self._leaves) >= _SUBTREE:
-            height, h = 0, merkle.root(self._tree, self._leaves[:_SUBTREE])
-            while self._stack and self._stack[-1][0] == height:
-                h, height = self._tree.branch(self._stack.pop()[1], h), height + 1
-            self._stack.append((height, h))
-            del self._leaves[:_SUBTREE]
-
-    def root(self) -> bytes:
-        parts = [h for _, h in self._stack]
-        if self._leaves or not parts:
-            parts.append(merkle.root(self._tree, self._leaves))
-        r = parts[-1]
-        for left in reversed(parts[:-1]):
-            r = self._tree.branch(left, r)
-        return r
 
 
 class ManifestWriter:
