@@ -12,7 +12,7 @@ from conftest import Lived
 from idao.crypto import canonical
 from idao.frozen import replace
 from idao.ledger.tx import SignedTx, tx_id
-from idao.model import show_id
+from idao.model import Block, show_id
 from idao.store import signatures
 from idao.store.audit import audit
 
@@ -59,12 +59,12 @@ def test_bad_signatures_are_named_in_whatever_process_they_are_verified(
     path = ledger(lived)
     assert audit(path).ok
     db = sqlite3.connect(path)
-    height, place, raw = db.execute(
-        "select height, place, raw from tx order by height desc limit 1"
-    ).fetchone()
-    signed = canonical.unpack(SignedTx, raw)
+    height, raw = db.execute("select height, block from body order by height desc limit 1").fetchone()
+    block = canonical.unpack(Block, raw)
+    signed = canonical.unpack(SignedTx, block.txs[0])
     bad = replace(signed, signatures=((signed.signatures[0][0], bytes(64)),))
-    db.execute("update tx set raw = ? where height = ? and place = ?", (canonical.pack(bad), height, place))
+    block = replace(block, txs=(canonical.pack(bad), *block.txs[1:]))
+    db.execute("update body set block = ? where height = ?", (canonical.pack(block), height))
     db.commit()
     db.close()
     found = audit(path).findings
@@ -112,9 +112,15 @@ def cases() -> list[tuple[str, str]]:
         ("insert into member values (zeroblob(32), zeroblob(32), 'owner', 1, 0)", "member"),
         ("update receipt set ok = 0 where position = 0", "block 1, receipt 0"),
         ("update receipt set leaf = x'00' where position = 1", "block 1, receipt 1"),
-        ("update tx set id = zeroblob(32) where height = 2", "block 2, transaction 0"),
-        ("update tx set raw = x'00' where height = 2", "block 2"),
-        ("delete from tx where height = 3", "block 3"),
+        ("update body set hash = zeroblob(32) where height = 2", "block 2"),
+        ("update body set block = x'00' where height = 2", "block 2"),
+        ("update body set block = (select block from body where height = 1) where height = 2",
+         "block 2: its body"),
+        ("delete from body where height = 3", "block 3: its body is missing"),
+        ("insert into body select height, zeroblob(32), block from body where height = 2",
+         "block 2: has another"),
+        ("insert into body values (9999, zeroblob(32), x'00')", "body at height 9999: belongs to no block"),
+        ("insert into tx values (1, 0, zeroblob(32), x'00')", "tx at height 1: belongs to no block"),
         ("update block set hash = zeroblob(32) where height = 1", "block 1"),
         ("update block set certificate = (select certificate from block where height = 1)", "block 2"),
         ("delete from block where height = 2", "block 2"),
@@ -130,6 +136,7 @@ def cases() -> list[tuple[str, str]]:
         ("update meta set value = zeroblob(32) where key = 'place'", "meta place"),
         ("create table more (a)", "schema more"),
         ("drop index tx_id", "schema tx_id"),
+        ("drop index receipt_tx", "schema receipt_tx"),
         ("create trigger t after insert on tx begin select 1; end", "schema t"),
         ("insert into receipt values (9999, 1, zeroblob(32), 'x', 1, x'00')", "belongs to no"),
         ("insert into checkpoint values (9999, 1, 'x')", "belongs to no block"),

@@ -118,7 +118,7 @@ class Seeds:
         return dao.proofs.make(show_id("tx", next(self.store.receipts())[1].tx))[1]
 
     def txs(self) -> list[bytes]:
-        return [bytes(r[0]) for r in self.store.db.execute("select raw from tx order by height, place")]
+        return [raw for height in range(1, self.store.height + 1) for raw in self.store.block(height)[0].txs]
 
 
 def unpacks(cls: type, check: Callable[[Seeds, Any], Any] | None = None) -> Callable[[Seeds, bytes], Any]:

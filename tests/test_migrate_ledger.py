@@ -16,21 +16,23 @@ from pathlib import Path
 import pytest
 from cli_world import must, run
 
+from idao.crypto import canonical
 from idao.dao import Dao
 from idao.hall import migration
 from idao.home import file_lock
+from idao.ledger.tx import parse_tx
+from idao.model import Block
 from idao.store import migrate, place
 from idao.store.ledger import VERSION, LedgerStore, meta_sum
+from idao.store.prune import prune
 
 MADE = Path(__file__).parent / "vectors" / "home-1.tar.xz"
 """Made by idao 0.1.0: a contribution, DATs, a vote, a rotation, evidence; then a backup, restored."""
 KEPT = (
     "block",
-    "tx",
     "sign",
     "checkpoint",
     "receipt",
-    "log_node",
     "asset_version",
     "account",
     "state_branch",
@@ -58,7 +60,16 @@ def ledgers(home: Path) -> list[Path]:
 
 def rows(path: Path) -> list[object]:
     with closing(sqlite3.connect(path)) as db:
-        return [db.execute(f"select * from {table} order by 1, 2").fetchall() for table in KEPT]
+        kept = [db.execute(f"select * from {table} order by 1, 2").fetchall() for table in KEPT]
+        return [*kept, transactions(db), db.execute("select * from log_node where level > 2").fetchall()]
+
+
+def transactions(db: sqlite3.Connection) -> list[bytes]:
+    """Signed, in order: a row each up to format 2, then in the bodies of their blocks."""
+    if db.execute("pragma user_version").fetchone()[0] < 3:
+        return [raw for (raw,) in db.execute("select raw from tx order by height, place")]
+    packed = db.execute("select b.block from body b join block d using (height, hash) order by height")
+    return [raw for (block,) in packed for raw in canonical.unpack(Block, block).txs]
 
 
 def state(home: Path) -> list[tuple[int, list[object]]]:
@@ -175,3 +186,41 @@ def test_how_far_it_is_is_told(old: Path) -> None:
 def tip_of(path: Path) -> int:
     with closing(sqlite3.connect(path)) as db:
         return int(db.execute("select max(height) from block").fetchone()[0])
+
+
+def as_format_2(path: Path) -> None:
+    """Rows as idao left them between 0.1.0 and format 3: a row a transaction, each subtree of the log."""
+    with closing(LedgerStore.open(path)) as store:
+        size = store.tip().frontier.size
+        low = [(n, i, store.subtree(n, i)) for n in (1, 2) for i in range(size >> n)]
+        txs = [
+            (height, place, parse_tx(raw).id, raw)
+            for height in range(store.pruned + 1, store.height + 1)
+            for place, raw in enumerate(store.block(height)[0].txs)
+        ]
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        db.executescript(
+            "drop index receipt_tx; drop table body; create table proposed"
+            " (height integer not null, hash blob not null, block blob not null, primary key (height, hash))"
+        )
+        db.executemany("insert into tx values (?, ?, ?, ?)", txs)
+        db.executemany("insert into log_node values (?, ?, ?)", low)
+        db.execute("insert into proposed values (?, zeroblob(32), x'01')", (txs[-1][0] + 1,))
+        db.execute("pragma user_version = 2")
+
+
+@pytest.mark.parametrize("keep", [None, 3], ids=["whole", "pruned"])
+def test_a_ledger_of_format_2(old: Path, keep: int | None) -> None:
+    must("migrate", home=old)
+    path = ledgers(old)[0]
+    if keep is not None:
+        with closing(LedgerStore.open(path)) as store:
+            assert prune(store, keep).transactions
+    was = state(old)
+    as_format_2(path)
+    assert run("status", home=old).code == 1
+    must("migrate", home=old)
+    assert state(old) == was
+    must("audit", home=old)
+    with closing(LedgerStore.open(path)) as store:
+        assert list(store.proposed(store.height + 1)) == [(bytes(32), b"\1")], "the journal's"

@@ -17,6 +17,7 @@ from idao.ledger.genesis import Bundle
 from idao.ledger.idao import KEY_EVENTS_MAX, Identity, Register, Rotate
 from idao.ledger.tx import parse_tx
 from idao.model import Parent, show_id
+from idao.store.bodies import applied
 from idao.store.ledger import LedgerStore
 
 if TYPE_CHECKING:
@@ -72,12 +73,8 @@ class Keyring:
             if identity.idao_id(founder.inception) == self._dao.me:
                 yield from ((seq, 0) for seq in (0, *(e.event.key_seq for e in founder.events)))
         bodies = {"idao.register": Register, "idao.rotate": Rotate}
-        rows = store.db.execute(
-            "select r.height, t.raw from receipt r join tx t on t.id = r.tx"
-            " where r.ok = 1 and r.kind in ('idao.register', 'idao.rotate') order by r.position"
-        )
-        for height, raw in rows:
-            envelope = parse_tx(raw).envelope
+        for receipt, raw in applied(store, *bodies):
+            envelope, height = parse_tx(raw).envelope, receipt.height
             if envelope.idao == self._dao.me:
                 body: Any = canonical.unpack(bodies[envelope.kind], envelope.body)
                 if envelope.kind == "idao.register":

@@ -29,6 +29,7 @@ from idao.ledger.succession import Consent
 from idao.ledger.tx import parse_tx
 from idao.model import Parent, show_id
 from idao.store.backup import expire_outbox
+from idao.store.bodies import applied
 from idao.store.ledger import LedgerStore
 
 BATCH = 500
@@ -213,12 +214,8 @@ class Succession:
     def _statements(self) -> Iterator[assets.Contribute | reviews.Open]:
         """What this iDAO said of its own assets, in order, as it is said at the start of a ledger."""
         state = self._old.state()
-        rows = self._old.db.execute(
-            "select t.raw from receipt r join tx t on t.id = r.tx where r.ok = 1"
-            " and r.kind in ('asset.contribute', 'review.open') order by r.position"
-        )
         own: set[bytes] = set()
-        for (raw,) in rows:
+        for _, raw in applied(self._old, "asset.contribute", "review.open"):
             envelope = parse_tx(raw).envelope
             if envelope.kind == "asset.contribute":
                 body = canonical.unpack(assets.Contribute, envelope.body)

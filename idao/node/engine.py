@@ -478,11 +478,10 @@ class Engine:
         out: list[Decided] = []
         size = 0
         for height in range(first, min(first + count - 1, self.tip.height) + 1):
-            block, certificate = self.store.block(height)
-            raw = canonical.pack(block)
+            raw = self.store.body(height)
             size += len(raw)
             if out and size > bytes_max:
                 break
             head = self.store.checkpoint(height)
-            out.append(Decided(raw, certificate, head[1] if head else ""))
+            out.append(Decided(raw, self.store.decided(height)[1], head[1] if head else ""))
         return out

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
 from idao.store import cosigns, wal
 from idao.store import ledger as files
+from idao.store.layout import LOG_LEVEL
 from idao.store.opening import APPLICATION_ID
 from idao.store.signatures import Signatures
 from idao.store.tables import from_row, sql_of
@@ -186,6 +187,10 @@ class Audit:
             0, quorum, bundle.genesis.time_ms, frontier, self.base, self.branches, None, self.headers.get
         )
 
+    def keep_nodes(self, nodes: Iterable[tuple[int, int, bytes]]) -> None:
+        """Subtrees of the log that stand in a table of their own."""
+        self.nodes.update({(level, place): h for level, place, h in nodes if level >= LOG_LEVEL})
+
     def _keep(self, executed: Executed) -> None:
         self.base.write(executed.state.changes)
         for prefix, row in executed.branches.writes.items():
@@ -213,8 +218,8 @@ class Audit:
     def _block(self, tip: Tip, height: int) -> Tip:
         header, certificate = self.stored_block(height)
         epoch, validators = genesis_rules.epoch_at(State(self.base), height)
-        txs = self.transactions(height)
-        built = Block(header, tip.certificate, tuple(tx.raw for tx in txs))
+        built = self.body(header, tip.certificate)
+        txs = self.parsed(built.txs)
         executed = rules.check(tip, self.store.chain, validators, built, self.authentic(height), txs)
         block_hash = rules.header_hash(header)
         self.check_certificate(height, certificate, block_hash, validators)
@@ -222,7 +227,7 @@ class Audit:
         self._keep(executed)
         frontier = executed.frontier
         nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
-        self.nodes.update({(level, place): h for level, place, h in nodes if level})
+        self.keep_nodes(nodes)
         self.headers[height] = block_hash
         self.check_checkpoint(header, frontier, epoch.epoch, validators)
         return Tip(
@@ -247,19 +252,29 @@ class Audit:
 
         return later
 
-    def transactions(self, height: int) -> list[Tx]:
-        """Those stored of one block, in order."""
+    def body(self, header: Header, parent: Certificate | None) -> Block:
+        """The block whose header and finalization of its parent are given, with its transactions."""
+        height, block_hash = header.height, rules.header_hash(header)
+        rows = dict(self.db.execute("select hash, block from body where height = ?", (height,)))
+        packed = rows.pop(block_hash, None)
+        for other in rows:
+            self.report.note(f"block {height}", f"has another body as well, of {other.hex()[:16]}")
+        if packed is None:
+            raise Malformed("its body is missing")
+        block = canonical.unpack(Block, packed)
+        if (block.header, block.parent_certificate) != (header, parent):
+            raise Malformed("its body is of another header")
+        return block
+
+    @staticmethod
+    def parsed(raws: Iterable[bytes]) -> list[Tx]:
+        """The transactions of a block, in order. `Malformed` names the first that is none."""
         txs = []
-        rows = self.db.execute("select place, id, raw from tx where height = ? order by place", (height,))
-        for place, stored_id, raw in rows:
+        for place, raw in enumerate(raws):
             try:
-                tx = parse_tx(raw)
+                txs.append(parse_tx(raw))
             except Malformed as e:
-                raise Malformed(f"transaction {place} ({show_id('tx', stored_id)}): {e.message}") from e
-            if tx.id != stored_id:
-                where = f"block {height}, transaction {place}"
-                self.report.note(where, "the stored id is not that of its envelope")
-            txs.append(tx)
+                raise Malformed(f"transaction {place}: {e.message}") from e
         return txs
 
     def check_certificate(
@@ -325,9 +340,11 @@ class Audit:
 
     def _check_strays(self, last: int) -> None:
         """Rows that belong to no block."""
-        for table in ("tx", "checkpoint"):
+        # The bodies after the last block are the journal's.
+        for table, most in (("tx", self.report.pruned), ("checkpoint", last), ("body", last + 1)):
+            least = self.report.pruned + 1 if table == "body" else 1
             for (height,) in self.db.execute(
-                f"select distinct height from {table} where height < 1 or height > ?", (last,)
+                f"select distinct height from {table} where height < ? or height > ?", (least, most)
             ):
                 self.report.note(f"{table} at height {height}", "belongs to no block")
         for (position,) in self.db.execute("select position from receipt"):

@@ -18,7 +18,7 @@ from idao.ledger import genesis as genesis_rules
 from idao.ledger.execution import NO_HASH, Tip
 from idao.ledger.registry import RECORDS
 from idao.ledger.state import State, encode_key, key_of, table_of
-from idao.ledger.tx import Receipt, parse_tx
+from idao.ledger.tx import Receipt
 from idao.model import Certificate, Header, ValidatorSet, show_id
 from idao.store.tables import from_row, sql_of
 
@@ -78,8 +78,8 @@ def _block(
     block_hash = rules.header_hash(header)
     _check_header(audit, header, before, parent, validators)
     audit.check_certificate(height, certificate, block_hash, validators)
-    _leaves(audit, header, frontier)
-    audit.nodes.update({(n, i): h for n, i, h in frontier.append(merkle.LOG.leaf(block_hash)) if n})
+    _leaves(audit, header, frontier, _transactions(audit, header, parent))
+    audit.keep_nodes(frontier.append(merkle.LOG.leaf(block_hash)))
     audit.headers[height] = block_hash
     audit.check_checkpoint(header, frontier, epoch.epoch, validators)
     return header, certificate
@@ -116,8 +116,31 @@ def _check_header(
         raise Malformed("its header does not follow from the one before")
 
 
-def _leaves(audit: Audit, header: Header, frontier: merkle.Frontier) -> None:
-    """The receipts of a block, or their hashes, lead to its log root; kept transactions are what they say."""
+def _transactions(audit: Audit, header: Header, parent: Certificate | None) -> set[bytes]:
+    """Ids of the transactions of a block, or of those of them that are kept; their signatures are checked."""
+    height = header.height
+    if height > audit.report.pruned:
+        raws = audit.body(header, parent).txs
+        if rules.tx_root(raws) != header.tx_root:
+            raise Malformed("its transactions are not those that its header names")
+        stored = None
+    else:
+        rows = audit.db.execute(
+            "select id, raw from tx where height = ? order by place", (height,)
+        ).fetchall()
+        stored, raws = [row[0] for row in rows], tuple(row[1] for row in rows)
+    txs = audit.parsed(raws)
+    for tx in txs:
+        if not audit.authentic(height)(tx):
+            raise Malformed(f"transaction {show_id('tx', tx.id)} has a bad signature")
+    ids = [tx.id for tx in txs]
+    if stored is not None and stored != ids:
+        audit.report.note(f"block {height}", "the stored id of a transaction is not that of its envelope")
+    return set(ids)
+
+
+def _leaves(audit: Audit, header: Header, frontier: merkle.Frontier, txs: set[bytes]) -> None:
+    """The receipts of a block, or their hashes, lead to its log root; `txs` has all that they are of."""
     start, end = frontier.size, header.log_size
     rows = audit.db.execute(
         "select position, height, tx, kind, ok, leaf from receipt where position >= ? and position < ?",
@@ -133,31 +156,23 @@ def _leaves(audit: Audit, header: Header, frontier: merkle.Frontier) -> None:
         leaf = hashes.get(position)
         if (row := kept.get(position)) is not None:
             leaf = merkle.LOG.leaf(row[-1])
-            _check_receipt(audit, header.height, position, row)
+            _check_receipt(audit, header.height, position, row, txs)
         if leaf is None:
             raise Malformed(f"leaf {position} of the log is missing")
-        audit.nodes.update({(n, i): h for n, i, h in frontier.append(leaf) if n})
+        audit.keep_nodes(frontier.append(leaf))
     audit.nodes.update({(0, position): h for position, h in hashes.items()})
     if frontier.root() != header.log_root:
         raise Malformed("its receipts do not lead to its log root")
     audit.positions += [start, end]
     audit.report.receipts += len(kept)
-    txs = audit.transactions(header.height)
-    for tx in txs:
-        if not audit.authentic(header.height)(tx):
-            raise Malformed(f"transaction {show_id('tx', tx.id)} has a bad signature")
-    if header.height > audit.store.pruned and rules.tx_root(tx.raw for tx in txs) != header.tx_root:
-        raise Malformed("its transactions are not those that its header names")
 
 
-def _check_receipt(audit: Audit, height: int, position: int, row: list[Any]) -> None:
+def _check_receipt(audit: Audit, height: int, position: int, row: list[Any], txs: set[bytes]) -> None:
     receipt = canonical.unpack(Receipt, row[-1])
     if (
         tuple(row[:-1]) != (receipt.height, receipt.tx, receipt.kind, int(receipt.ok))
         or receipt.height != height
     ):
         audit.report.note(f"receipt at {position}", "its row says other than its leaf")
-    if receipt.origin == "tx":
-        found = audit.store.tx(receipt.tx)
-        if found is None or parse_tx(found).id != receipt.tx:
-            audit.report.note(f"receipt at {position}", "its transaction is missing")
+    if receipt.origin == "tx" and receipt.tx not in txs:
+        audit.report.note(f"receipt at {position}", "its transaction is missing")

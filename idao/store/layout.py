@@ -5,6 +5,14 @@ from __future__ import annotations
 from idao.ledger import genesis as genesis_rules
 from idao.store.tables import ddl_of
 
+PART, PREFIX = "position >> 13", "substr(tx, 1, 8)"
+"""How receipts are found by transaction: 8,192 leaves of the log after each other have an index of their own.
+One index over all random ids writes a random page for each transaction, the more the longer the ledger; this
+writes the few pages of its newest part, and a search asks part after part, microseconds each."""
+PART_LEAVES = 1 << 13
+LOG_LEVEL = 3
+"""Lowest subtrees of the log that are stored; those below are hashed again from at most four leaves."""
+
 FIXED_DDL = (
     """create table meta ( -- facts of this file
   "key" text not null, -- what
@@ -20,14 +28,6 @@ FIXED_DDL = (
   "leaf" integer not null -- position of the block's own leaf in the log
 ) strict""",
     "create unique index block_leaf on block (leaf)",
-    """create table tx ( -- signed transactions, in order
-  "height" integer not null, -- block
-  "place" integer not null, -- place among the block's transactions
-  "id" blob not null, -- hash of the envelope
-  "raw" blob not null, -- canonical signed transaction
-  primary key ("height", "place")
-) strict, without rowid""",
-    "create unique index tx_id on tx (id)",
     """create table receipt ( -- what transactions and due actions did
   "position" integer primary key, -- position of its leaf in the log
   "height" integer not null, -- block
@@ -36,7 +36,22 @@ FIXED_DDL = (
   "ok" integer not null, -- 1 applied, 0 refused
   "leaf" blob not null -- canonical receipt
 ) strict""",
-    """create table log_node ( -- perfect subtrees of the log above its leaves
+    f"create index receipt_tx on receipt ({PART}, {PREFIX})",
+    """create table body ( -- blocks with their transactions: decided ones, and those held for the next height
+  "height" integer not null,
+  "hash" blob not null, -- hash of the header
+  "block" blob not null, -- canonical block
+  primary key ("height", "hash")
+) strict, without rowid""",
+    """create table tx ( -- signed transactions kept of blocks whose bodies were pruned
+  "height" integer not null, -- block
+  "place" integer not null, -- place of its receipt among those of the block
+  "id" blob not null, -- hash of the envelope
+  "raw" blob not null, -- canonical signed transaction
+  primary key ("height", "place")
+) strict, without rowid""",
+    "create unique index tx_id on tx (id)",
+    """create table log_node ( -- perfect subtrees of eight leaves and more; leaves whose receipts were pruned
   "level" integer not null, -- height of the subtree
   "place" integer not null, -- index among those of its height
   "hash" blob not null, -- RFC 6962 hash
@@ -60,12 +75,6 @@ FIXED_DDL = (
   "digest" blob not null, -- block hash, empty for nullify
   "signature" blob not null,
   primary key ("height", "view", "slot")
-) strict, without rowid""",
-    """create table proposed ( -- block bodies held for the current height
-  "height" integer not null,
-  "hash" blob not null,
-  "block" blob not null,
-  primary key ("height", "hash")
 ) strict, without rowid""",
     """create table cert ( -- certificates held for the current height
   "height" integer not null,

@@ -22,13 +22,14 @@ from idao.ledger.state import State
 from idao.ledger.succession import Ancestry
 from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, Parent, SignedVote, ValidatorSet, Vote, show_id
-from idao.store import opening, place
+from idao.store import bodies, opening, place
+from idao.store.layout import LOG_LEVEL
 from idao.store.layout import schema as schema
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, empty_log, refusal
 from idao.store.tables import BRANCHES_KEPT, RECORDS_KEPT, SqlBase, SqlBranches
 
-VERSION = 2
-"""Format 1 had no cosignatures, seats, bonds. `store.migrate` leads from each to the next."""
+VERSION = 3
+"""1 had no cosignatures, seats, bonds; 1 and 2 had a row for each transaction. `store.migrate` leads here."""
 BUSY_MS = 5000
 """How long a reader waits for a writer's commit; commits take milliseconds."""
 
@@ -262,6 +263,9 @@ class LedgerStore:
         """Hash of a perfect subtree of the log."""
         if level == 0 and (leaf := self._leaf(place)) is not None:
             return merkle.LOG.leaf(leaf)
+        if 0 < level < LOG_LEVEL:
+            left, right = (self.subtree(level - 1, 2 * place + side) for side in (0, 1))
+            return merkle.LOG.branch(left, right)
         row = self.db.execute("select hash from log_node where level = ? and place = ?", (level, place))
         found = row.fetchone()
         if found is None:
@@ -311,35 +315,33 @@ class LedgerStore:
         epoch = genesis_rules.epoch_at(self.state(), parent.height)[0].epoch if found else 0
         return parent, Ancestry(self.bundle.genesis, self.links(epoch))
 
-    def block(self, height: int) -> tuple[Block, Certificate]:
-        """The block as it was agreed on, and its finalization. `NotFound` where its body was pruned."""
+    def body(self, height: int) -> bytes:
+        """The canonical bytes of the block as it was agreed on. `NotFound` where they were pruned."""
         if height <= self.pruned:
             raise NotFound(f"the body of block {height} was pruned here")
-        row = self.db.execute("select header, certificate from block where height = ?", (height,)).fetchone()
+        row = self.db.execute(
+            "select b.block from block d join body b on b.height = d.height and b.hash = d.hash"
+            " where d.height = ?",
+            (min(height, HEIGHT_MAX),),
+        ).fetchone()
         if row is None:
             raise NotFound(f"no block at height {height}")
-        before = self.db.execute("select certificate from block where height = ?", (height - 1,)).fetchone()
-        parent = canonical.unpack(Certificate, before[0]) if before else None
-        raws = self.db.execute("select raw from tx where height = ? order by place", (height,))
-        txs = tuple(bytes(r[0]) for r in raws)
-        return Block(canonical.unpack(Header, row[0]), parent, txs), canonical.unpack(Certificate, row[1])
+        return bytes(row[0])
+
+    def block(self, height: int) -> tuple[Block, Certificate]:
+        """The block as it was agreed on, and its finalization. `NotFound` where its body was pruned."""
+        return canonical.unpack(Block, self.body(height)), self.decided(height)[1]
 
     def tx(self, tx: bytes) -> bytes | None:
-        row = self.db.execute("select raw from tx where id = ?", (tx,)).fetchone()
-        return None if row is None else bytes(row[0])
+        """The signed transaction of an id. None where there is none, or its body was pruned."""
+        found = self.receipt_of(tx)
+        return None if found is None else next(raw for _, raw in bodies.with_txs(self, [found[1]]))
 
     def receipt_of(self, tx: bytes) -> tuple[int, Receipt] | None:
         """(log position, receipt) of a transaction."""
-        # Among the receipts of its block: a second index over ids would cost each tx a random page.
-        found = self.db.execute("select height from tx where id = ?", (tx,)).fetchone()
-        if found is None:
-            return None
-        where = "position between ? and ? and tx = ?"
-        given = (*self._positions(found[0], found[0]), tx)
-        row = self.db.execute(f"select position, leaf from receipt where {where}", given).fetchone()
-        return None if row is None else (row[0], canonical.unpack(Receipt, row[1]))
+        return bodies.receipt_of(self.db, tx)
 
-    def _positions(self, first: int, last: int) -> tuple[int, int]:
+    def positions(self, first: int, last: int) -> tuple[int, int]:
         """Log positions from the first receipt of block `first` to the leaf of block `last`."""
         at = "select leaf from block where height {} ? order by height desc limit 1"
         before = self.db.execute(at.format("<"), (min(first, HEIGHT_MAX),)).fetchone()
@@ -350,7 +352,7 @@ class LedgerStore:
         """(position, receipt) of blocks first..last."""
         rows = self.db.execute(
             "select position, leaf from receipt where position between ? and ? order by position",
-            self._positions(first, last),
+            self.positions(first, last),
         )
         for position, leaf in rows:
             yield position, canonical.unpack(Receipt, leaf)
@@ -359,7 +361,7 @@ class LedgerStore:
         """The receipts of one block, as leaves of the log."""
         rows = self.db.execute(
             "select leaf from receipt where position between ? and ? order by position",
-            self._positions(height, height),
+            self.positions(height, height),
         )
         return [bytes(row[0]) for row in rows]
 
@@ -374,7 +376,7 @@ class LedgerStore:
 
     def receipt_count(self, height: int) -> int:
         row = self.db.execute(
-            "select count(*) from receipt where position between ? and ?", self._positions(height, height)
+            "select count(*) from receipt where position between ? and ?", self.positions(height, height)
         ).fetchone()
         return int(row[0])
 
@@ -405,11 +407,9 @@ class LedgerStore:
                 "update block set certificate = ?1 where height = ?2 and certificate <> ?1",
                 (canonical.pack(block.parent_certificate), header.height - 1),
             )
-        ids = [r.tx for r in executed.receipts if r.origin == "tx"]
-        self.db.executemany(
-            "insert into tx values (?, ?, ?, ?)",
-            [(header.height, i, tx, raw) for i, (tx, raw) in enumerate(zip(ids, block.txs, strict=True))],
-        )
+        where = header.height, block_hash
+        if not self.db.execute("select 1 from body where height = ? and hash = ?", where).fetchone():
+            self.put_proposed(*where, canonical.pack(block))
         self.db.executemany(
             "insert into receipt values (?, ?, ?, ?, ?, ?)",
             [
@@ -418,7 +418,9 @@ class LedgerStore:
             ],
         )
         # In order of the key, so that SQLite fills one page after another.
-        self.db.executemany("insert into log_node values (?, ?, ?)", sorted([n for n in nodes if n[0]]))
+        self.db.executemany(
+            "insert into log_node values (?, ?, ?)", sorted([n for n in nodes if n[0] >= LOG_LEVEL])
+        )
         self.base.write(executed.state.changes)
         self.branches.write(executed.branches.writes)
 
@@ -458,15 +460,19 @@ class LedgerStore:
         )
 
     def proposed(self, height: int) -> Iterator[tuple[bytes, bytes]]:
-        yield from self.db.execute("select hash, block from proposed where height = ?", (height,))
+        yield from self.db.execute("select hash, block from body where height = ?", (height,))
 
     def put_proposed(self, height: int, block_hash: bytes, block: bytes) -> None:
-        self.db.execute("insert or ignore into proposed values (?, ?, ?)", (height, block_hash, block))
+        """A body, which stays if it is decided on: the largest part of a block is written once."""
+        self.db.execute("insert or ignore into body values (?, ?, ?)", (height, block_hash, block))
 
     def prune_journal(self, height: int) -> None:
         """After `height` is decided. Certificates of heights with views above 0 stay: they are proof."""
         self.db.execute("delete from sign where height < ?", (height - 1,))
-        self.db.execute("delete from proposed where height <= ?", (height,))
+        self.db.execute(
+            "delete from body where height = ?1 and hash <> (select hash from block where height = ?1)",
+            (height,),
+        )
         self.db.execute(
             "delete from cert where height <= ? and height not in (select height from cert where view > 0)",
             (height,),

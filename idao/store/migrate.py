@@ -186,7 +186,11 @@ def _sums_for_rows(
 def _ledger_again(
     path: Path, copy: Path, aside: Path, replace: Callable[[], None], progress: Progress | None
 ) -> None:
-    """A ledger, 1 to 2: a table of cosignatures, seats, bonds and faults; another form of the genesis."""
+    """A ledger, 1 or 2 to 3.
+
+    New in 2: a table of cosignatures, seats, bonds and faults; another form of the genesis. New in 3: bodies
+    of blocks in one piece, receipts found by transaction in parts, no low subtrees of the log.
+    """
     from idao.store import rederive  # all rules of the ledger, and the audit
 
     with _held(path, copy):
@@ -209,5 +213,6 @@ _Make = Callable[[Path, Path, Path, Callable[[], None], Progress | None], None]
 _STEPS: dict[tuple[str, int], _Make] = {
     ("home.db", 1): _sums_for_rows,
     ("ledger", 1): _ledger_again,
+    ("ledger", 2): _ledger_again,
     ("keys/backup.pub", 1): _sum_for_backup_key,
 }

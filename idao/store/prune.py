@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from idao.crypto import merkle
 from idao.frozen import frozen
+from idao.store import bodies
 
 if TYPE_CHECKING:
     from idao.store.ledger import LedgerStore
@@ -39,19 +40,19 @@ def plan(store: LedgerStore, keep: int = KEEP_BLOCKS) -> Pruned:
     """What `prune` would take if the newest `keep` blocks stay whole."""
     upto = max(store.pruned, store.height - keep)
     first, last = _span(store, upto)
-    row = store.db.execute(
-        f"select count(*), coalesce(sum(length(leaf)), 0) from receipt where {_GONE}",
+    receipts, size, txs = store.db.execute(
+        f"select count(*), coalesce(sum(length(leaf)), 0), count(*) filter (where kind <> 'gov.due')"
+        f" from receipt where {_GONE}",
         (first, last, *KEPT_KINDS),
     ).fetchone()
-    txs = store.db.execute(
-        f"select count(*), coalesce(sum(length(raw)), 0) from tx where {_GONE_TX}",
-        (first, last, *KEPT_KINDS),
+    (whole,) = store.db.execute(
+        "select coalesce(sum(length(block)), 0) from body where height <= ?", (upto,)
     ).fetchone()
-    return Pruned(upto, txs[0], row[0], row[1] + txs[1])
+    kept = sum(len(raw) for _, raw in bodies.applied(store, *KEPT_KINDS, upto=upto))
+    return Pruned(upto, txs, receipts, size + whole - kept)
 
 
 _GONE = f"position between ? and ? and not (ok = 1 and kind in ({', '.join('?' * len(KEPT_KINDS))}))"
-_GONE_TX = f"id in (select tx from receipt where {_GONE})"
 
 
 def prune(store: LedgerStore, keep: int = KEEP_BLOCKS) -> Pruned:
@@ -62,7 +63,11 @@ def prune(store: LedgerStore, keep: int = KEEP_BLOCKS) -> Pruned:
     first, last = _span(store, gone.height)
     with store.transaction():
         store.db.executemany("insert or ignore into log_node values (0, ?, ?)", _hashes(store, first, last))
-        store.db.execute(f"delete from tx where {_GONE_TX}", (first, last, *KEPT_KINDS))
+        kept = [
+            (r.height, r.index, r.tx, raw) for r, raw in bodies.applied(store, *KEPT_KINDS, upto=gone.height)
+        ]
+        store.db.executemany("insert into tx values (?, ?, ?, ?)", kept)
+        store.db.execute("delete from body where height <= ?", (gone.height,))
         store.db.execute(f"delete from receipt where {_GONE}", (first, last, *KEPT_KINDS))
         store.set_meta("pruned", str(gone.height).encode())
     store.db.execute("vacuum")

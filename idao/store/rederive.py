@@ -1,4 +1,4 @@
-"""A ledger of format 1, derived again: what was agreed on and signed is kept, all else is made anew.
+"""A ledger of format 1 or 2, derived again: what was agreed on and signed is kept, all else is made anew.
 
 Kept, byte by byte: genesis, headers, transactions, finalizations, checkpoints, cosignatures, the journal of
 what this validator has signed, and what the file says of itself. Receipts, log, records and state tree follow
@@ -24,13 +24,14 @@ from idao.ledger.tx import parse_tx
 from idao.model import Block, Certificate, Genesis, Header
 from idao.store import place
 from idao.store.audit import Progress, audit
+from idao.store.layout import LOG_LEVEL
 from idao.store.ledger import META_KEYS, LedgerStore, meta_sum
 from idao.store.opening import connect_reading
 
 BATCH = 256
 """Blocks a transaction: some MB of pages."""
 BUSY_S = 5
-KEPT = ("checkpoint", "sign", "proposed", "cert", "cosign")
+KEPT = ("checkpoint", "sign", "cert", "cosign")
 """Tables whose rows are taken over as they are: signatures, which nothing can make again."""
 
 
@@ -53,6 +54,9 @@ def again(old: Path, new: Path, was: Path, progress: Progress | None = None) -> 
                 with store.transaction():
                     for table in KEPT:
                         _copy(source, store, table)
+            with store.transaction():
+                for row in source.execute("select height, hash, block from proposed"):
+                    store.put_proposed(*row)
             store.db.execute("pragma wal_checkpoint(truncate)")
     report = audit(new, progress and (lambda done, last: progress(last + done, 2 * last)))
     if report.findings:
@@ -122,12 +126,16 @@ def _block(source: sqlite3.Connection, store: LedgerStore, height: int, header: 
     if height != tip.height + 1:
         raise Malformed(f"block {tip.height + 1} is missing")
     _, validators = store.validators(height)
-    raws = source.execute("select raw from tx where height = ? order by place", (height,))
-    txs = [parse_tx(raw) for (raw,) in raws]
-    block = Block(canonical.unpack(Header, header), tip.certificate, tuple(tx.raw for tx in txs))
+    block = Block(canonical.unpack(Header, header), tip.certificate, _raws(source, height))
+    txs = [parse_tx(raw) for raw in block.txs]
     # Signatures are the audit's, which comes last: it verifies them beside this process.
     executed = rules.check(tip, store.chain, validators, block, lambda _: True, txs)
     store.append(block, canonical.unpack(Certificate, agreed), executed)
+
+
+def _raws(source: sqlite3.Connection, height: int) -> tuple[bytes, ...]:
+    rows = source.execute("select raw from tx where height = ? order by place", (height,))
+    return tuple(raw for (raw,) in rows)
 
 
 def _take_over(source: sqlite3.Connection, store: LedgerStore) -> None:
@@ -136,6 +144,13 @@ def _take_over(source: sqlite3.Connection, store: LedgerStore) -> None:
         for table in names:
             if table != "meta":
                 _copy(source, store, table)
+        store.db.execute("delete from log_node where level > 0 and level < ?", (LOG_LEVEL,))
+        store.db.execute("delete from tx where height > ?", (store.pruned,))
+        for height in range(store.pruned + 1, store.height + 1):
+            header = store.header(height)
+            parent = store.decided(height - 1)[1]
+            block = Block(header, parent, _raws(source, height))
+            store.put_proposed(height, rules.header_hash(header), canonical.pack(block))
 
 
 def _copy(source: sqlite3.Connection, store: LedgerStore, table: str) -> None:
