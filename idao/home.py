@@ -272,9 +272,10 @@ class Home:
     def read_key(self, name: str, kek: bytes) -> bytes:
         return seal.unseal(kek, name, self._key_bytes(f"{name}.key"))
 
-    def write_key(self, name: str, secret: bytes, kek: bytes) -> None:
+    def write_key(self, name: str, secret: bytes, kek: bytes, *, new: bool = False) -> None:
+        """`FileExistsError` where there is one, if it is to be a `new` one."""
         sealed = seal.seal(kek, name, secret, entropy(seal.NONCE_BYTES))
-        write_file(self.keys_folder / f"{name}.key", sealed)
+        write_file(self.keys_folder / f"{name}.key", sealed, new=new)
 
     def remove_key(self, name: str) -> None:
         (self.keys_folder / f"{name}.key").unlink(missing_ok=True)

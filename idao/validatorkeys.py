@@ -41,10 +41,14 @@ def fresh() -> bytes:
 
 
 def keep(home: Home, quorum: bytes, seed: bytes, kek: bytes) -> Signer:
-    """Keeps a new key for the seat in `quorum`; durable before it returns. Holds no lock itself."""
-    number = max(_numbers(home, quorum), default=0) + 1
-    home.write_key(_name(quorum, number), seed, kek)
-    return Signer(seed)
+    """Keeps a new key for the seat in `quorum`; durable before it returns. It never takes another's place."""
+    while True:
+        number = max(_numbers(home, quorum), default=0) + 1
+        try:
+            home.write_key(_name(quorum, number), seed, kek, new=True)
+        except FileExistsError:  # another process took that number
+            continue
+        return Signer(seed)
 
 
 def any_replaced(home: Home) -> bool:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 from cli_world import must, run
@@ -89,6 +90,33 @@ def test_a_quorum_of_one_keeps_its_key(home: Path) -> None:
         refused = run("quorum", *words, "--quorum", "ana", home=home)
         assert refused.code == 5 and "quorum of one" in refused.err
     assert run("quorum", "withdraw", home=home).code == 4
+
+
+def test_a_seat_is_looked_for_before_anybody_is_asked(home: Path) -> None:
+    """`-q` gives what is to be voted on; who has no seat is told so, with or without --yes."""
+    for yes in ([], ["--yes"]):
+        nobody = run("quorum", "remove", "nobody", *yes, home=home)
+        assert nobody.code == 4 and "--yes" not in nobody.err, nobody
+    asked = run("quorum", "remove", "me", home=home)
+    assert asked.code == 2 and "--yes" in asked.err
+    with mock.patch(
+        "idao.hall.seats.remove", lambda *_, **__: {"seat": "x", "proposal": "prop", "idao": "i"}
+    ):
+        assert run("quorum", "remove", "me", "--yes", "-q", home=home).out == "prop\n"
+
+
+def test_a_new_key_takes_no_others_place(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes may come to the same number."""
+    dao = Dao.open(home)
+    kek, real, late = dao.keys().kek, validatorkeys._numbers, [[]]
+    seeds = [bytes([n]) * 32 for n in (1, 2)]
+    before = {s.public for s in validatorkeys.held(dao.home, dao.quorum, dao.keys())}
+    validatorkeys.keep(dao.home, dao.quorum, seeds[0], kek)
+    monkeypatch.setattr(validatorkeys, "_numbers", lambda *given: late.pop() if late else real(*given))
+    validatorkeys.keep(dao.home, dao.quorum, seeds[1], kek)
+    after = {s.public for s in validatorkeys.held(dao.home, dao.quorum, dao.keys())}
+    assert after == before | {Signer(seed).public for seed in seeds}
+    assert not [p for p in dao.home.keys_folder.iterdir() if p.name.startswith(".")]
 
 
 def test_a_key_that_is_gone_is_told(home: Path) -> None:

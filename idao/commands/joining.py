@@ -214,15 +214,15 @@ def _remove(
     from idao.hall import seats
 
     dao = open_dao()
+    data = seats.remove(dao, member, force=force, dry=True)  # refused before anybody is asked
     if ui.options.dry_run:
-        data = seats.remove(dao, member, force=force, dry=True)
         ui.result(data, [f"would propose to remove {data['idao']}"], quiet=[data["idao"]])
         return
     ui.confirm(f"'{member}' is to lose its seat in this quorum")
     data = seats.remove(dao, member, force=force)
     if data["seat"] != "removed":
         ui.say(f"asked the members: idao vote {data['proposal']} yes")
-    ui.result(data, ids=data["idao"])
+    ui.result(data, ids=data["proposal"])
 
 
 def _rotate() -> None:

@@ -13,16 +13,16 @@ ASIDE_CHARS = 50
 """Of a file's name in that of the one written first beside it: 200 bytes at most, and a name has 255."""
 
 
-def write_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+def write_file(path: Path, data: bytes, mode: int = 0o600, *, new: bool = False) -> None:
     """As `writing`, of what is all there."""
-    with writing(path, mode) as f:
+    with writing(path, mode, new=new) as f:
         f.write(data)
 
 
 @contextlib.contextmanager
-def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
+def writing(path: Path, mode: int = 0o600, *, new: bool = False) -> Iterator[BinaryIO]:
     """A file, there once the block has ended; to a pipe or a device as it stands. `OSError`, also where a
-    folder is."""
+    folder is; with `new`, `FileExistsError` where anything is, whoever was faster."""
     if not path.name or path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():  # /dev/stdout: a file put in its place would break the machine
@@ -38,7 +38,11 @@ def writing(path: Path, mode: int = 0o600) -> Iterator[BinaryIO]:
             yield f
             f.flush()
             os.fsync(f.fileno())
-        os.replace(aside, path)
+        if new:
+            os.link(aside, path)
+            os.unlink(aside)
+        else:
+            os.replace(aside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(aside)
