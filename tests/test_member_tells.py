@@ -8,11 +8,13 @@ from typing import Any
 from member_world import Net, Person, Wire, trust
 from test_member import crowd, play
 
+from idao.crypto import canonical
 from idao.frozen import replace
 from idao.ledger.genesis import Epoch
 from idao.ledger.idao import TrustLink
 from idao.model import FINALIZE, NOTARIZE, Certificate, SignedVote
 from idao.node import messages as msg
+from idao.node.member import AWAKE_S
 
 Told = list[list[Any]]
 """The messages of each write to all."""
@@ -102,6 +104,32 @@ def test_a_bad_cosignature_is_checked_a_little_later_and_blamed(tmp_path: Path) 
         assert [who for who, _, _ in net.bad] == [liar.idao]
         head = member.engine.heads.newest()
         assert head is not None and liar.validator.public not in head.by_key
+        net.stop()
+
+    play(story)
+
+
+def test_a_keep_alive_from_one_behind_is_answered_when_blocks_do_not_come(tmp_path: Path) -> None:
+    """While they come it lacks what is on its way to it. From further behind it is answered at once."""
+
+    async def story() -> None:
+        net, people, _ = await four(tmp_path)
+        for i in range(3):
+            await net.agreed(net.member(people[0]).submit(people[0].tx(net.quorum, trust(i))).id)
+        member, served = net.member(people[0]), []
+        member._serve = lambda peer, first, count: served.append(first)  # type: ignore[method-assign]
+        status = member.engine.machine.status()
+        assert status is not None and status.height == 4
+
+        def from_height(height: int) -> list[int]:
+            served.clear()
+            member.on_status(people[1].idao, canonical.pack(replace(status, height=height)))
+            return served
+
+        member._committed_s = net.loop.time()
+        assert from_height(3) == [] and from_height(2) == [2]
+        member._committed_s -= AWAKE_S
+        assert from_height(3) == [3]
         net.stop()
 
     play(story)

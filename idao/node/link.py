@@ -27,8 +27,9 @@ STRANGER_FRAME_MAX = 16 * 1024
 """Before the other end is known: a hello has some 1,500 bytes."""
 HEAD = struct.Struct(">IBB")
 
-BUFFER = 64 * 1024
-"""Room to read into; it grows with what really arrives of a larger frame, never with what a length claims."""
+BUFFER, BUFFER_KEPT, BUFFER_GROWS = 64 * 1024, 256 * 1024, 4
+"""Room to read into; it grows with what really arrives of a larger frame, never with what a length claims.
+Room for a few hundred transactions is kept for the next frame: making it costs as much as filling it."""
 HANDSHAKE_S = 5.0
 """A handshake takes 15 ms on a LAN; a small board under load still manages in 5 s."""
 HELLO_S = 5.0
@@ -169,7 +170,7 @@ class Link(asyncio.BufferedProtocol):
     def _make_room(self) -> None:
         """Moves what is unread to the front of a buffer with room behind it."""
         unread = self._view[self._start : self._end]
-        size = max(BUFFER, 2 * len(unread))
+        size = max(BUFFER, BUFFER_GROWS * len(unread))
         fresh = bytearray(size)
         fresh[: len(unread)] = unread
         self._end -= self._start
@@ -210,7 +211,7 @@ class Link(asyncio.BufferedProtocol):
         if self._start == self._end:
             self._start = self._end = 0
             self._partial = None
-            if len(self._buffer) > BUFFER:
+            if len(self._buffer) > BUFFER_KEPT:
                 self._buffer = bytearray(BUFFER)
                 self._view = memoryview(self._buffer)
         elif self._partial is None:

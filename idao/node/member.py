@@ -33,6 +33,8 @@ KEPT_TICKS = 60
 """How often it is said which blocks are kept: whoever prunes asks what was said last."""
 RESEND_BYTES = 256 * 1024
 """Of waiting transactions told again at each tick: enough to repair a loss, little enough to be no flood."""
+AWAKE_S = 1.0
+"""A keep-alive says nothing new while blocks come: who is one behind then has what it lacks on its way."""
 JITTER = 0.2
 """Retransmissions of several nodes must not stay in step (`quorum/events.py`: ±20 %)."""
 
@@ -55,7 +57,7 @@ class Member:
     """Drives one ledger together with its peers. The caller holds the ledger's lock."""
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
-        for large in (Block, msg.Txs, ev.Propose):
+        for large in (Block, msg.Txs, msg.Commits, ev.Propose):
             canonical.write_out(large)
         self.engine, self._loop = engine, loop
         self.links: Links | None = None
@@ -82,7 +84,7 @@ class Member:
         self._due: dict[str, tuple[float, ev.Timer]] = {}
         """Kind of timer -> when it is due, and what it then says."""
         self._tick_handle: asyncio.TimerHandle | None = None
-        self._ticked = self._ticks = 0
+        self._ticked, self._ticks, self._committed_s = 0, 0, -AWAKE_S
         self._tips: dict[bytes, int] = {}
         self._epoch = engine.epoch.epoch
         self._differs: bytes | None = None
@@ -143,8 +145,12 @@ class Member:
         return canonical.pack(status) if status else b""
 
     def on_status(self, peer: bytes, status: bytes) -> None:
-        if status:
-            self._step(ev.Msg(peer, canonical.unpack(ev.Status, status)))
+        if not status:
+            return
+        told = canonical.unpack(ev.Status, status)
+        asleep = self._loop.time() - self._committed_s >= AWAKE_S
+        if asleep or abs(told.height - self.engine.tip.height - 1) > 1:
+            self._step(ev.Msg(peer, told))
 
     def on_up(self, peer: bytes) -> None:
         self.up.add(peer)
@@ -242,6 +248,7 @@ class Member:
             return None
 
     def _committed(self, height: int) -> None:
+        self._committed_s = self._loop.time()
         receipts, self.engine.receipts = self.engine.receipts, []
         self.on_commit(height, receipts)
         head = self.engine.heads.newest()
