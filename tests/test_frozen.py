@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from idao.frozen import HOT, frozen, replace
+from idao.frozen import HOT, copier, frozen, maker, replace
 
 
 @frozen
@@ -111,3 +111,16 @@ def test_a_copy_with_other_fields() -> None:
             replace(Ours(n, b"x"), z=1)
         with pytest.raises(ValueError):
             replace(Ours(n, b"x"), a=-1)
+
+
+def test_values_made_by_the_thousand() -> None:
+    assert maker(Many, HOT - 1) is Many and maker(Ours) is Ours, "few, or with a check of its own"
+    made = maker(Many)(1, 2, 3, 4, 5, 6)
+    assert type(made) is Many and made == Many(1, 2, 3, 4, 5) and maker(Many) is maker(Many)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.a = 9  # type: ignore[misc]
+    assert copier(Many, "b", "f")(made, 7, 8) == Many(1, 7, 3, 4, 5, 8)
+    with pytest.raises(TypeError):
+        maker(Many)(1)
+    with pytest.raises(ValueError):
+        copier(Ours, "a")(Ours(1, b""), -1)

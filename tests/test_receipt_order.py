@@ -6,17 +6,20 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 from ledger_world import World, id_of
 from member_world import Person, bundle_of, trust
 
-from idao.crypto import statetree
+from idao.crypto import canonical, statetree
+from idao.crypto.compiled import bounds
 from idao.ledger import block as rules
 from idao.ledger.assets import Asset
 from idao.ledger.block import _changed
 from idao.ledger.execution import tree_changes
 from idao.ledger.idao import Member, RemoveTrust
-from idao.ledger.state import State
+from idao.ledger.registry import RECORDS
+from idao.ledger.state import State, column_types, encode_key, key_encoder, table_of
 from idao.ledger.tx import parse_tx
 from idao.store.ledger import LedgerStore
 
@@ -56,3 +59,12 @@ def test_of_several_writes_to_a_record_the_last_stands_in_the_tree(tmp_path: Pat
         done.state_root == statetree.update(again, tree_changes(everything)) != statetree.root(tip.branches)
     )
     with_store.close()
+
+
+def test_keys_are_encoded_as_canonical_lists() -> None:
+    some: dict[Any, Any] = {int: 7, str: "word", bytes: id_of("x")}
+    for cls in RECORDS:
+        hints = column_types(cls)
+        key = tuple(some[bounds(hints[column])[0]] for column in table_of(cls).key)
+        assert key_encoder(cls)(key) == canonical.encode(list(key)), cls
+    assert key_encoder(Member) is not encode_key, "by one format"

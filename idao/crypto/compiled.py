@@ -18,6 +18,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Annotated, Any, Union, get_args, get_origin
 
+from idao import frozen
 from idao.crypto import canonical
 from idao.crypto.canonical import BYTES, LIST, MAP, TEXT, UNSIGNED, WIDE, head
 from idao.model import INT_MAX, Range, Size
@@ -83,9 +84,9 @@ def _compile(cls: Any) -> Pair | None:
         part.out.append(f"v{i} = o.{name}")
         if not maker.value(part, f"v{i}", hints[name]):
             return None
-    maker.space["cls"] = cls
+    maker.space |= {"cls": cls, "make": frozen.maker(cls)}
     order = {name: i for i, name in enumerate(names)}
-    return maker.finish(part, f"cls({', '.join(f'v{order[n]}' for n in canonical.names_of(cls))})")
+    return maker.finish(part, f"make({', '.join(f'v{order[n]}' for n in canonical.names_of(cls))})")
 
 
 class _Part:

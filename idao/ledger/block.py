@@ -7,6 +7,8 @@ one, the embedded agreement, or another engine beside the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import starmap
 from typing import Any
 
 from idao.crypto import canonical, merkle, statetree
@@ -16,13 +18,13 @@ from idao.crypto.hashing import Kind, hash_of, validators_hash
 from idao.crypto.hashing import header_hash as header_hash
 from idao.crypto.statetree import record_path, value_hash
 from idao.errors import Malformed, Refused
-from idao.frozen import replace
+from idao.frozen import copier, maker, replace
 from idao.ledger import governance
 from idao.ledger.epochs import epoch_at
 from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
-from idao.ledger.state import State, encode_key, table_of
+from idao.ledger.state import State, encode_key, key_encoder, table_of
 from idao.ledger.tx import Changed, Context, Receipt, Tx, TxKind, parse_tx, receipt_leaf
 from idao.model import (
     BLOCK_BYTES_MAX,
@@ -93,14 +95,19 @@ def _apply_tx(state: State, ctx: Context, tx: Tx) -> tuple[State, str, str]:
 def _use_seq(state: State, tx: Tx) -> None:
     actor = state.get(Identity, tx.envelope.idao)
     if actor is not None:
-        state.put(replace(actor, seq=tx.envelope.seq))
+        state.put(_with_seq()(actor, tx.envelope.seq))
+
+
+@cache
+def _with_seq() -> Callable[[Identity, int], Identity]:
+    return copier(Identity, "seq")
 
 
 _Values = dict[str, dict[bytes, bytes | None]]
 """Table -> canonical key -> value hash, or None where the record is deleted."""
 
 
-def _changed(child: State, last: _Values) -> tuple[Changed, ...]:
+def _changed(child: State, last: _Values, make: Callable[..., Changed] = Changed) -> tuple[Changed, ...]:
     """Every record an overlay wrote, in order of table name and key. `last` takes in what they are now."""
     out: list[tuple[str, bytes, bytes | None]] = []
     for cls, rows in child.changes.items():
@@ -108,12 +115,17 @@ def _changed(child: State, last: _Values) -> tuple[Changed, ...]:
         values = last.get(name)
         if values is None:
             values = last[name] = {}
+        encode = key_encoder(cls)
         for key, rec in rows.items():
-            place = encode_key(key)
-            values[place] = value = None if rec is None else value_hash(pack(rec))
+            if rec is None:
+                place, value = encode_key(key), None
+            else:
+                value = value_hash(pack(rec))
+                place = encode(key)
+            values[place] = value
             out.append((name, place, value))
     out.sort()
-    return tuple([Changed(*each) for each in out])
+    return tuple(starmap(make, out))
 
 
 def execute(
@@ -135,17 +147,19 @@ def execute(
     executed = Executed(block_state, Layer(tip.branches), NO_HASH, frontier)
     ids = tuple(v.idao for v in validators.validators)
     last: _Values = {}
+    make_context, make_receipt = maker(Context, len(txs)), maker(Receipt, len(txs))
+    make_changed = maker(Changed, len(txs))
 
     def context(actor: bytes, tx: bytes) -> Context:
-        return Context(
+        return make_context(
             block_state.child(), chain.quorum, height, time_ms, actor, tx, len(ids), ids, chain.governor,
-            tip.header, tip.time_ms, header_at=tip.header_at,
+            tip.header, tip.time_ms, NO_HASH, tip.header_at,
         )  # fmt: skip
 
     def conclude(child: State, tx: bytes, origin: str, kind: str, actor: bytes, code: str, why: str) -> None:
-        receipt = Receipt(
+        receipt = make_receipt(
             1, height, len(executed.receipts), tx, origin, kind, actor, not code, code, why[:500],
-            _changed(child, last),
+            _changed(child, last, make_changed),
         )  # fmt: skip
         block_state.merge(child)
         executed.receipts.append(receipt)

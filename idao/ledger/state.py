@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast
 
 from idao.crypto import canonical
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
+from idao.model import Id
 
 R = TypeVar("R")
 Key = tuple[Any, ...]
@@ -78,6 +80,17 @@ def key_of(rec: Any) -> Key:
 
 encode_key = canonical.encode_key
 """The key columns as a canonical list: what names a record within its table."""
+
+_ID = canonical.head(canonical.BYTES, 32) + b"%b"
+
+
+@cache
+def key_encoder(cls: type) -> Callable[[Key], bytes]:
+    """`encode_key` for records of this class that have been packed, and so hold what their columns allow."""
+    columns, hints = _tables[cls].key, column_types(cls)
+    if any(hints[column] != Id for column in columns):
+        return encode_key
+    return (canonical.head(canonical.LIST, len(columns)) + _ID * len(columns)).__mod__
 
 
 class Base(Protocol):
