@@ -27,9 +27,9 @@ import pytest
 from idao import noderecord
 from idao.crypto import canonical
 from idao.frozen import replace
+from idao.node import doors, tls, wire
 from idao.node import link as links
 from idao.node import listener as listeners
-from idao.node import tls, wire
 from idao.node.link import HEAD, frame
 from idao.node.mesh import Mesh
 
@@ -58,7 +58,7 @@ class Trio:
 
     def forgive(self) -> None:
         """Penalties have tests of their own; here each case begins afresh."""
-        self.a.listener._doors.clear()
+        self.a.listener.doors.open.clear()
         for peer in self.a.mesh.peers.values():
             peer.kept_out_until, peer.offences = 0.0, 0
 
@@ -371,7 +371,7 @@ def test_a_hello_that_the_hub_cannot_read_leaves_nothing_at_the_door(tmp_path: P
     async def test() -> None:
         async with trio(tmp_path) as t:
             t.a.hub.nonsense = b"nonsense"
-            for _ in range(listeners.STRANGERS_PER_ADDRESS + 2):
+            for _ in range(doors.STRANGERS_PER_ADDRESS + 2):
                 t.forgive()
                 reader, writer = await t.dial(greet=False)
                 writer.write(frame(wire.HELLO, t.hello(status=b"nonsense")))
@@ -752,13 +752,13 @@ def test_ten_thousand_connections_from_one_host(tmp_path: Path) -> None:
                 while not done.done():
                     loud += await t.ping(20)
                     most = max(most, len(t.a.listener._strangers))
-                assert most <= listeners.STRANGERS_PER_ADDRESS
+                assert most <= doors.STRANGERS_PER_ADDRESS
                 assert t.a.listener.accepted + t.a.listener.refused >= 9_000
                 assert t.a.listener.accepted < 1_000
                 assert statistics.median(loud) < 10 * statistics.median(quiet) + 0.010
                 # Its own address is worn out, and nobody else's: a member from another one gets in.
                 while True:
-                    t.a.listener._doors.pop("127.0.0.1", None)
+                    t.a.listener.doors.open.pop("127.0.0.1", None)
                     try:
                         _reader, writer = await t.dial()
                     except OSError:  # what the crowd left in the queue wears it out again
@@ -776,7 +776,7 @@ def test_ten_thousand_connections_from_one_host(tmp_path: Path) -> None:
 def test_the_door_has_room_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Strangers from many addresses fill the door: the oldest makes room."""
     monkeypatch.setattr(listeners, "STRANGERS_MAX", 5)
-    monkeypatch.setattr(listeners, "STRANGERS_PER_ADDRESS", 100)
+    monkeypatch.setattr(doors, "STRANGERS_PER_ADDRESS", 100)
 
     async def test() -> None:
         async with trio(tmp_path) as t:

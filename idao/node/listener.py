@@ -1,8 +1,8 @@
 """The one door of a home: a TCP port that takes in connections and hands each to the mesh of its quorum.
 
-Until a connection has said a valid hello it is nobody: few of them at once from one address, few per second,
-few in all (the oldest makes room), each for a few seconds. What that costs a flooder's victim is the time to
-accept and drop; peers that are linked feel nothing of it.
+Until a connection has said a valid hello it is nobody: few of them at once from one address, few per second
+(`node.doors`), few in all (the oldest makes room), each for a few seconds. What that costs a flooder's victim
+is the time to accept and drop; peers that are linked feel nothing of it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from idao.errors import Malformed, Unreachable
 from idao.node import tls, wire
+from idao.node.doors import Door, Doors
 from idao.node.fresh import Fresh
 from idao.node.link import HANDSHAKE_S, SHUTDOWN_S, Link
 from idao.node.mesh import Mesh
@@ -26,36 +28,12 @@ from idao.node.tls import TlsIdentity
 PORT = 24326
 """Not registered with IANA, below the ephemeral ports; 4326 spells idao on a telephone."""
 BACKLOG = 256
-STRANGERS_PER_ADDRESS = 3
-"""At once, before their hello: two peers of one machine dialing at a time, and one more."""
 STRANGERS_MAX = 64
 """At once from everywhere: each holds some 300 KiB of TLS state."""
-CONNECTIONS_PER_S, CONNECTIONS_BURST = 10, 30
-"""From one address: a handshake costs 7 ms, so this is a fourteenth of a core at worst."""
-ADDRESSES_MAX = 4096
-"""Addresses whose rate is remembered."""
 TURN_ACCEPTS = 64
 """Connections taken from the kernel before other links get their turn."""
 REST_S = 0.5
 """When the process has no file descriptors left."""
-
-
-class _Door:
-    """What one address has used of its share."""
-
-    __slots__ = ("filled", "inside", "tokens")
-
-    def __init__(self, now: float) -> None:
-        self.inside, self.tokens, self.filled = 0, float(CONNECTIONS_BURST), now
-
-    def admits(self, now: float) -> bool:
-        passed = now - self.filled
-        self.tokens = min(CONNECTIONS_BURST, self.tokens + passed * CONNECTIONS_PER_S)
-        self.filled = now
-        if self.inside >= STRANGERS_PER_ADDRESS or self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
 
 
 class Listener:
@@ -70,7 +48,7 @@ class Listener:
         self.accepted = self.refused = 0
         self._pairing: Callable[[Link], None] | None = None
         self._sockets: list[socket.socket] = []
-        self._doors: dict[str, _Door] = {}
+        self.doors = Doors()
         self._strangers: dict[asyncio.Task[None], None] = {}
         self._context: ssl.SSLContext | None = None
 
@@ -167,8 +145,8 @@ class Listener:
                     loop.remove_reader(s)
                     loop.call_later(REST_S, self._again, s)
                 return  # none waits, or one that has gone: Linux tells here what befell a connection before
-            door = self._door(peer[0], monotonic())
-            if door is None or not door.admits(monotonic()):
+            door = self.doors.admit(peer[0], monotonic())
+            if door is None:
                 self.refused += 1
                 _drop(connection)
                 continue
@@ -179,27 +157,14 @@ class Listener:
         if s in self._sockets:
             asyncio.get_running_loop().add_reader(s, self._accept, s)
 
-    def _door(self, address: str, now: float) -> _Door | None:
-        door = self._doors.get(address)
-        if door is None:
-            if len(self._doors) >= ADDRESSES_MAX:
-                rested = CONNECTIONS_BURST / CONNECTIONS_PER_S
-                stale = [a for a, d in self._doors.items() if not d.inside and now - d.filled > rested]
-                for a in stale:
-                    del self._doors[a]
-                if len(self._doors) >= ADDRESSES_MAX:
-                    return None
-            door = self._doors[address] = _Door(now)
-        return door
-
-    def _take_in(self, connection: socket.socket, door: _Door) -> None:
+    def _take_in(self, connection: socket.socket, door: Door) -> None:
         if len(self._strangers) >= STRANGERS_MAX:
             oldest = next(iter(self._strangers))
             oldest.cancel()
             self._strangers.pop(oldest)
         connection.setblocking(False)
         door.inside += 1
-        task = asyncio.get_running_loop().create_task(self._meet(connection))
+        task = asyncio.get_running_loop().create_task(self._meet(connection, door))
 
         def left() -> None:
             door.inside -= 1
@@ -208,11 +173,12 @@ class Listener:
         self._strangers[task] = None
         task.add_done_callback(lambda done: left())
 
-    async def _meet(self, connection: socket.socket) -> None:
+    async def _meet(self, connection: socket.socket, door: Door) -> None:
         """One connection from its first byte to its hello."""
         loop = asyncio.get_running_loop()
         over: asyncio.Future[str] = loop.create_future()
-        fresh = Fresh(self._welcome, lambda why: None if over.done() else over.set_result(why))
+        welcome = partial(self._welcome, door)
+        fresh = Fresh(welcome, lambda why: None if over.done() else over.set_result(why))
         link: Link | None = None
         try:
             _, link = await loop.connect_accepted_socket(
@@ -238,11 +204,14 @@ class Listener:
         elif link.alpn != tls.PEERS or not any(link.pin in mesh.by_pin for mesh in self.meshes.values()):
             link.cut("no member's certificate")
 
-    def _welcome(self, link: Link, hello: wire.Hello) -> bool:
+    def _welcome(self, door: Door, link: Link, hello: wire.Hello) -> bool:
         mesh = self.meshes.get(hello.quorum)
         if mesh is None:
             raise Malformed("a hello for a quorum that is not here")
-        return mesh.welcome(link, hello)
+        welcome = mesh.welcome(link, hello)
+        if welcome:
+            self.doors.trust(link.pin, door)
+        return welcome
 
 
 def _drop(connection: socket.socket) -> None:
