@@ -18,6 +18,8 @@ from idao.frozen import replace
 from idao.ledger.idao import RemoveTrust
 from idao.ledger.tx import Receipt
 from idao.model import show_id
+from idao.node import explaining
+from idao.node import member as members
 from idao.node import messages as msg
 from idao.node.engine import Decided
 from idao.node.sync import PATIENCE_TICKS
@@ -217,6 +219,47 @@ def test_a_node_whose_execution_differs_stops_and_says_where(tmp_path: Path) -> 
         assert odd.engine.tip.height == height and odd.engine.halted, "a halt outlives the process"
         await asyncio.sleep(0.2)
         assert not odd.engine.machine.signing
+        net.stop()
+
+    play(story)
+
+
+def test_who_answers_nothing_is_not_the_last_to_be_asked_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All were asked, and no answer came; then two never answer, and one that was away comes back."""
+    monkeypatch.setattr(members, "TICK_S", 0.05)
+    monkeypatch.setattr(explaining, "PATIENCE_TICKS", 2)
+
+    async def story() -> None:
+        people = crowd(4)
+        net = Net(tmp_path, people)
+        for p in people:
+            net.boot(p)
+        first, helpful, last = people[0], people[2], people[3]
+        await net.agreed(net.member(first).submit(first.tx(net.quorum, trust(0))).id)
+        net.kill(last)
+        damaged = sqlite3.connect(net.path(last))
+        damaged.execute("delete from trust_link where quorum = ?", (bytes(32),))
+        damaged.commit()
+        odd = net.boot(last)
+        plain, asked = net.deliver, []
+
+        def deliver(source: bytes, target: bytes, kind: int, payload: bytes) -> None:
+            if kind == msg.KIND_OF[msg.GetReceipts]:
+                asked.append(target)
+                if target != helpful.idao or asked.count(target) < 3:
+                    return
+            plain(source, target, kind, payload)
+
+        net.deliver = deliver  # type: ignore[method-assign]
+        tx = net.member(first).submit(first.tx(net.quorum, RemoveTrust(bytes(32)), kind="trust.remove"))
+        await net.until(lambda: show_id("tx", tx.id) in (odd.engine.halted or ""))
+        everyone = {p.idao for p in people[:3]}
+        assert set(asked[:3]) == set(asked[3:6]) == everyone, "all at once, then each in its turn"
+        count = len(asked)
+        await asyncio.sleep(0.3)
+        assert len(asked) == count, "nobody is asked for what is known"
         net.stop()
 
     play(story)

@@ -22,6 +22,7 @@ from idao.node import messages as msg
 from idao.node.bundles import Bundles
 from idao.node.cosigning import Cosigning
 from idao.node.engine import Decided, Engine, Outward
+from idao.node.explaining import Explaining
 from idao.node.sync import Sync
 from idao.quorum import events as ev
 from idao.quorum.recovery import quarantine_until
@@ -87,7 +88,7 @@ class Member:
         self._ticked, self._ticks, self._committed_s = 0, 0, -AWAKE_S
         self._tips: dict[bytes, int] = {}
         self._epoch = engine.epoch.epoch
-        self._differs: bytes | None = None
+        self.explaining = Explaining(self)
         self._fresh: list[Tx] = []
         self.cosigning = Cosigning(self, loop)
         self._flush: asyncio.Handle | None = None
@@ -198,7 +199,7 @@ class Member:
                 if not self._is_full(peer):
                     self._send(peer, msg.Receipts(height, tuple(self.engine.store.leaves_of(height))))
             case msg.Receipts() as theirs:
-                self._on_receipts(peer, theirs)
+                self.explaining.on_receipts(theirs)
             case msg.GetBundle(name):
                 if self.bundles is not None and not self._is_full(peer):
                     self.bundles.serve(peer, name)
@@ -404,6 +405,7 @@ class Member:
         if self.engine.quarantined:
             self._broadcast(msg.GetTip(self.engine.tip.height))
         self.sync.tick()
+        self.explaining.tick()
         if self.bundles is not None:
             self.bundles.tick()
         self._wake()
@@ -439,17 +441,7 @@ class Member:
     def _halted(self, reason: str) -> None:
         self.on_trouble("halted", reason)
         if reason.startswith("state divergence"):
-            self._broadcast(msg.GetReceipts(self.engine.tip.height + 1))
-
-    def _on_receipts(self, peer: bytes, theirs: msg.Receipts) -> None:
-        """After a divergence: which tx, and which record of it, is not as it is here."""
-        if self.engine.halted is None or theirs.height != self.engine.tip.height + 1 or not theirs.leaves:
-            return
-        found = self.engine.difference(theirs.leaves)
-        if found and self._differs is None:
-            self._differs = peer
-            self.engine.explain_halt(found)
-            self.on_trouble("halted", found)
+            self.explaining.begin()
 
     # --- seen from outside
 
