@@ -144,6 +144,21 @@ def row_mode(row: bytes) -> int:
     return row[1] << 8 | row[2]
 
 
+def row_size(row: bytes) -> int:
+    """The size in a row of a file page."""
+    return int.from_bytes(row[3:11], "big")
+
+
+def content_id(rows: bytes) -> bytes:
+    """What assessors know a file by, given its chunk rows: a hash of the id and the size (8 bytes) of each,
+    so that it is the same for all who read this manifest."""
+    if len(rows) == CHUNK_ROW:
+        return blake3(rows[:32] + rows[_SIZES]).digest()
+    starts = range(0, len(rows), CHUNK_ROW)
+    each = (rows[at : at + 32] + rows[at + _SIZE_AT : at + _SIZE_AT + 8] for at in starts)
+    return blake3(b"".join(each)).digest()
+
+
 Fields = tuple[bytes, int, int, int, int, bytes, bytes, int, bytes]
 """The values of a `FileEntry`, for those who need few of them, of a million files."""
 
@@ -290,6 +305,7 @@ _FIRST = bytes(8)
 """The index of the first part, as `part_salt` takes it."""
 _SIZE_AT = 96
 """Where a chunk row holds its size."""
+_SIZES = slice(_SIZE_AT, _SIZE_AT + 8)
 
 
 def file_leaf(salt: bytes, path: bytes, size: int, cuts: bytes, root: bytes) -> bytes:

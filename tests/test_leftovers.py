@@ -79,7 +79,7 @@ def test_what_a_killed_contribution_left_is_freed(
     assert dao.assets.check() == [] and dao.assets.check(kept) == []
     with dao.assets.opened() as (contents, docs):
         assert len(contents.versions()) == len(docs.manifests()) == 1
-        assert [asset for asset, _, _ in docs.all_of(documents.NONCE)] == [docs.manifests()[0][0]]
+        assert [asset for asset, _ in docs.versions_with(documents.NONCE)] == [docs.manifests()[0][0]]
     again = must("asset", "forget", "--unregistered", "--json", home=home).json
     assert (again["versions"], again["freed_bytes"], again["forgotten"]) == (0, 0, False)
 

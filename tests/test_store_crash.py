@@ -52,13 +52,13 @@ class Db(sqlite3.Connection):
 real_connect = sqlite3.connect
 sqlite3.connect = lambda *a, **kw: real_connect(*a, factory=Db, **kw)
 
-from idao.store import chunks, packs, workers as pool
+from idao.store import chunks, forks, packs, workers as pool
 from idao.store.contents import Contents
 packs.PACK_BYTES = 200_000
 chunks.RACY_NS = 0
 pool.FORK_FILES = 2
 pool.BATCH_FILES = 2
-pool.may_fork = lambda: workers
+forks.may_fork = lambda: workers
 paths = [os.fsencode(src)]
 with Contents(home, bytes(range(32))) as c:
     first = c.last_from(paths)

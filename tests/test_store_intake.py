@@ -15,7 +15,7 @@ import pytest
 
 from idao.errors import Busy, NotFound, UsageError
 from idao.manifest import FILE, FOLDER, HOLE, LINK, check_disclosure
-from idao.store import chunks, packs, walk, workers
+from idao.store import chunks, forks, packs, walk, workers
 from idao.store.contents import Contents, Intake, Unreadable
 
 KEY = bytes(range(32))
@@ -496,7 +496,7 @@ def test_one_writer_at_a_time(contents: Contents, src: Path) -> None:
 def workers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "FORK_FILES", 3)
     monkeypatch.setattr(workers, "BATCH_FILES", 2)
-    monkeypatch.setattr(workers, "may_fork", lambda: True)
+    monkeypatch.setattr(forks, "may_fork", lambda: True)
 
 
 def test_workers_do_what_one_process_does(
@@ -554,7 +554,7 @@ def test_ctrl_c_ends_workers_and_resumes(
 ) -> None:
     for i in range(40):
         (src / f"{i:02}").write_bytes(os.urandom(10_000))
-    real, calls = workers._receive, []
+    real, calls = workers.receive, []
 
     def interrupted(sock: socket.socket) -> tuple[str, object] | None:
         calls.append(1)
@@ -564,12 +564,12 @@ def test_ctrl_c_ends_workers_and_resumes(
         return real(sock)
 
     parent = os.getpid()
-    monkeypatch.setattr(workers, "_receive", lambda s: interrupted(s) if os.getpid() == parent else real(s))
+    monkeypatch.setattr(workers, "receive", lambda s: interrupted(s) if os.getpid() == parent else real(s))
     with pytest.raises(KeyboardInterrupt):
         take(contents, src)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
-    monkeypatch.setattr(workers, "_receive", real)
+    monkeypatch.setattr(workers, "receive", real)
     assert contents.versions() == [] and take(contents, src).files == 40 and contents.check() == []
 
 
@@ -578,7 +578,7 @@ def test_beside_other_threads_nothing_is_forked(contents: Contents, src: Path) -
     thread = threading.Thread(target=stop.wait)
     thread.start()
     try:
-        assert not workers.may_fork()
+        assert not forks.may_fork()
     finally:
         stop.set()
         thread.join()

@@ -14,6 +14,7 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
 from idao.errors import NotFound, Pending, UsageError
 from idao.frozen import frozen, replace
+from idao.hall.assessing import Assessing
 from idao.hall.routing import Routing, Subject, contributed
 from idao.home import entropy, now_ms, show_time
 from idao.ledger import assets as rules
@@ -25,7 +26,7 @@ from idao.store.contents import Contents, Intake, Progress
 from idao.store.documents import Documents
 
 if TYPE_CHECKING:
-    from idao.assess.report import AssessFile, Assessment
+    from idao.assess.report import Assessment
     from idao.hall.assets import Assets
 
 KINDS = ("dataset", "model", "agent", "flow", "pov", "result")
@@ -37,7 +38,6 @@ CARD_FILES_MAX = 1000
 """Files that an automatic card lists; of larger folders it gives the whole only."""
 
 AFTER_INTAKE = (
-    "idao.hall.unread",
     "idao.assess.generic",
     "mimetypes",
     "idao.ledger.block",
@@ -92,12 +92,26 @@ class Contribution:
         self.contents, self.docs, self.wish = contents, docs, wish
         self.terms = _read_policy(wish.policy)
         self.card = _read_card(wish.card, wish.kind)
+        self.assessing = Assessing(docs, wish.labels, self._foresee)
 
     def run(self, paths: Sequence[str], progress: Progress | None) -> dict[str, Any]:
+        try:
+            return self._run(paths, progress)
+        finally:
+            self.assessing.stop()
+
+    def _run(self, paths: Sequence[str], progress: Progress | None) -> dict[str, Any]:
         raw = [os.fsencode(p) for p in paths]
         previous = None if "-" in paths else self.contents.last_from(raw)
-        skip, ahead = self.wish.skip_unreadable, _load_ahead()
-        intake = self.contents.take_in(raw, previous, progress, skip_unreadable=skip, meanwhile=ahead)
+        self.fresh = previous is None
+        intake = self.contents.take_in(
+            raw,
+            previous,
+            progress,
+            skip_unreadable=self.wish.skip_unreadable,
+            meanwhile=_load_ahead(),
+            listener=self.assessing,
+        )
         known = next(iter(self.desk.taken_as(self.docs, previous)), None) if previous else None
         routing = Routing(self.dao)
         home = self._home(routing, known)
@@ -108,12 +122,12 @@ class Contribution:
             known = self._cut_short(routing, known, intake)
         if intake.unchanged and registered and known and not self._wants_more(known):
             return self.desk.outcome(*known, intake, None)
-        files = self._files(intake)
-        category = self._category(files, home)
+        self.assessing.stored(self.contents, intake.ref)
+        category = self._wanted_category(home) or self.assessing.category()
         choice = routing.require(Subject(self.wish.kind, category, self.wish.parents, home))
         self._turn_to(choice.chosen or self.dao.quorum)
         try:
-            return {**self._register(paths, known, intake, files, category), **routing.show(choice)}
+            return {**self._register(paths, known, intake, category), **routing.show(choice)}
         except Pending as e:
             e.answer = {**(e.answer or {}), **routing.show(choice)}
             raise
@@ -139,11 +153,11 @@ class Contribution:
         paths: Sequence[str],
         known: tuple[bytes, int] | None,
         intake: Intake,
-        files: list[AssessFile],
         category: str,
     ) -> dict[str, Any]:
         target = self._target(paths, known)
-        assessed = self._assess(files, category, target)
+        family = {target.asset, *(a for a, _ in self._parents())}
+        assessed = self.assessing.result(category, self._compared(family))
         papers = self._card_bytes(target, assessed, intake)
         salt = entropy(32)
         body = self._body(target, intake, assessed, commitment(salt, papers))
@@ -276,47 +290,32 @@ class Contribution:
         )
         return card.to_bytes(card.build(known))
 
-    def _files(self, intake: Intake) -> list[AssessFile]:
-        from idao.hall.unread import files_of, looked_at_first
+    def _foresee(self) -> None:
+        """All files are known, their packs on the way to the disk: begins to assess what most likely is a new
+        asset of this ledger."""
+        if self.fresh and not self.wish.name and not self.wish.parents:
+            self.assessing.begin(self._wanted_category(None), self._compared(set()))
 
-        files = files_of(self.contents.open_manifest(intake.ref))
-        self.contents.expect(looked_at_first(files))
-        return files
-
-    def _category(self, files: list[AssessFile], home: tuple[bytes, bytes] | None) -> str:
-        """As asked for, as the version before, as the home's domain, as the contents look."""
-        from idao import assess
-
+    def _wanted_category(self, home: tuple[bytes, bytes] | None) -> str:
+        """As asked for, as the version before, as the home's domain; empty: as the contents look."""
         before = ""
         if home is not None:
             state = self.dao.state()
             latest = state.need(rules.Asset, home[1]).latest
             before = state.need(rules.AssetVersion, home[1], latest).category
-        domain = str(self.dao.home.get("idao", "domain", ""))
-        return self.wish.category or before or domain or assess.detect_category(files)
+        return self.wish.category or before or str(self.dao.home.get("idao", "domain", ""))
 
-    def _assess(self, files: list[AssessFile], category: str, target: _Target) -> Assessment:
-        from idao import assess
-
-        family = {target.asset, *(a for a, _ in self._parents())}
-        earlier = assess.Earlier(
-            canonical.unpack(assess.Fingerprint, body)
-            for asset, number, body in self.docs.all_of(documents.FINGERPRINT)
-            if asset not in family and self.dao.state().get(rules.AssetVersion, asset, number) is not None
-        )
-        labels = tuple(sorted(set(self.wish.labels)))
-        return assess.assess(files, category, assess.Options(labels=labels), earlier)
+    def _compared(self, without: set[bytes]) -> list[tuple[bytes, int]]:
+        """(asset, version) of what this home has on the ledger and a new version may be a copy of."""
+        state, known = self.dao.state(), self.docs.versions_with(documents.FINGERPRINT)
+        return [v for v in known if v[0] not in without and state.get(rules.AssetVersion, *v) is not None]
 
     def _review(self, target: _Target, intake: Intake, assessed: Assessment) -> reviews.Open:
         """The owner's own review, given at once: no other verdict can be copied by it."""
         store = self.dao.store
         epoch, _ = store.validators(store.height + 1)
         report, salt = assessed.report, entropy(32)
-        compared = sorted(
-            (a, v)
-            for a, v, _ in self.docs.all_of(documents.FINGERPRINT)
-            if a != target.asset and self.dao.state().get(rules.AssetVersion, a, v) is not None
-        )
+        compared = self._compared({target.asset})
         review = reviews.Review(
             asset=target.asset,
             version=target.version,

@@ -24,6 +24,7 @@ from idao.manifest import (
     LINK,
     MODE_MASK,
     FileEntry,
+    content_id,
     content_root,
     hole_hash,
     hole_row,
@@ -33,6 +34,7 @@ from idao.manifest import (
     pack_whole,
     part_hash,
 )
+from idao.store.heads import HEAD_BYTES, Heads
 from idao.store.packs import PackWriter
 from idao.store.seal import CHUNK_BYTES_MAX, TAG_MAX, ChunkSealer, StoreKeys, compressor, forms, sealed_hash
 from idao.store.walk import NO_PRINT, STDIN, folder_stamp, stamp_of
@@ -61,8 +63,8 @@ Former = tuple[bytes, bytes]
 """(secret, content root) of an entry in the version before, kept if its content turns out to be the same."""
 Task = tuple[bytes, bytes, int, int, bytes, Former | None]
 """(path, full path, kind, size, stamp) as the walk found them, and the former."""
-One = tuple[int, bytes, bytes, bytes, bytes]
-"""What became of one entry: (size, row of a file page, leaf, rows of its chunks, stamp)."""
+One = tuple[int, bytes, bytes, bytes, bytes, bytes]
+"""What became of one entry: (size, row of a file page, leaf, rows of its chunks, content id, stamp)."""
 
 
 class Taken(NamedTuple):
@@ -78,14 +80,18 @@ class Taken(NamedTuple):
     """Their leaves of the asset root."""
     chunks: Sequence[bytes]
     """The rows of the chunks of each."""
+    contents: Sequence[bytes]
+    """What assessors know them by (`manifest.content_id`)."""
     stamps: Sequence[bytes]
     new_bytes: int = 0
 
 
 def together(problems: dict[int, str], found: list[One], new_bytes: int = 0) -> Taken:
     """Entries as a batch, thing by thing: that is how they travel and are written."""
-    sizes, rows, leaves, chunks, stamps = zip(*found, strict=True) if found else ((), (), (), (), ())
-    return Taken(problems, sum(sizes), rows, leaves, chunks, stamps, new_bytes)
+    if not found:
+        return Taken(problems, 0, (), (), (), (), (), new_bytes)
+    sizes, rows, leaves, chunks, contents, stamps = zip(*found, strict=True)
+    return Taken(problems, sum(sizes), rows, leaves, chunks, contents, stamps, new_bytes)
 
 
 VANISHED = "vanished"
@@ -183,6 +189,9 @@ class FileReader:
         self._seed = keys.chunker_seed
         self._begun = 0
         self._cdc: Any = None
+        self.heads = Heads()
+        self._head = b""
+        """The beginning of the file that is being read."""
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
@@ -237,12 +246,15 @@ class FileReader:
         mtime, mode = st.st_mtime_ns, st.st_mode & MODE_MASK
         if max(mtime, st.st_ctime_ns) > self._begun - RACY_NS:
             stamp = NO_PRINT
-        return size, *pack_whole(path, mode, size, mtime, os.urandom(32), h), row, stamp
+        heads, known_by = self.heads, content_id(row)
+        if known_by < heads.limit or size > heads.least:
+            heads.offer(known_by, size, content[:HEAD_BYTES])
+        return size, *pack_whole(path, mode, size, mtime, os.urandom(32), h), row, known_by, stamp
 
     def _take_file(self, path: bytes, full: bytes, former: Former | None) -> One:
         if full == STDIN:
             hashes, rows, size = self._read(0, self._cut(0, None))
-            return _file(path, 0o600, size, time.time_ns(), hashes, rows, NO_PRINT, former)
+            return self._offered(_file(path, 0o600, size, time.time_ns(), hashes, rows, NO_PRINT, former))
         fd = os.open(full, _READ)
         try:
             for _ in range(RETRIES):
@@ -255,10 +267,16 @@ class FileReader:
                 times = st.st_mtime_ns, st.st_ctime_ns
                 if size == st.st_size == after.st_size and times == (after.st_mtime_ns, after.st_ctime_ns):
                     stamp = NO_PRINT if max(times) > begun - RACY_NS else stamp_of(st)
-                    return _file(path, st.st_mode & MODE_MASK, size, times[0], hashes, rows, stamp, former)
+                    mode = st.st_mode & MODE_MASK
+                    return self._offered(_file(path, mode, size, times[0], hashes, rows, stamp, former))
         finally:
             os.close(fd)
         raise _Unfit("changes while it is read")
+
+    def _offered(self, one: One) -> One:
+        if self._head:
+            self.heads.offer(one[4], one[0], self._head)
+        return one
 
     def _read_file(self, fd: int, st: os.stat_result) -> tuple[list[bytes], list[bytes], int]:
         size = st.st_size
@@ -268,6 +286,7 @@ class FileReader:
             return self._read(fd, self._cut(fd, None))
         # One byte more than there should be: a short count then means the end.
         n = os.preadv(fd, [self._view[: size + 1]], 0)
+        self._head = bytes(self._view[: min(n, HEAD_BYTES)])
         if n == 0:
             return [], [], 0
         h, row = self._writer.keep(self._view[:n], self._base)
@@ -275,8 +294,11 @@ class FileReader:
         return [h], [row], n
 
     def _read(self, fd: int, cuts: Iterator[tuple[int, int]]) -> tuple[list[bytes], list[bytes], int]:
-        hashes, rows, size = [], [], 0
+        hashes: list[bytes] = []
+        rows, size = [], 0
         for at, n in cuts:
+            if not hashes:
+                self._head = bytes(self._view[at : at + min(n, HEAD_BYTES)])
             h, row = self._writer.keep(self._view[at : at + n], self._base + at)
             hashes.append(h)
             rows.append(row)
@@ -299,6 +321,7 @@ class FileReader:
             hashes += h
             rows += r
             total += n
+        self._head = b""  # what was read first may lie behind a hole
         return hashes, rows, total
 
     def _cut(self, fd: int, length: int | None) -> Iterator[tuple[int, int]]:
@@ -355,7 +378,7 @@ def _file(
 
 
 def _one(entry: FileEntry, stamp: bytes, rows: bytes = b"") -> One:
-    return entry.size, pack_file(entry), entry.leaf(rows), rows, stamp
+    return entry.size, pack_file(entry), entry.leaf(rows), rows, content_id(rows), stamp
 
 
 def _take_link(path: bytes, full: bytes, former: Former | None) -> One:

@@ -23,7 +23,7 @@ from idao.frozen import frozen
 from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
 from idao.store.forget import forget, freed_by, reclaim
 from idao.store.home_db import damaged, open_home_db, summed
-from idao.store.intake import Intake, Meter, Progress, Unreadable, take_in
+from idao.store.intake import Intake, Listener, Meter, Progress, Unreadable, take_in
 from idao.store.opening import atomic, empty_log
 from idao.store.packs import SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
@@ -128,18 +128,27 @@ class Contents:
         *,
         skip_unreadable: bool = False,
         meanwhile: Iterator[None] | None = None,
+        listener: Listener | None = None,
     ) -> Intake:
         """Stores files, folders or `-` (standard input) as one version; durable when it returns.
 
         Files that have not changed since `previous` are not opened and keep their leaves. `meanwhile` is work
-        that may be done in pieces while worker processes read, or not at all. Refusals:
-        `Unreadable`, `Busy`, `NotFound`, `UsageError` (store.walk), `IdaoError` (`disk-full`, `disk`).
+        that may be done in pieces while worker processes read, or not at all. `listener` is told of the
+        entries, unless nothing at all has changed. Refusals: `Unreadable`, `Busy`, `NotFound`, `UsageError`
+        (store.walk), `IdaoError` (`disk-full`, `disk`).
         """
         with self._writing(), self._sqlite():
             total = self.measure(paths)[:2] if progress else (0, 0)
             meter = Meter(progress, *total)
             return take_in(
-                self, paths, self._walk(paths), previous, meter, skip_unreadable, meanwhile or iter(())
+                self,
+                paths,
+                self._walk(paths),
+                previous,
+                meter,
+                skip_unreadable,
+                meanwhile or iter(()),
+                listener,
             )
 
     # What an intake writes besides packs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 from idao.crypto.hashing import derive_secret
 from idao.store.home_db import summed
@@ -38,15 +37,12 @@ class Documents:
         ).fetchone()
         return None if row is None else (row[0], unwrap(self._key, row[1], _purpose(asset, version, kind)))
 
-    def all_of(self, kind: str) -> Iterator[tuple[bytes, int, bytes]]:
-        """(asset, version, body) of every document of a kind, in order."""
-        from idao.store.seal import unwrap
-
+    def versions_with(self, kind: str) -> list[tuple[bytes, int]]:
+        """(asset, version) of every document of a kind, in order."""
         rows = self._db.execute(
-            "select asset, version, body from document where kind = ? order by asset, version", (kind,)
-        ).fetchall()
-        for asset, version, body in rows:
-            yield asset, version, unwrap(self._key, body, _purpose(asset, version, kind))
+            "select asset, version from document where kind = ? order by asset, version", (kind,)
+        )
+        return [(row[0], row[1]) for row in rows]
 
     def of_manifest(self, ref: bytes) -> list[tuple[bytes, int]]:
         """(asset, version) of each with this manifest, newest first: one that changes terms alone shares it,

@@ -12,11 +12,11 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from idao.errors import IdaoError, Refused
 from idao.frozen import frozen, replace
-from idao.manifest import FileEntry, pack_file, row_mode, show_path
+from idao.manifest import FileEntry, content_id, pack_file, row_mode, show_path
 from idao.store.chunks import VANISHED, ChunkWriter, FileReader, Taken, Task, together
 from idao.store.version import ManifestWriter, Version
 from idao.store.walk import NO_PRINT, Found, Walk
@@ -96,7 +96,8 @@ def kept(steps: list[Step]) -> Taken:
     for step in steps:
         entry = step.entry
         assert entry is not None
-        found.append((entry.size, pack_file(entry), entry.leaf(step.rows), step.rows, step.found.stamp))
+        row, leaf, known_by = pack_file(entry), entry.leaf(step.rows), content_id(step.rows)
+        found.append((entry.size, row, leaf, step.rows, known_by, step.found.stamp))
     return together({}, found)
 
 
@@ -128,6 +129,19 @@ class Meter:
             self._progress(done, self._size, files, self._files)
 
 
+class Listener(Protocol):
+    """Who wants to know of the entries of an intake before its version exists."""
+
+    def heard(self, paths: list[bytes], taken: Taken) -> None:
+        """The next entries, in order."""
+
+    def ended(self, heads: dict[bytes, bytes]) -> None:
+        """All entries were heard; the last packs are on their way to the disk, and then into the index.
+
+        `heads` are beginnings of files (`store.heads`). No thread of ours runs while this is called.
+        """
+
+
 class Before:
     """The previous version, as an intake wants it."""
 
@@ -154,6 +168,7 @@ def take_in(
     meter: Meter,
     skip: bool,
     meanwhile: Iterator[None],
+    listener: Listener | None,
 ) -> Intake:
     """`Contents.take_in`, under the writer's lock."""
     found, same = iter(walk), 0
@@ -165,12 +180,13 @@ def take_in(
             meter.end()
             return _unchanged(contents, before.version, walk)
         found = found if first is None else chain([first], found)
-    run = _Run(contents, walk, meter, meanwhile)
+    run = _Run(contents, walk, meter, meanwhile, listener)
     try:
         run.take(_merge(found, before, same))
         if walk.unreadable and not skip:
             raise Unreadable(walk.unreadable)
         head = run.manifest.finish()
+        run.end()
     except BaseException as e:
         # What is sealed is kept, so that the next run need not write it again.
         with contextlib.suppress(IdaoError):
@@ -195,8 +211,16 @@ def _unchanged(contents: Contents, version: Version, walk: Walk) -> Intake:
 class _Run:
     """The part of an intake that writes."""
 
-    def __init__(self, contents: Contents, walk: Walk, meter: Meter, meanwhile: Iterator[None]) -> None:
+    def __init__(
+        self,
+        contents: Contents,
+        walk: Walk,
+        meter: Meter,
+        meanwhile: Iterator[None],
+        listener: Listener | None,
+    ) -> None:
         self._contents, self._walk, self._meter, self._meanwhile = contents, walk, meter, meanwhile
+        self._listener = listener
         self.prefix = contents.begin_intake()
         self._run_secret = os.urandom(32)
         search = contents.db.execute("select 1 from chunk limit 1").fetchone() is not None
@@ -211,6 +235,8 @@ class _Run:
             direct=contents.direct,
         )
         self._packs = self._writer.packs
+        self._done: list[Pack] = []
+        self._heads: dict[bytes, bytes] = {}
         self._pool: Pool | None = None
         self.manifest = ManifestWriter(self._writer.keep_bytes)
         self.read = self.new_bytes = 0
@@ -222,7 +248,7 @@ class _Run:
             if taken is None:
                 taken = kept(batch)
                 self._meter.file(taken.size, len(batch))
-                self.manifest.add([step.found.path for step in batch], taken)
+                self._add(batch, taken)
                 continue
             self.read, self.new_bytes = self.read + len(batch), self.new_bytes + taken.new_bytes
             self._meter.file(0, len(batch))
@@ -233,14 +259,28 @@ class _Run:
                 batch = [step for place, step in enumerate(batch) if place not in taken.problems]
             for step, row in zip(batch, taken.rows, strict=True):
                 self.modes_differ |= step.entry is not None and step.entry.mode != row_mode(row)
-            self.manifest.add([step.found.path for step in batch], taken)
+            self._add(batch, taken)
+
+    def _add(self, steps: list[Step], taken: Taken) -> None:
+        paths = [step.found.path for step in steps]
+        self.manifest.add(paths, taken)
+        if self._listener is not None:
+            self._listener.heard(paths, taken)
+
+    def end(self) -> None:
+        """All is read: has the workers end their packs, and does so itself; tells the listener meanwhile."""
+        if self._pool is not None:
+            self._heads = self._pool.end()
+        self._done += self._packs.close()
+        if self._listener is not None:
+            self._listener.ended(self._heads)
 
     def close(self, *, politely: bool = True) -> None:
         """Ends all packs and indexes them. After Ctrl-C not politely: a message may be half read."""
-        packs: list[Pack] = []
+        packs = self._done
         try:
             if self._pool is not None and politely:
-                packs = self._pool.close()
+                packs += self._pool.close()
         finally:
             if self._pool is not None:
                 self._pool.stop()
@@ -249,9 +289,9 @@ class _Run:
 
     def _results(self, steps: Iterator[Step]) -> Iterator[tuple[list[Step], Taken | None]]:
         """The steps in batches, each with what became of it; None where it is the same."""
-        from idao.store import workers
+        from idao.store import forks, workers
 
-        if workers.may_fork():
+        if forks.may_fork():
             ahead, much = workers.enough(steps)
             steps = chain(ahead, steps)
             if much and (pool := self._fork()):
@@ -264,6 +304,7 @@ class _Run:
         for batch in workers.batches(steps):
             yield batch, None if batch[0].same else reader.take_all(map(task, batch))
             self._contents.index(self._packs.finished())
+        self._heads = reader.heads.all()
 
     def _fork(self) -> Pool | None:
         """Two workers, or none where the system will not have more processes."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import ctypes
 import gc
-import marshal
 import mmap
 import os
 import select
@@ -18,7 +16,6 @@ import signal
 import socket
 import struct
 import sys
-import threading
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from idao.errors import IdaoError
 from idao.store.chunks import ChunkWriter, FileReader, Taken
+from idao.store.forks import die_with, receive, send
 from idao.store.packs import Pack
 from idao.store.seal import StoreKeys
 
@@ -55,7 +53,6 @@ CLAIM_SLOTS = 2**18
 CLAIM_PROBES = 8
 """4 MiB of shared memory for the ids of a run; when it is full, a content met by both is stored twice."""
 
-_LENGTH = struct.Struct(">Q")
 _CLAIM = struct.Struct("<QQ").unpack_from
 
 
@@ -92,11 +89,6 @@ class Claims:
                 words[at + 1], words[at] = b, a
                 return True
         return True
-
-
-def may_fork() -> bool:
-    """Whether workers can be forked here: Linux, more than one core, no thread that a fork would cut."""
-    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 and threading.active_count() == 1
 
 
 def enough(steps: Iterator[Step]) -> tuple[list[Step], bool]:
@@ -136,7 +128,9 @@ class _Worker:
             _child(child, number, setup, claims, parent)
         child.close()
         self.batches: deque[_Batch] = deque()
-        self.open = True
+        self.open = self.reading = True
+        self.ending = False
+        """Whether it was told to end."""
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -156,6 +150,7 @@ class Pool:
         self._lookup, self._index, self._tick = lookup, index, tick
         self._workers: list[_Worker] = []
         self._last: list[Pack] = []
+        self._heads: dict[bytes, bytes] = {}
         claims = Claims()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -205,10 +200,19 @@ class Pool:
             worker.batches.append(batch := unsent.popleft())
             _tell(worker, ("take", [task(s) for s in batch.steps]))
 
-    def close(self) -> list[Pack]:
-        """Has the workers end their packs, which are still to be indexed."""
+    def end(self) -> dict[bytes, bytes]:
+        """Has the workers end their packs; beginnings of the files that they read (`store.heads`)."""
         for worker in self._workers:
             _tell(worker, ("close", None))
+            worker.ending = True
+        while any(w.reading for w in self._workers):
+            self._listen()
+        return self._heads
+
+    def close(self) -> list[Pack]:
+        """Waits until they have ended their packs, which are still to be indexed."""
+        if not all(w.ending for w in self._workers):
+            self.end()
         while any(w.open for w in self._workers):
             self._listen()
         self.stop()
@@ -228,7 +232,7 @@ class Pool:
         """Waits for word from any worker and acts on it."""
         ready, _, _ = select.select([w for w in self._workers if w.open], [], [])
         for worker in ready:
-            message: tuple[str, Any] = _receive(worker.socket) or ("gone", None)
+            message: tuple[str, Any] = receive(worker.socket) or ("gone", None)
             word, body = message
             if word == "done":
                 worker.batches.popleft().results = Taken(*body[0])
@@ -237,6 +241,9 @@ class Pool:
                 self._tick(body)
             elif word == "row":
                 _tell(worker, ("row", self._lookup(body)))
+            elif word == "heads":
+                worker.reading = False
+                self._heads |= body
             elif word == "closed":
                 worker.open = False
                 self._last += _packs(body)
@@ -251,7 +258,7 @@ class Pool:
 
 def _tell(worker: _Worker, message: tuple[str, Any]) -> None:
     try:
-        _send(worker.socket, message)
+        send(worker.socket, message)
     except OSError as e:
         raise _gone() from e
 
@@ -292,29 +299,21 @@ def _child(sock: socket.socket, number: int, setup: Setup, claims: Claims, paren
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        _die_with(parent)
+        die_with(parent)
         gc.disable()  # a worker makes no cycles, and lives for one intake
         _work(sock, number, setup, claims)
         status = 0
     except IdaoError as e:
-        _send(sock, ("refused", (e.message, e.hint, e.code)))
+        send(sock, ("refused", (e.message, e.hint, e.code)))
     except (BrokenPipeError, ConnectionResetError):
         pass  # the parent is gone
     except BaseException:
         import traceback
 
         with contextlib.suppress(OSError):
-            _send(sock, ("bug", traceback.format_exc()))
+            send(sock, ("bug", traceback.format_exc()))
     finally:
         os._exit(status)
-
-
-def _die_with(parent: int) -> None:
-    """A worker that outlived its parent would write packs that nobody knows."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG (linux/prctl.h)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> None:
@@ -327,8 +326,8 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
         if i == len(known) or known[i] != prefix:
             return None
         # The index is the parent's to read: SQLite must not be carried over a fork.
-        _send(sock, ("row", chunk_id))
-        while (answer := _must(_receive(sock)))[0] != "row":
+        send(sock, ("row", chunk_id))
+        while (answer := _must(receive(sock)))[0] != "row":
             waiting.append(answer)
         row: bytes | None = answer[1]
         return row
@@ -336,7 +335,7 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
     def tick(n: int) -> None:
         read[0] += n
         if read[0] >= TICK_BYTES:
-            _send(sock, ("read", read[0]))
+            send(sock, ("read", read[0]))
             read[0] = 0
 
     keys, prefix = setup.keys, f"{setup.prefix}-{number}"
@@ -345,11 +344,12 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
     )
     reader = FileReader(writer, keys, tick)
     while True:
-        word, tasks = waiting.popleft() if waiting else _must(_receive(sock))
+        word, tasks = waiting.popleft() if waiting else _must(receive(sock))
         if word == "close":
             break
-        _send(sock, ("done", (tuple(reader.take_all(tasks)), _plain(writer.packs.finished()))))
-    _send(sock, ("closed", _plain(writer.packs.close())))
+        send(sock, ("done", (tuple(reader.take_all(tasks)), _plain(writer.packs.finished()))))
+    send(sock, ("heads", reader.heads.all()))
+    send(sock, ("closed", _plain(writer.packs.close())))
 
 
 def _plain(packs: Iterator[Pack]) -> list[Any]:
@@ -359,31 +359,6 @@ def _plain(packs: Iterator[Pack]) -> list[Any]:
 def _must(message: tuple[str, Any] | None) -> tuple[str, Any]:
     if message is None:
         raise BrokenPipeError
-    return message
-
-
-def _send(sock: socket.socket, message: tuple[str, Any]) -> None:
-    data = marshal.dumps(message)
-    sock.sendall(_LENGTH.pack(len(data)) + data)
-
-
-def _receive(sock: socket.socket) -> tuple[str, Any] | None:
-    """One message; None when the other side is gone."""
-    try:
-        head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
-    except ConnectionResetError:
-        return None
-    if len(head) < _LENGTH.size:
-        return None
-    size = _LENGTH.unpack(head)[0]
-    data = bytearray(size)
-    view = memoryview(data)
-    while view:
-        n = sock.recv_into(view)
-        if not n:
-            return None
-        view = view[n:]
-    message: tuple[str, Any] = marshal.loads(data)
     return message
 
 

@@ -1,0 +1,82 @@
+"""A calculation in a process of its own, beside what this one goes on with.
+
+It may read memory only: no database, which must not be carried over a fork. What else it wants to know it
+asks for, and waits until its result is wanted. Whatever goes wrong there, the caller calculates for himself.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from idao.store import forks
+from idao.store.forks import die_with, receive, send
+
+Ask = Callable[[Any], Any]
+"""A question of plain values to the process that made this one, and its answer."""
+
+
+class Beside:
+    """Forked when made, if that can be done here. To be asked for its result once, or stopped."""
+
+    def __init__(self, calculate: Callable[[Ask], Any]) -> None:
+        self._pid = 0
+        if not forks.may_fork():
+            return
+        parent = os.getpid()
+        self._socket, child = socket.socketpair()
+        with child:
+            try:
+                self._pid = os.fork()
+            except OSError:  # the system will not have more processes
+                self._socket.close()
+                return
+            if self._pid == 0:
+                self._socket.close()
+                _child(calculate, child, parent)
+
+    def result(self, answer: Ask) -> Any:
+        """Waits for it and answers its questions. None when there is none. Raises what `answer` raises."""
+        if not self._pid:
+            return None
+        try:
+            while message := receive(self._socket):
+                if message[0] == "done":
+                    return message[1]
+                with suppress(BrokenPipeError):
+                    send(self._socket, ("answer", answer(message[1])))
+            return None
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends it, whatever it does."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+            self._socket.close()
+
+
+def _child(calculate: Callable[[Ask], Any], sock: socket.socket, parent: int) -> None:
+    """Never returns."""
+
+    def ask(question: Any) -> Any:
+        send(sock, ("ask", question))
+        if (answer := receive(sock)) is None:
+            raise EOFError
+        return answer[1]
+
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        die_with(parent)
+        gc.disable()  # it lives for this alone
+        send(sock, ("done", calculate(ask)))
+    finally:
+        os._exit(0)

@@ -1,0 +1,53 @@
+"""Forked processes: whether there can be any, how they speak with the one that made them, how they end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import marshal
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from typing import Any
+
+_LENGTH = struct.Struct(">Q")
+
+
+def may_fork() -> bool:
+    """Whether processes can be forked here: Linux, more than one core, no thread that a fork would cut."""
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 and threading.active_count() == 1
+
+
+def die_with(parent: int) -> None:
+    """Ends this process with its parent: a worker that outlived it would write packs that nobody knows."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG (linux/prctl.h)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def send(sock: socket.socket, message: tuple[str, Any]) -> None:
+    """Sends one message of plain values."""
+    data = marshal.dumps(message)
+    sock.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def receive(sock: socket.socket) -> tuple[str, Any] | None:
+    """One message; None when the other side is gone."""
+    with contextlib.suppress(ConnectionResetError):
+        head = sock.recv(_LENGTH.size, socket.MSG_WAITALL)
+        if len(head) < _LENGTH.size:
+            return None
+        data = bytearray(_LENGTH.unpack(head)[0])
+        view = memoryview(data)
+        while view:
+            n = sock.recv_into(view)
+            if not n:
+                return None
+            view = view[n:]
+        message: tuple[str, Any] = marshal.loads(data)
+        return message
+    return None
