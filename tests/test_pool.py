@@ -18,6 +18,7 @@ from idao.ledger.tx import Envelope, SignedTx, Tx, parse_tx
 from idao.node import pool as rules
 from idao.node.engine import Engine
 from idao.node.pool import Pool
+from idao.quorum import events as ev
 from idao.store.ledger import LedgerStore
 
 ACTORS = [bytes([i]) * 32 for i in range(3)]
@@ -142,3 +143,25 @@ def test_a_forged_one_spoils_itself_and_what_follows(tmp_path: Path) -> None:
     assert held(mine) == [first], "bytes that are no transaction spoil all"
     mine.take_in([first, second, third])
     assert held(mine) == [first, second, third]
+
+
+def test_what_a_block_brought_is_not_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has not passed it on yet will, soon. Of a block that is not valid nothing is kept."""
+    people = sorted((Person(f"person {i}") for i in range(4)), key=lambda p: p.idao)
+    bundle = bundle_of(people)
+    engines = [engine(tmp_path / p.idao.hex(), [p, *people], bundle) for p in people]
+    leader, other, mine = engines[1], engines[2], engines[3]
+    raws = [people[0].tx(mine.store.chain.quorum, trust(i)) for i in range(3)]
+    for maker in (leader, other):
+        maker.take_in(raws)
+    checked: list[bytes] = []
+    authentic = Tx.authentic
+    monkeypatch.setattr(Tx, "authentic", lambda tx: checked.append(tx.raw) or authentic(tx))
+
+    usurped, proposed = other._build(1, 0), leader._build(1, 0)
+    assert mine._judge(ev.Validate(1, 0, usurped.hash, usurped.block, True)) == ev.INVALID
+    assert not held(mine) and not checked
+    assert mine._judge(ev.Validate(1, 0, proposed.hash, proposed.block, True)) == ev.VALID
+    assert held(mine) == raws == checked
+    mine.take_in(raws)
+    assert held(mine) == raws == checked

@@ -109,7 +109,7 @@ class _Maker:
     def __init__(self) -> None:
         self.space: dict[str, Any] = {"Otherwise": Otherwise, "head": head, "read_head": read_head}
         self.space |= {"NULL": NULL, "TRUE": TRUE, "FALSE": FALSE, "join": b"".join}
-        self.space |= {"wide": Struct(">Q").unpack_from, "two": Struct(">BH").pack}
+        self.space |= {"two": WIDE[1][2].pack, "eight": WIDE[3][2].pack, "wide": Struct(">Q").unpack_from}
         for name, major in (("N", UNSIGNED), ("B", BYTES), ("L", LIST)):
             self.space[name] = [head(major, n) for n in range(256)]
         self.count = 0
@@ -185,7 +185,8 @@ class _Maker:
     def number(self, part: _Part, v: str, low: int, high: int) -> None:
         test = f"if not {max(low, 0)} <= {v} <= {high}: raise Otherwise"
         part.out += [f"if type({v}) is not int: raise Otherwise", test]
-        self.put(part, f"N[{v}] if {v} < 256 else head({UNSIGNED}, {v})")
+        short = f"N[{v}] if {v} < 256 else two(25, {v}) if {v} < 65536"
+        self.put(part, f"{short} else head({UNSIGNED}, {v}) if {v} < {1 << 32} else eight(27, {v})")
         self.cut(part, v)
         part.back.append(f"if {v} > 23:")
         # Most are of one byte, or times.

@@ -326,10 +326,13 @@ class Engine:
         if effect.fresh and (early or header.view != effect.view):
             return ev.UNTIMELY
         try:
-            executed = self._check(built)
+            executed, fresh = self._check(built)
         except Malformed as e:
             self._refused = (built, e.message)
             return ev.INVALID
+        for tx in fresh:
+            if tx.id not in self.pool and self.pool.has_room(tx):
+                self.pool.put(tx)  # Who has not told of it yet will, and it need not be checked again.
         self._executed[effect.hash] = (built, executed)
         return ev.VALID
 
@@ -344,28 +347,35 @@ class Engine:
             and named == header.parent_certificate
         )
 
-    def _check(self, built: Block) -> Executed:
-        """`Malformed` unless the block, whose body is its own, follows from the tip, and its proposer led the
-        view it names."""
-        header = built.header
+    def _check(self, built: Block) -> tuple[Executed, list[Tx]]:
+        """What a block does, and those of its txs that were not in the pool.
+
+        `Malformed` unless the block, whose body is its own, follows from the tip, and its proposer led the
+        view it names.
+        """
+        header, pool, fresh = built.header, self.pool, []
         leader = self.validators.leader(header.height, header.view)
         if header.proposer != self.validators.validators[leader].idao:
             raise rules.InvalidBlock("the block is not by the leader of its view")
-        txs = [self.pool.by_raw(raw) or parse_tx(raw) for raw in built.txs]
+        txs = [pool.by_raw(raw) or parse_tx(raw) for raw in built.txs]
+
+        def authentic(tx: Tx) -> bool:
+            if pool.get(tx.id) is tx:
+                return True  # It was checked when it came.
+            fresh.append(tx)
+            return tx.authentic()
+
         root = header.tx_root  # `_is_its_body` has compared it
-        return rules.check(
-            self.tip, self.store.chain, self.validators, built, self._authentic, txs, root, self._finalizes
+        executed = rules.check(
+            self.tip, self.store.chain, self.validators, built, authentic, txs, root, self._finalizes
         )
+        return executed, fresh
 
     def _finalizes(self, certificate: Certificate, validators: ValidatorSet) -> bool:
         past = self.machine.past
         if past is not None and (past.number, past.validators) == (certificate.vote.height, validators):
             return past.holds(certificate, verify_vote)  # Most of its votes were checked when they came.
         return verify_certificate(certificate, validators)
-
-    def _authentic(self, tx: Tx) -> bool:
-        # What is in the pool was checked when it came.
-        return self.pool.get(tx.id) is tx or tx.authentic()
 
     # --- decisions
 
@@ -456,7 +466,7 @@ class Engine:
             raise Malformed(f"the finalization of height {vote.height} does not hold")
         if not self._is_its_body(built, block_hash):
             raise Malformed(f"the body of height {vote.height} is not its own")
-        executed = self._check(built)
+        executed, _ = self._check(built)
         validators = self.validators
         self._append(built, executed, d.certificate, sign=False)
         if d.note and self._is_anchor(d.note, built.header, validators):
