@@ -81,6 +81,11 @@ def test_proofs_at_random(n: int, data: st.DataObject) -> None:
         assert merkle.root_from_path(LOG, LOG.leaf(leaves[i]), other, n, path) != root
 
 
+def test_leaves_of_the_log_together() -> None:
+    leaves = [b"", b"x", bytes(500)]
+    assert merkle.log_leaves(leaves) == [LOG.leaf(leaf) for leaf in leaves]
+
+
 def test_kinds_never_share_a_hash() -> None:
     from idao.crypto.hashing import Kind, digest
 
@@ -93,7 +98,9 @@ def test_leaves_added_together_or_one_by_one(parts: list[int]) -> None:
     for n in parts:
         leaves = [LOG.leaf(bytes([n, i])) for i in range(n)]
         done = [node for leaf in leaves for node in single.append(leaf)]
+        later = together.copy()
         assert sorted(together.extend(leaves)) == sorted(done)
+        assert sorted(later.extend(leaves, 2)) == sorted(node for node in done if node[0] >= 2)
         assert (together.size, together.stack, together.root()) == (single.size, single.stack, single.root())
 
 

@@ -15,7 +15,7 @@ from idao.crypto import canonical, statetree
 from idao.crypto.compiled import bounds
 from idao.ledger import block as rules
 from idao.ledger.assets import Asset
-from idao.ledger.block import _changed
+from idao.ledger.block import _changed, _Last
 from idao.ledger.execution import tree_changes
 from idao.ledger.idao import Member, RemoveTrust
 from idao.ledger.registry import RECORDS
@@ -33,7 +33,7 @@ def test_changes_stand_in_order_of_table_and_key() -> None:
         random.Random(seed).shuffle(writes)
         for record in writes:
             child.put(record)
-        changed = _changed(child, {})
+        changed = _changed(child, _Last())
         assert [(c.table, c.key) for c in changed] == sorted((c.table, c.key) for c in changed)
         orders.add(changed)
     assert len(orders) == 1 and len(changed) == 10

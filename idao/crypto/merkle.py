@@ -37,6 +37,12 @@ LOG = Tree(
 """RFC 6962 §2.1: MTH of nothing is SHA-256 of nothing; leaves and branches carry a prefix byte."""
 
 
+def log_leaves(leaves: Iterable[bytes]) -> list[bytes]:
+    """`LOG.leaf` of many."""
+    sha256 = hashing.sha256
+    return [sha256(b"\0" + leaf).digest() for leaf in leaves]
+
+
 def tree(leaf: Kind, branch: Kind) -> Tree:
     """A BLAKE3 tree whose leaves and branches are separated by context."""
     branched = hasher(branch)
@@ -114,14 +120,15 @@ class Frontier:
         self.size += 1
         return done
 
-    def extend(self, leaf_hashes: Sequence[bytes]) -> list[tuple[int, int, bytes]]:
-        """Adds many leaves, level by level: the same perfect subtrees in half the time."""
+    def extend(self, leaf_hashes: Sequence[bytes], least: int = 0) -> list[tuple[int, int, bytes]]:
+        """Adds many leaves, level by level, in half the time. Returns the same, from height `least` up."""
         branch, edge, right = self.tree.branch, dict(self.stack), []
         done: list[tuple[int, int, bytes]] = []
         height, first, level = 0, self.size, list(leaf_hashes)
         self.size += len(level)
         while level:
-            done += [(height, first + i, h) for i, h in enumerate(level)]
+            if height >= least:
+                done += [(height, first + i, h) for i, h in enumerate(level)]
             if first & 1:  # its left sibling stands at the edge
                 level.insert(0, edge.pop(height))
             if len(level) & 1:

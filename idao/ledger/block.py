@@ -21,11 +21,11 @@ from idao.errors import Malformed, Refused
 from idao.frozen import copier, maker, replace
 from idao.ledger import governance
 from idao.ledger.epochs import epoch_at
-from idao.ledger.execution import NO_HASH, Chain, Executed, Layer, Tip
+from idao.ledger.execution import LOG_LEVEL, NO_HASH, Chain, Executed, Layer, Tip
 from idao.ledger.idao import Charter, Identity
 from idao.ledger.registry import KINDS
 from idao.ledger.state import State, encode_key, key_encoder, table_of
-from idao.ledger.tx import Changed, Context, Receipt, Tx, TxKind, parse_tx, receipt_leaf
+from idao.ledger.tx import Changed, Context, Receipt, Tx, TxKind, parse_tx
 from idao.model import (
     BLOCK_BYTES_MAX,
     BLOCK_TX_MAX,
@@ -103,19 +103,32 @@ def _with_seq() -> Callable[[Identity, int], Identity]:
     return copier(Identity, "seq")
 
 
-_Values = dict[str, dict[bytes, bytes | None]]
-"""Table -> canonical key -> value hash, or None where the record is deleted."""
+_Written = tuple[str, Callable[[Any], bytes], dict[bytes, bytes | None]]
+"""Of a class of records: its table, how keys are encoded, key -> value hash, or None where one is deleted."""
 
 
-def _changed(child: State, last: _Values, make: Callable[..., Changed] = Changed) -> tuple[Changed, ...]:
+class _Last(dict[type, _Written]):
+    """What a block wrote last to each record."""
+
+    def __missing__(self, cls: type) -> _Written:
+        made: _Written = (table_of(cls).name, key_encoder(cls), {})
+        self[cls] = made
+        return made
+
+    def tree_changes(self) -> dict[bytes, bytes | None]:
+        """What goes into the state tree."""
+        return {
+            record_path(table, place): value
+            for table, _, values in self.values()
+            for place, value in values.items()
+        }
+
+
+def _changed(child: State, last: _Last, make: Callable[..., Changed] = Changed) -> tuple[Changed, ...]:
     """Every record an overlay wrote, in order of table name and key. `last` takes in what they are now."""
     out: list[tuple[str, bytes, bytes | None]] = []
     for cls, rows in child.changes.items():
-        name = table_of(cls).name
-        values = last.get(name)
-        if values is None:
-            values = last[name] = {}
-        encode = key_encoder(cls)
+        name, encode, values = last[cls]
         for key, rec in rows.items():
             if rec is None:
                 place, value = encode_key(key), None
@@ -146,7 +159,7 @@ def execute(
     frontier = tip.frontier.copy()
     executed = Executed(block_state, Layer(tip.branches), NO_HASH, frontier)
     ids = tuple(v.idao for v in validators.validators)
-    last: _Values = {}
+    last = _Last()
     make_context, make_receipt = maker(Context, len(txs)), maker(Receipt, len(txs))
     make_changed = maker(Changed, len(txs))
 
@@ -163,7 +176,7 @@ def execute(
         )  # fmt: skip
         block_state.merge(child)
         executed.receipts.append(receipt)
-        executed.leaves.append(receipt_leaf(receipt))
+        executed.leaves.append(pack(receipt))
 
     for proposal in governance.due(block_state, time_ms)[:DUE_MAX]:
         ctx = context(NO_HASH, proposal)
@@ -179,18 +192,11 @@ def execute(
         _use_seq(child, tx)
         conclude(child, tx.id, "tx", tx.envelope.kind, tx.envelope.idao, code, why)
 
-    executed.nodes = frontier.extend([merkle.LOG.leaf(leaf) for leaf in executed.leaves])
-    executed.state_root = statetree.update(executed.branches, _tree_changes(last))
+    executed.nodes = frontier.extend(merkle.log_leaves(executed.leaves), LOG_LEVEL)
+    executed.state_root = statetree.update(executed.branches, last.tree_changes())
     governing = block_state.get(Charter, chain.governor)
     executed.charter = governing.hash if governing else NO_HASH
     return executed
-
-
-def _tree_changes(last: _Values) -> dict[bytes, bytes | None]:
-    """What a block puts into the state tree: of several writes to one record, the last."""
-    return {
-        record_path(table, place): value for table, values in last.items() for place, value in values.items()
-    }
 
 
 def tx_root(raws: Iterable[bytes]) -> bytes:

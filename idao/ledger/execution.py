@@ -11,6 +11,8 @@ from idao.ledger.tx import Receipt, unknown_header
 from idao.model import Certificate
 
 NO_HASH = bytes(32)
+LOG_LEVEL = 3
+"""Lowest subtrees of the log that are kept; those below are hashed again from at most four leaves."""
 
 
 class Layer(MutableMapping[str, bytes]):
@@ -80,7 +82,7 @@ class Executed:
         self.frontier = frontier
         """The log after the receipts, before the block leaf."""
         self.nodes: list[tuple[int, int, bytes]] = []
-        """Perfect subtrees of the log that the receipts completed: (height, index, hash)."""
+        """Subtrees of the log that the receipts completed: (height from `LOG_LEVEL` up, index, hash)."""
         self.charter: bytes = NO_HASH
 
 

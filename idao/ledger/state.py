@@ -206,9 +206,10 @@ class State:
         return State(cast(Any, self))
 
     def merge(self, child: State) -> None:
+        """Takes in what a child wrote, which its owner drops."""
         for cls, rows in child.changes.items():
             mine = self.changes.get(cls)
             if mine is None:
-                self.changes[cls] = dict(rows)
+                self.changes[cls] = rows
             else:
                 mine.update(rows)

@@ -179,7 +179,3 @@ class Receipt:
     code: Annotated[str, Size(0, 64)]
     reason: Annotated[str, Size(0, 512)]
     changed: Annotated[tuple[Changed, ...], Size(0, CHANGED_MAX)]
-
-
-def receipt_leaf(receipt: Receipt) -> bytes:
-    return canonical.pack(receipt)

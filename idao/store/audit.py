@@ -21,14 +21,13 @@ from idao.crypto.keys import verify_vote
 from idao.errors import IdaoError, Malformed
 from idao.ledger import block as rules
 from idao.ledger import genesis as genesis_rules
-from idao.ledger.execution import Executed, Tip
+from idao.ledger.execution import LOG_LEVEL, Executed, Tip
 from idao.ledger.registry import RECORDS
 from idao.ledger.state import DictBase, State, key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
 from idao.store import cosigns, wal
 from idao.store import ledger as files
-from idao.store.layout import LOG_LEVEL
 from idao.store.opening import APPLICATION_ID
 from idao.store.signatures import Signatures
 from idao.store.tables import from_row, sql_of

@@ -10,8 +10,6 @@ PART, PREFIX = "position >> 13", "substr(tx, 1, 8)"
 One index over all random ids writes a random page for each transaction, the more the longer the ledger; this
 writes the few pages of its newest part, and a search asks part after part, microseconds each."""
 PART_LEAVES = 1 << 13
-LOG_LEVEL = 3
-"""Lowest subtrees of the log that are stored; those below are hashed again from at most four leaves."""
 
 FIXED_DDL = (
     """create table meta ( -- facts of this file

@@ -16,14 +16,13 @@ from idao.crypto.hashing import Kind, digest, header_hash
 from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
 from idao.ledger import succession
-from idao.ledger.execution import Chain, Executed, Tip
+from idao.ledger.execution import LOG_LEVEL, Chain, Executed, Tip
 from idao.ledger.lineage import Link
 from idao.ledger.state import State
 from idao.ledger.succession import Ancestry
 from idao.ledger.tx import Receipt
 from idao.model import Block, Certificate, Header, Parent, SignedVote, ValidatorSet, Vote, show_id
 from idao.store import bodies, opening, place
-from idao.store.layout import LOG_LEVEL
 from idao.store.layout import schema as schema
 from idao.store.opening import APPLICATION_ID, check_owner, connect, connect_reading, empty_log, refusal
 from idao.store.tables import BRANCHES_KEPT, RECORDS_KEPT, SqlBase, SqlBranches
@@ -410,16 +409,17 @@ class LedgerStore:
         where = header.height, block_hash
         if not self.db.execute("select 1 from body where height = ? and hash = ?", where).fetchone():
             self.put_proposed(*where, canonical.pack(block))
-        self.db.executemany(
+        self.db.executemany(  # a bytearray is bound as it is; bytes are asked how they want to be adapted
             "insert into receipt values (?, ?, ?, ?, ?, ?)",
             [
-                (start + i, r.height, r.tx, r.kind, int(r.ok), leaf)
+                (start + i, r.height, bytearray(r.tx), r.kind, int(r.ok), bytearray(leaf))
                 for i, (r, leaf) in enumerate(zip(executed.receipts, executed.leaves, strict=True))
             ],
         )
         # In order of the key, so that SQLite fills one page after another.
         self.db.executemany(
-            "insert into log_node values (?, ?, ?)", sorted([n for n in nodes if n[0] >= LOG_LEVEL])
+            "insert into log_node values (?, ?, ?)",
+            sorted([(level, place, bytearray(h)) for level, place, h in nodes if level >= LOG_LEVEL]),
         )
         self.base.write(executed.state.changes)
         self.branches.write(executed.branches.writes)

@@ -19,12 +19,12 @@ from idao.crypto import canonical, keys
 from idao.errors import IdaoError, Malformed, VerificationFailed
 from idao.ledger import block as rules
 from idao.ledger import genesis as genesis_rules
+from idao.ledger.execution import LOG_LEVEL
 from idao.ledger.succession import Consent
 from idao.ledger.tx import parse_tx
 from idao.model import Block, Certificate, Genesis, Header
 from idao.store import place
 from idao.store.audit import Progress, audit
-from idao.store.layout import LOG_LEVEL
 from idao.store.ledger import META_KEYS, LedgerStore, meta_sum
 from idao.store.opening import connect_reading
 

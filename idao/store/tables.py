@@ -9,7 +9,6 @@ from __future__ import annotations
 import sqlite3
 import types
 from collections.abc import Callable, Iterator, Mapping
-from operator import attrgetter
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from idao.crypto import canonical, statetree
@@ -85,8 +84,16 @@ def _sql(cls: type) -> Sql:
         f'delete from "{table.name}" where {where}',
         tuple(nested),
         tuple(kind is bool for kind in kinds),
-        None if any(nested) or len(table.columns) < 2 else attrgetter(*table.columns),
+        None if any(nested) else _flat(table.columns, [hints[column] for column in table.columns]),
     )
+
+
+def _flat(columns: tuple[str, ...], hints: list[Any]) -> Callable[[Any], Any]:
+    """Makes a row of a record; as in `LedgerStore.append`, bytes that are always there go as bytearrays."""
+    blobs = [_bare(hint) == (bytes, False) for hint in hints]
+    made = [f"bytearray(r.{c})" if blob else f"r.{c}" for c, blob in zip(columns, blobs, strict=True)]
+    row: Callable[[Any], Any] = eval(f"lambda r: ({', '.join(made)},)", {})
+    return row
 
 
 def to_row(rec: Any) -> Any:
@@ -234,7 +241,8 @@ class SqlBranches(Mapping[str, bytes]):
         """Inside the caller's transaction."""
         gone = [prefix for prefix, row in writes.items() if row is None]
         put = sorted([(prefix, row) for prefix, row in writes.items() if row is not None])
-        self._db.executemany("insert or replace into state_branch values (?, ?)", put)
+        rows = [(prefix, bytearray(row)) for prefix, row in put]
+        self._db.executemany("insert or replace into state_branch values (?, ?)", rows)
         self._db.executemany("delete from state_branch where prefix = ?", [(prefix,) for prefix in gone])
         for prefix, row in put:
             self.recent.put(prefix, row)
