@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 import zipfile
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from subprocess import run
 from sys import executable
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -27,7 +30,7 @@ from idao.assess import (
     explain,
 )
 from idao.assess.registry import ASSESSORS, CATEGORIES, SOURCES
-from idao.assess.report import Fingerprint, Report
+from idao.assess.report import CONTENT_BYTES, Fingerprint, Hashes, Report
 from idao.crypto import canonical
 from idao.errors import UsageError
 
@@ -153,13 +156,42 @@ def test_large_assets_are_sampled_by_content_within_the_budget() -> None:
     assert both["duplicate_files"] == 300
 
 
+def hashes(files: list[AssessFile]) -> Hashes:
+    return Hashes(bytearray(b"".join(f.content[:CONTENT_BYTES] for f in files)))
+
+
+def test_memory_does_not_grow_with_files_that_are_made_when_looked_at() -> None:
+    """Of a million files an object each is more than all else that is known of them."""
+
+    class Made(Sequence[AssessFile]):
+        def __len__(self) -> int:
+            return 20_000
+
+        def __getitem__(self, i: Any) -> Any:
+            if not 0 <= i < len(self):
+                raise IndexError(i)
+            return AssessFile(b"%d.txt" % i, 9, blake3(i.to_bytes(4, "big")).digest(), lambda at, n: b"x" * n)
+
+    made = Made()
+    assess([made[0]], detect_category([made[0]]))  # what is loaded stays
+    tracemalloc.start()
+    try:
+        category = detect_category(made)
+        done = assess(made, category)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert dict(done.report.counts)["files"] == done.fingerprint.contents_total == 20_000
+    assert peak < 20_000 * 150, peak
+
+
 def test_a_cut_list_of_earlier_hashes_tells_of_the_whole() -> None:
     files = [file(str(i), b"%d" % i) for i in range(400)]
     known = assess(files, "generic").fingerprint
     cut = replace(known, contents=known.contents[: 16 * 100])
     for part, seen in ((files, 10_000), (files[:200], 10_000), ([], 0)):
-        assert Earlier([cut]).contents_seen([f.content for f in part]) == seen
-    mixed = [f.content for f in files] + [file("", b"new %d" % i).content for i in range(400)]
+        assert Earlier([cut]).contents_seen(hashes(part)) == seen
+    mixed = hashes(files + [file("", b"new %d" % i) for i in range(400)])
     assert 4_000 < Earlier([cut]).contents_seen(mixed) < 6_000
     assert Earlier([known]).contents_seen(mixed) == 5_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from idao.assess.report import CONTENT_BYTES, ROW_BYTES, Fingerprint, Slice, share
+from idao.assess.report import CONTENT_BYTES, ROW_BYTES, Fingerprint, Hashes, Slice, share
 
 SKETCHES_MAX = 16_384
 """Earlier documents compared with, the smallest sketches first: some 100 ms to look up."""
@@ -21,9 +21,9 @@ class Earlier:
         self._contents = _Known(CONTENT_BYTES, [(f.contents, f.contents_total) for f in self._all])
         self._rows = _Known(ROW_BYTES, [(f.rows, f.rows_total) for f in self._all])
 
-    def contents_seen(self, contents: Sequence[bytes]) -> int:
+    def contents_seen(self, contents: Hashes) -> int:
         """bp of these content ids that earlier assets hold."""
-        return self._contents.seen([c[:CONTENT_BYTES] for c in contents])
+        return self._contents.seen(contents)
 
     def rows_seen(self, rows: Sequence[bytes]) -> int:
         """bp of these row hashes that earlier assets hold."""
@@ -53,9 +53,8 @@ class _Known:
         """bp of `hashes`: what all lists hold together or, if more, what a cut list lets expect."""
         if not hashes:
             return 0
-        best = share(sum(h in self._together for h in hashes), len(hashes))
+        best = share(sum(h in self._together for h in hashes), len(hashes)) if self._together else 0
         for known, limit in self._cut:
-            comparable = [h for h in hashes if h <= limit]
-            if comparable:
-                best = max(best, share(sum(h in known for h in comparable), len(comparable)))
+            if comparable := sum(h <= limit for h in hashes):
+                best = max(best, share(sum(h in known for h in hashes if h <= limit), comparable))
         return best

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from idao.assess.earlier import Earlier
 from idao.assess.forms import damaged
 from idao.assess.privacy import assess_privacy
-from idao.assess.report import WHOLE, AssessFile, Card, share
-from idao.assess.sample import Part, distinct, read_sample
+from idao.assess.report import CONTENT_BYTES, WHOLE, AssessFile, Card, Hashes, share
+from idao.assess.sample import Part, look_over, read_sample
 
 SECRET_NAMES = (
     b".env",
@@ -22,8 +22,6 @@ SECRET_NAMES = (
 )
 SECRET_ENDINGS = (b".pem", b".key", b".p12", b".pfx", b".kdbx", b".jks")
 _SUSPICIOUS = (*SECRET_ENDINGS, *(b"/" + name for name in SECRET_NAMES))
-SUSPICIOUS_MAX = 64
-"""Files with such names that are looked at before all others."""
 
 
 def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budget: int) -> list[Part]:
@@ -31,22 +29,20 @@ def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budg
 
     Sizes and content ids of all files count; contents up to `budget` bytes.
     """
-    once = distinct(files)
-    suspicious = [f for f in once if _suspicious(f.path)][:SUSPICIOUS_MAX]
+    seen = look_over(files, _suspicious)
+    suspicious = seen.marked
     first = {f.content for f in suspicious}
-    parts = read_sample([*suspicious, *(f for f in once if f.content not in first)], budget)
+    parts = read_sample([*suspicious, *(f for f in seen.first if f.content not in first)], budget)
     parts.sort(key=lambda part: (part.file.content not in first, part.file.content))
-    sizes = {f.content: f.size for f in once}
-    wrong = sum(f.size != sizes[f.content] for f in files)
-    short = sum(part.short for part in parts) + wrong
+    short = sum(part.short for part in parts) + seen.wrong
     broken = sum(damaged(part) for part in parts)
-    empty = sum(not f.size for f in files)
-    filled = [f for f in once if f.size]
+    filled, empty = len(seen.contents) // CONTENT_BYTES, seen.empty
+    card.contents = seen.contents
     card.gates["intact"] = not short
     card.gates["content"] = bool(filled)
     card.counts.update(
-        files=len(files), bytes=sum(f.size for f in files), empty_files=empty,
-        duplicate_files=len(files) - empty - len(filled), distinct_bytes=sum(f.size for f in filled),
+        files=len(files), bytes=seen.size, empty_files=empty,
+        duplicate_files=len(files) - empty - filled, distinct_bytes=seen.distinct_bytes,
         unreadable_files=short, damaged_files=broken, suspicious_names=len(suspicious),
     )  # fmt: skip
     card.score(
@@ -54,8 +50,8 @@ def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budg
         f"{short} files lack bytes and {broken} are not what their name says or lack their end",
         "replace damaged files by whole ones",
     )  # fmt: skip
-    card.scores["uniqueness"] = share(len(filled), len(files) - empty)
-    card.scores["novelty"] = WHOLE - earlier.contents_seen([f.content for f in filled])
+    card.scores["uniqueness"] = share(filled, len(files) - empty)
+    card.scores["novelty"] = WHOLE - earlier.contents_seen(Hashes(seen.contents))
     assess_privacy(card, parts)
     if suspicious:
         card.say(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import nsmallest
 
 from idao.assess.report import AssessFile
 from idao.assess.sample import Part
@@ -65,14 +66,20 @@ def ending(path: bytes) -> bytes:
 
 def detect_category(files: Sequence[AssessFile]) -> str:
     """The category of most bytes: 'tabular', 'text', 'image', 'code', …, or 'generic' when none has most."""
-    weights: dict[str, int] = {}
-    sniffed = 0
-    for file in sorted(files, key=lambda f: (-f.size, f.path)):
-        end = ending(file.path)
-        category = _CATEGORY_OF.get(end, "generic")
-        if category == "generic" and sniffed < SNIFFED_MAX and file.size:
-            sniffed += 1
-            category = _by_bytes(file.read(0, min(SNIFF, file.size)), end)
+    weights: dict[str, int] = {"generic": 0}
+
+    def unknown() -> Iterator[AssessFile]:
+        """Weighs those whose names tell; gives the others."""
+        for file in files:
+            if file.size:
+                category = _CATEGORY_OF.get(ending(file.path), "generic")
+                weights[category] = weights.get(category, 0) + file.size
+                if category == "generic":
+                    yield file
+
+    for file in nsmallest(SNIFFED_MAX, unknown(), key=lambda f: (-f.size, f.path)):
+        category = _by_bytes(file.read(0, min(SNIFF, file.size)), ending(file.path))
+        weights["generic"] -= file.size
         weights[category] = weights.get(category, 0) + file.size
     total = sum(weights.values())
     best = max(sorted(weights), key=lambda name: weights[name], default="generic")

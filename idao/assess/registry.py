@@ -14,7 +14,6 @@ from typing import cast
 
 from idao.assess.earlier import Earlier
 from idao.assess.report import (
-    CONTENT_BYTES,
     CONTENTS_MAX,
     HEADLINE_STEP,
     AssessFile,
@@ -22,9 +21,9 @@ from idao.assess.report import (
     Card,
     Coverage,
     Fingerprint,
+    Hashes,
     Options,
     Report,
-    smallest,
 )
 from idao.assess.sample import Part
 from idao.crypto import canonical
@@ -79,8 +78,6 @@ def assess(
     bytes, negative sizes or too many labels. What `files[i].read` raises goes through.
     """
     options = options or Options()
-    if any(len(f.content) != 32 or f.size < 0 for f in files):
-        raise UsageError("a file to assess needs a content id of 32 bytes and a size")
     if len(options.labels) > LABELS_MAX:
         raise UsageError(f"at most {LABELS_MAX} label columns")
     assessor = assessor_for(category)
@@ -100,12 +97,17 @@ def assess(
         tuple(sorted(card.scores.items())), score, score - score % HEADLINE_STEP, card.merit(),
         tuple(sorted(card.gates.items())), tuple(sorted(card.counts.items())), tuple(card.reasons), coverage,
     )  # fmt: skip
-    return Assessment(report, _fingerprint(assessor, files, card))
+    return Assessment(report, _fingerprint(assessor, card))
 
 
-def _fingerprint(assessor: str, files: Sequence[AssessFile], card: Card) -> Fingerprint:
-    contents = {f.content[:CONTENT_BYTES] for f in files if f.size}
+def _fingerprint(assessor: str, card: Card) -> Fingerprint:
+    kept, total, last = bytearray(), 0, b""
+    for content in Hashes(card.contents):  # ascending
+        if content != last:
+            last, total = content, total + 1
+            if total <= CONTENTS_MAX:
+                kept += content
     return Fingerprint(
-        1, assessor, smallest(list(contents), CONTENTS_MAX), len(contents), card.rows, card.rows_total,
+        1, assessor, bytes(kept), total, card.rows, card.rows_total,
         card.sketches, card.slice,
     )  # fmt: skip
