@@ -123,6 +123,7 @@ class Contribution:
         if intake.unchanged and registered and known and not self._wants_more(known):
             return self.desk.outcome(*known, intake, None)
         self.assessing.stored(self.contents, intake.ref)
+        self.card_files = self._card_files(intake)  # while it is being assessed
         category = self._wanted_category(home) or self.assessing.category()
         choice = routing.require(Subject(self.wish.kind, category, self.wish.parents, home))
         self._turn_to(choice.chosen or self.dao.quorum)
@@ -158,7 +159,7 @@ class Contribution:
         target = self._target(paths, known)
         family = {target.asset, *(a for a, _ in self._parents())}
         assessed = self.assessing.result(category, self._compared(family))
-        papers = self._card_bytes(target, assessed, intake)
+        papers = self._card_bytes(target, assessed)
         salt = entropy(32)
         body = self._body(target, intake, assessed, commitment(salt, papers))
         opened = self._review(target, intake, assessed)
@@ -266,14 +267,17 @@ class Contribution:
 
     # --- card and review
 
-    def _card_bytes(self, target: _Target, assessed: Assessment, intake: Intake) -> bytes:
+    def _card_files(self, intake: Intake) -> tuple[card.File, ...]:
+        """The files that an automatic card lists."""
+        if self.card is not None or intake.files > CARD_FILES_MAX:
+            return ()
+        entries = self.contents.open_manifest(intake.ref).entries()
+        names = (os.fsdecode(e.path) for e in entries if e.kind == manifest.FILE)
+        return tuple(card.File(n, _media_type(n)) for n in names)
+
+    def _card_bytes(self, target: _Target, assessed: Assessment) -> bytes:
         if self.card is not None:
             return self.card
-        files: tuple[card.File, ...] = ()
-        if intake.files <= CARD_FILES_MAX:
-            entries = self.contents.open_manifest(intake.ref).entries()
-            names = (os.fsdecode(e.path) for e in entries if e.kind == manifest.FILE)
-            files = tuple(card.File(n, _media_type(n)) for n in names)
         before = target.before
         known = card.Known(
             kind=target.kind,
@@ -286,7 +290,7 @@ class Contribution:
             asset=target.asset,
             parents=self._parents(),
             published=show_time(now_ms())[:10],
-            files=files,
+            files=self.card_files,
         )
         return card.to_bytes(card.build(known))
 

@@ -55,6 +55,8 @@ RETRIES = 3
 """Reads of a file that changes under the reader, before it is named and given up."""
 RACY_NS = 2_000_000_000
 """A file that changed this recently may change again without its times showing it: FAT counts in 2 s."""
+SECRETS = 64
+"""Drawn at once: one call costs as much as a small hash."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How a file is opened. O_NONBLOCK: it may have become a pipe since it was listed."""
 
@@ -192,6 +194,8 @@ class FileReader:
         self.heads = Heads()
         self._head = b""
         """The beginning of the file that is being read."""
+        self._secrets: list[bytes] = []
+        """Random secrets for files to come."""
         self._buffer = bytearray(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
@@ -249,7 +253,10 @@ class FileReader:
         heads, known_by = self.heads, content_id(row)
         if known_by < heads.limit or size > heads.least:
             heads.offer(known_by, size, content[:HEAD_BYTES])
-        return size, *pack_whole(path, mode, size, mtime, os.urandom(32), h), row, known_by, stamp
+        if not self._secrets:
+            block = os.urandom(32 * SECRETS)
+            self._secrets = [block[at : at + 32] for at in range(0, len(block), 32)]
+        return size, *pack_whole(path, mode, size, mtime, self._secrets.pop(), h), row, known_by, stamp
 
     def _take_file(self, path: bytes, full: bytes, former: Former | None) -> One:
         if full == STDIN:

@@ -270,8 +270,10 @@ class _Run:
     def end(self) -> None:
         """All is read: has the workers end their packs, and does so itself; tells the listener meanwhile."""
         if self._pool is not None:
-            self._heads = self._pool.end()
+            self._pool.end()
         self._done += self._packs.close()
+        if self._pool is not None:
+            self._heads = self._pool.heads()
         if self._listener is not None:
             self._listener.ended(self._heads)
 
@@ -281,11 +283,16 @@ class _Run:
         try:
             if self._pool is not None and politely:
                 packs += self._pool.close()
+        except BaseException:
+            politely = False
+            raise
         finally:
-            if self._pool is not None:
+            if self._pool is not None and not politely:
                 self._pool.stop()
             packs += self._packs.close()
             self._contents.index(packs)
+            if self._pool is not None:
+                self._pool.stop()
 
     def _results(self, steps: Iterator[Step]) -> Iterator[tuple[list[Step], Taken | None]]:
         """The steps in batches, each with what became of it; None where it is the same."""

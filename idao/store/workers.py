@@ -200,22 +200,24 @@ class Pool:
             worker.batches.append(batch := unsent.popleft())
             _tell(worker, ("take", [task(s) for s in batch.steps]))
 
-    def end(self) -> dict[bytes, bytes]:
-        """Has the workers end their packs; beginnings of the files that they read (`store.heads`)."""
+    def end(self) -> None:
+        """Tells the workers to end their packs."""
         for worker in self._workers:
-            _tell(worker, ("close", None))
-            worker.ending = True
+            if not worker.ending:
+                worker.ending = True
+                _tell(worker, ("close", None))
+
+    def heads(self) -> dict[bytes, bytes]:
+        """Beginnings of the files that were read (`store.heads`), once that has come to an `end`."""
         while any(w.reading for w in self._workers):
             self._listen()
         return self._heads
 
     def close(self) -> list[Pack]:
-        """Waits until they have ended their packs, which are still to be indexed."""
-        if not all(w.ending for w in self._workers):
-            self.end()
+        """Waits until their packs have ended, which are still to be indexed. They leave by themselves."""
+        self.end()
         while any(w.open for w in self._workers):
             self._listen()
-        self.stop()
         return self._last
 
     def stop(self) -> None:
@@ -224,6 +226,7 @@ class Pool:
             worker.socket.close()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
+        for worker in self._workers:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(worker.pid, 0)
         self._workers = []
@@ -340,7 +343,14 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
 
     keys, prefix = setup.keys, f"{setup.prefix}-{number}"
     writer = ChunkWriter(
-        keys, setup.folder, prefix, setup.run_secret, lookup, claims.claim, direct=setup.direct
+        keys,
+        setup.folder,
+        prefix,
+        setup.run_secret,
+        lookup,
+        claims.claim,
+        search=bool(known),
+        direct=setup.direct,
     )
     reader = FileReader(writer, keys, tick)
     while True:
@@ -353,7 +363,8 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
 
 
 def _plain(packs: Iterator[Pack]) -> list[Any]:
-    return [(p.name, p.size, p.rows) for p in packs]
+    # Sorted here, beside the other worker, they cost the parent next to nothing to sort together.
+    return [(p.name, p.size, sorted(p.rows)) for p in packs]
 
 
 def _must(message: tuple[str, Any] | None) -> tuple[str, Any]:
