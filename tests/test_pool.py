@@ -15,6 +15,7 @@ from idao.frozen import replace
 from idao.home import now_ms
 from idao.ledger.genesis import Bundle
 from idao.ledger.tx import Envelope, SignedTx, Tx, parse_tx
+from idao.model import FINALIZE, Block, Certificate, Vote
 from idao.node import pool as rules
 from idao.node.engine import Engine
 from idao.node.pool import Pool
@@ -165,3 +166,19 @@ def test_what_a_block_brought_is_not_checked_again(tmp_path: Path, monkeypatch: 
     assert held(mine) == raws == checked
     mine.take_in(raws)
     assert held(mine) == raws == checked
+
+
+def test_what_a_block_used_up_goes_from_the_pool(tmp_path: Path) -> None:
+    """Also of an iDAO whose transaction in the block was not known here."""
+    people = sorted((Person(f"person {i}") for i in range(4)), key=lambda p: p.idao)
+    bundle = bundle_of(people)
+    leader, mine = (engine(tmp_path / p.idao.hex(), [p, *people], bundle) for p in (people[1], people[3]))
+    raws = [people[i % 2].tx(mine.store.chain.quorum, trust(i)) for i in range(8)]
+    leader.take_in(raws[2:6])  # of each person the second and the third
+    mine.take_in([raws[0], raws[1], *raws[6:]])
+    proposed = leader._build(1, 0)
+    built = canonical.unpack(Block, proposed.block)
+    vote = Vote(FINALIZE, mine.store.chain.quorum, 1, 0, proposed.hash)
+    with mine.store.transaction():
+        mine._append(built, mine._check(built)[0], Certificate(vote, b"\7", (bytes(64),) * 3), sign=False)
+    assert held(mine) == raws[6:]

@@ -281,13 +281,14 @@ def check(
     block: Block,
     authentic: Callable[[Tx], bool] = Tx.authentic,
     txs: Sequence[Tx] | None = None,
+    unproven: Sequence[Tx] | None = None,
     root: bytes | None = None,
     finalizes: Finalizes = verify_certificate,
 ) -> Executed:
     """Executes a proposed block and compares every root. `InvalidBlock` names the first difference.
 
-    `validators` is the set of its height. `authentic` lets a caller that has verified a tx before answer
-    from memory; `txs` are those of the block, and `root` is theirs, if the caller has read them already.
+    `validators` is the set of its height. What the caller knows it gives: `txs` are those of the block,
+    `root` is theirs, `unproven` are those whose signatures `authentic` has to verify.
     """
     if len(block.txs) > BLOCK_TX_MAX or sum(map(len, block.txs)) > BLOCK_BYTES_MAX:
         raise InvalidBlock("the block is too large")
@@ -295,7 +296,7 @@ def check(
         raise InvalidBlock("the block's time is not later than its parent's")
     if txs is None:
         txs = [parse_tx(raw) for raw in block.txs]
-    for tx in txs:
+    for tx in txs if unproven is None else unproven:
         if not authentic(tx):
             raise InvalidBlock(f"transaction {tx.id.hex()[:16]} has a bad signature")
     leader = validators.validators[validators.leader(tip.height + 1, block.header.view)]

@@ -25,6 +25,7 @@ from idao.frozen import frozen
 from idao.ledger import block as rules
 from idao.ledger import governance
 from idao.ledger.execution import NO_HASH, Executed
+from idao.ledger.idao import Identity
 from idao.ledger.state import State
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import (
@@ -353,22 +354,19 @@ class Engine:
         `Malformed` unless the block, whose body is its own, follows from the tip, and its proposer led the
         view it names.
         """
-        header, pool, fresh = built.header, self.pool, []
+        header, txs, fresh = built.header, [], []
         leader = self.validators.leader(header.height, header.view)
         if header.proposer != self.validators.validators[leader].idao:
             raise rules.InvalidBlock("the block is not by the leader of its view")
-        txs = [pool.by_raw(raw) or parse_tx(raw) for raw in built.txs]
-
-        def authentic(tx: Tx) -> bool:
-            if pool.get(tx.id) is tx:
-                return True  # It was checked when it came.
-            fresh.append(tx)
-            return tx.authentic()
-
+        for raw in built.txs:
+            tx = self.pool.by_raw(raw)  # It was checked when it came.
+            if tx is None:
+                tx = parse_tx(raw)
+                fresh.append(tx)
+            txs.append(tx)
         root = header.tx_root  # `_is_its_body` has compared it
-        executed = rules.check(
-            self.tip, self.store.chain, self.validators, built, authentic, txs, root, self._finalizes
-        )
+        known = txs, fresh, root, self._finalizes
+        executed = rules.check(self.tip, self.store.chain, self.validators, built, Tx.authentic, *known)
         return executed, fresh
 
     def _finalizes(self, certificate: Certificate, validators: ValidatorSet) -> bool:
@@ -404,13 +402,10 @@ class Engine:
 
     def _forget(self, receipts: list[Receipt]) -> None:
         """Takes out of the pool what is in the block, or can be in no later one."""
-        used: dict[bytes, int] = {}
-        for receipt in receipts:
-            tx = self.pool.get(receipt.tx)
-            if tx is not None:
-                used[receipt.idao] = max(used.get(receipt.idao, 0), tx.envelope.seq)
-        for idao, seq in used.items():
-            self.pool.drop_used(idao, seq)
+        for idao in dict.fromkeys([r.idao for r in receipts]):
+            actor = self._state.get(Identity, idao)
+            if actor is not None:
+                self.pool.drop_used(idao, actor.seq)
         chain, now = self.store.chain, self._next_time()
         self.pool.drop_expired(now)
         for idao in {r.idao for r in receipts if r.kind in KEY_KINDS}:

@@ -396,7 +396,7 @@ class LedgerStore:
         block_hash = header_hash(header)
         frontier = executed.frontier.copy()
         nodes = executed.nodes + frontier.append(merkle.LOG.leaf(block_hash))
-        start = header.log_size - len(executed.leaves)
+        positions = range(header.log_size - len(executed.leaves), header.log_size)
         self.db.execute(
             "insert into block values (?, ?, ?, ?, ?)",
             (header.height, block_hash, canonical.pack(header), canonical.pack(certificate), header.log_size),
@@ -412,8 +412,8 @@ class LedgerStore:
         self.db.executemany(  # a bytearray is bound as it is; bytes are asked how they want to be adapted
             "insert into receipt values (?, ?, ?, ?, ?, ?)",
             [
-                (start + i, r.height, bytearray(r.tx), r.kind, int(r.ok), bytearray(leaf))
-                for i, (r, leaf) in enumerate(zip(executed.receipts, executed.leaves, strict=True))
+                (position, header.height, bytearray(r.tx), r.kind, 1 if r.ok else 0, bytearray(leaf))
+                for position, r, leaf in zip(positions, executed.receipts, executed.leaves, strict=True)
             ],
         )
         # In order of the key, so that SQLite fills one page after another.
