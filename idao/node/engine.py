@@ -171,7 +171,7 @@ class Engine:
                 if rules.admissible(state, chain, tx, now) is None:
                     fresh.append(tx)
         for tx in fresh:  # Signatures apart: Python and libsodium do not push each other out of the caches.
-            if tx.id not in pool and pool.has_room(tx):
+            if pool.wants(tx):
                 if not tx.authentic():
                     raise Malformed("the transaction's signature does not hold")
                 pool.put(tx)
@@ -332,7 +332,7 @@ class Engine:
             self._refused = (built, e.message)
             return ev.INVALID
         for tx in fresh:
-            if tx.id not in self.pool and self.pool.has_room(tx):
+            if self.pool.wants(tx):
                 self.pool.put(tx)  # Who has not told of it yet will, and it need not be checked again.
         self._executed[effect.hash] = (built, executed)
         return ev.VALID

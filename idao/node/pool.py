@@ -44,14 +44,17 @@ class Pool:
         """The tx of these very bytes: known to be authentic, and read already."""
         return self._by_raw.get(raw)
 
-    def has_room(self, tx: Tx) -> bool:
-        """Asked before a signature is checked."""
-        full = len(self._txs) >= POOL_MAX or self._bytes + len(tx.raw) > POOL_BYTES_MAX
-        return not full and len(self._of.get(tx.envelope.idao, ())) < ACTOR_MAX
+    def wants(self, tx: Tx) -> bool:
+        """Whether it is new and has room: asked before a signature is checked."""
+        return tx.id not in self._txs and self._has_room(len(tx.raw), tx.envelope.idao)
+
+    def _has_room(self, size: int, idao: bytes) -> bool:
+        full = len(self._txs) >= POOL_MAX or self._bytes + size > POOL_BYTES_MAX
+        return not full and len(self._of.get(idao, ())) < ACTOR_MAX
 
     def need_room(self, tx: Tx) -> None:
         """`Refused` (`pool-full`) where there is none."""
-        if not self.has_room(tx):
+        if not self._has_room(len(tx.raw), tx.envelope.idao):
             raise Refused(f"{len(self._txs)} transactions wait already", code="pool-full")
 
     def add(self, tx: Tx) -> bool:
@@ -76,29 +79,26 @@ class Pool:
 
     def drop(self, ids: Iterable[bytes]) -> None:
         for tx_id in ids:
-            if tx_id in self._txs:
-                idao = self._forget(tx_id)
-                mine = self._of[idao]
-                del mine[tx_id]
-                if not mine:
-                    del self._of[idao]
+            tx = self._txs.get(tx_id)
+            if tx is not None:
+                self._drop(tx.envelope.idao, [tx_id])
 
     def drop_used(self, idao: bytes, seq: int) -> None:
         """What an iDAO can use no more: sequence numbers up to `seq`."""
-        mine = self._of.get(idao, {})
-        used = [i for i, s in mine.items() if s <= seq]
-        for tx_id in used:
-            self._forget(tx_id)
-            del mine[tx_id]
-        if used and not mine:
-            del self._of[idao]
+        self._drop(idao, [i for i, s in self._of.get(idao, {}).items() if s <= seq])
 
-    def _forget(self, tx_id: bytes) -> bytes:
-        """Its iDAO, which the caller strikes it from."""
-        tx = self._txs.pop(tx_id)
-        del self._by_raw[tx.raw]
-        self._bytes -= len(tx.raw)
-        return tx.envelope.idao
+    def _drop(self, idao: bytes, ids: list[bytes]) -> None:
+        """Some of one iDAO's that are here."""
+        if not ids:
+            return
+        txs, by_raw, mine, size = self._txs, self._by_raw, self._of[idao], 0
+        for tx_id in ids:
+            raw = txs.pop(tx_id).raw
+            del by_raw[raw], mine[tx_id]
+            size += len(raw)
+        self._bytes -= size
+        if not mine:
+            del self._of[idao]
 
     def drop_expired(self, time_ms: int) -> None:
         if time_ms > self._expires:
