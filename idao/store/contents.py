@@ -44,6 +44,9 @@ from idao.store.walk import Walk
 WRAP_ASSET = b"asset key"
 WRAP_SCAN = b"scan"
 LOCK_POLL_S = 0.05
+INDEXED_LAST = 11
+"""SQLite leaves a page of rows that come in order nine tenths full. One row of this many is put in after the
+others, and fills them: the index takes a tenth less space, and no more time."""
 
 __all__ = ["Contents", "Finding", "Intake", "Progress", "Unreadable"]
 
@@ -180,7 +183,11 @@ class Contents:
                 insert = "insert into pack(name, size) values(?, ?)"
                 number = self.db.execute(insert, (pack.name, pack.size)).lastrowid
                 rows += [(r[0], number, *r[1:]) for r in pack.rows]
-            self.db.executemany("insert or ignore into chunk values(?, ?, ?, ?, ?, ?, ?, ?)", sorted(rows))
+            rows.sort()
+            last = rows[INDEXED_LAST - 1 :: INDEXED_LAST]
+            del rows[INDEXED_LAST - 1 :: INDEXED_LAST]
+            for part in rows, last:
+                self.db.executemany("insert or ignore into chunk values(?, ?, ?, ?, ?, ?, ?, ?)", part)
 
     def end_intake(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
         """Ends an intake that found nothing new: only the stat cache of the version is renewed."""
