@@ -16,12 +16,10 @@ from pathlib import Path
 import pytest
 from cli_world import must, run
 
-from idao.crypto import canonical
 from idao.dao import Dao
 from idao.hall import migration
 from idao.home import file_lock
 from idao.ledger.tx import parse_tx
-from idao.model import Block
 from idao.store import migrate, place
 from idao.store.ledger import VERSION, LedgerStore, meta_sum
 from idao.store.prune import prune
@@ -61,15 +59,20 @@ def ledgers(home: Path) -> list[Path]:
 def rows(path: Path) -> list[object]:
     with closing(sqlite3.connect(path)) as db:
         kept = [db.execute(f"select * from {table} order by 1, 2").fetchall() for table in KEPT]
-        return [*kept, transactions(db), db.execute("select * from log_node where level > 2").fetchall()]
+        return [
+            *kept,
+            transactions(path, db),
+            db.execute("select * from log_node where level > 2").fetchall(),
+        ]
 
 
-def transactions(db: sqlite3.Connection) -> list[bytes]:
+def transactions(path: Path, db: sqlite3.Connection) -> list[bytes]:
     """Signed, in order: a row each up to format 2, then in the bodies of their blocks."""
     if db.execute("pragma user_version").fetchone()[0] < 3:
         return [raw for (raw,) in db.execute("select raw from tx order by height, place")]
-    packed = db.execute("select b.block from body b join block d using (height, hash) order by height")
-    return [raw for (block,) in packed for raw in canonical.unpack(Block, block).txs]
+    with closing(LedgerStore.open(path, readonly=True)) as store:
+        heights = range(store.pruned + 1, store.height + 1)
+        return [raw for height in heights for raw in store.block(height)[0].txs]
 
 
 def state(home: Path) -> list[tuple[int, list[object]]]:
@@ -200,7 +203,7 @@ def as_format_2(path: Path) -> None:
         ]
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.executescript(
-            "drop index receipt_tx; drop table body; create table proposed"
+            "drop index receipt_tx; drop table body; drop table held; create table proposed"
             " (height integer not null, hash blob not null, block blob not null, primary key (height, hash))"
         )
         db.executemany("insert into tx values (?, ?, ?, ?)", txs)

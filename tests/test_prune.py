@@ -104,7 +104,7 @@ def test_an_audit_says_from_where(tmp_path: Path) -> None:
         ("update block set certificate = (select certificate from block where height = 2) where height = 5",
          "block 5"),
         ("update block set leaf = leaf + 1000 where height = 5", "block 5"),
-        ("update body set block = (select block from body order by height limit 1) where height > 20",
+        ("update body set txs = (select txs from body order by height limit 1) where height > 20",
          "block 21"),
         ("delete from body where height > 20", "block 21"),
         ("update tx set id = zeroblob(32)", "stored id"),

@@ -26,7 +26,7 @@ from idao.ledger.registry import RECORDS
 from idao.ledger.state import DictBase, State, key_of, table_of
 from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import FINALIZE, SLOT_OF, Block, Certificate, Header, ValidatorSet, Vote, show_id
-from idao.store import cosigns, wal
+from idao.store import bodies, cosigns, wal
 from idao.store import ledger as files
 from idao.store.opening import APPLICATION_ID
 from idao.store.signatures import Signatures
@@ -254,16 +254,14 @@ class Audit:
     def body(self, header: Header, parent: Certificate | None) -> Block:
         """The block whose header and finalization of its parent are given, with its transactions."""
         height, block_hash = header.height, rules.header_hash(header)
-        rows = dict(self.db.execute("select hash, block from body where height = ?", (height,)))
-        packed = rows.pop(block_hash, None)
+        rows = dict(self.db.execute("select hash, txs from body where height = ?", (height,)))
+        txs = rows.pop(block_hash, None)
         for other in rows:
             self.report.note(f"block {height}", f"has another body as well, of {other.hex()[:16]}")
-        if packed is None:
+        if txs is None:
             raise Malformed("its body is missing")
-        block = canonical.unpack(Block, packed)
-        if (block.header, block.parent_certificate) != (header, parent):
-            raise Malformed("its body is of another header")
-        return block
+        rest = bodies.rest_of(canonical.pack(header), canonical.pack(parent) if parent else None)
+        return canonical.unpack(Block, txs + rest)
 
     @staticmethod
     def parsed(raws: Iterable[bytes]) -> list[Tx]:
@@ -339,9 +337,9 @@ class Audit:
 
     def _check_strays(self, last: int) -> None:
         """Rows that belong to no block."""
-        # The bodies after the last block are the journal's.
-        for table, most in (("tx", self.report.pruned), ("checkpoint", last), ("body", last + 1)):
-            least = self.report.pruned + 1 if table == "body" else 1
+        pruned = self.report.pruned  # What stands after the last block is the journal's.
+        tables = ("tx", 1, pruned), ("checkpoint", 1, last), ("body", pruned + 1, last + 1)
+        for table, least, most in (*tables, ("held", last + 1, last + 1)):
             for (height,) in self.db.execute(
                 f"select distinct height from {table} where height < ? or height > ?", (least, most)
             ):

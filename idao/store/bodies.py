@@ -1,4 +1,8 @@
-"""Finding transactions: in the bodies of blocks, or alone where those were pruned."""
+"""Bodies of blocks, and finding transactions: in them, or alone where they were pruned.
+
+The transactions of a block are by far the most of it. They are written once, when the block is proposed, and
+stay if it is decided. What follows them in its canonical bytes stands in the row of the decided block.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,69 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from idao.crypto import canonical
-from idao.errors import VerificationFailed
+from idao.errors import Malformed, VerificationFailed
+from idao.frozen import frozen
 from idao.ledger.tx import Receipt
-from idao.model import show_id
+from idao.model import Certificate, Header, show_id
 from idao.store.layout import PART, PART_LEAVES, PREFIX
 
 if TYPE_CHECKING:
     from idao.store.ledger import LedgerStore
+
+
+_HEADER, _PARENT, _NONE = b"\x66header", b"\x72parent_certificate", b"\xf6"
+"""How `Block` is written: its transactions first, then these names with their values."""
+
+
+@frozen
+class _Rest:
+    header: Header
+    parent_certificate: Certificate | None
+
+
+def split(block: bytes) -> tuple[bytes, bytes]:
+    """A block's bytes up to its header, and from there on. What is no block is all before."""
+    at = block.rfind(_HEADER)
+    while at >= 0:
+        try:
+            canonical.unpack(_Rest, b"\xa2" + block[at:])
+        except Malformed:
+            at = block.rfind(_HEADER, 0, at)  # it was within a value
+        else:
+            return block[:at], block[at:]
+    return block, b""
+
+
+def rest_of(header: bytes, parent: bytes | None) -> bytes:
+    """What follows the transactions: from the canonical header and finalization of the parent."""
+    return _HEADER + header + _PARENT + (parent or _NONE)
+
+
+def has(db: sqlite3.Connection, height: int, block_hash: bytes) -> bool:
+    found = db.execute("select 1 from body where height = ? and hash = ?", (height, block_hash)).fetchone()
+    return found is not None
+
+
+def put(db: sqlite3.Connection, height: int, block_hash: bytes, block: bytes) -> None:
+    """The body of a decided block."""
+    db.execute("insert into body values (?, ?, ?)", (height, block_hash, split(block)[0]))
+
+
+def hold(db: sqlite3.Connection, height: int, block_hash: bytes, block: bytes) -> None:
+    """A block that is proposed, unless it is here."""
+    if not has(db, height, block_hash):
+        txs, rest = split(block)
+        db.execute("insert into body values (?, ?, ?)", (height, block_hash, txs))
+        db.execute("insert into held values (?, ?, ?)", (height, block_hash, rest))
+
+
+def held(db: sqlite3.Connection, height: int) -> Iterator[tuple[bytes, bytes]]:
+    """(hash, block) of what is held for a height."""
+    rows = db.execute(
+        "select hash, txs, rest from held join body using (height, hash) where height = ?", (height,)
+    )
+    for block_hash, txs, rest in rows:
+        yield block_hash, txs + rest
 
 
 def applied(store: LedgerStore, *kinds: str, upto: int | None = None) -> Iterator[tuple[Receipt, bytes]]:

@@ -35,10 +35,16 @@ FIXED_DDL = (
   "leaf" blob not null -- canonical receipt
 ) strict""",
     f"create index receipt_tx on receipt ({PART}, {PREFIX})",
-    """create table body ( -- blocks with their transactions: decided ones, and those held for the next height
+    """create table body ( -- transactions of blocks: decided ones, and those held for the next height
   "height" integer not null,
   "hash" blob not null, -- hash of the header
-  "block" blob not null, -- canonical block
+  "txs" blob not null -- canonical block up to its header
+) strict""",
+    "create index body_height on body (height)",
+    """create table held ( -- what follows the transactions, of blocks held for the next height
+  "height" integer not null,
+  "hash" blob not null, -- hash of the header
+  "rest" blob not null, -- canonical block from its header on
   primary key ("height", "hash")
 ) strict, without rowid""",
     """create table tx ( -- signed transactions kept of blocks whose bodies were pruned

@@ -319,13 +319,13 @@ class LedgerStore:
         if height <= self.pruned:
             raise NotFound(f"the body of block {height} was pruned here")
         row = self.db.execute(
-            "select b.block from block d join body b on b.height = d.height and b.hash = d.hash"
-            " where d.height = ?",
+            "select txs, d.header, p.certificate from block d join body using (height, hash)"
+            " left join block p on p.height = d.height - 1 where d.height = ?",
             (min(height, HEIGHT_MAX),),
         ).fetchone()
         if row is None:
             raise NotFound(f"no block at height {height}")
-        return bytes(row[0])
+        return bytes(row[0]) + bodies.rest_of(row[1], row[2])
 
     def block(self, height: int) -> tuple[Block, Certificate]:
         """The block as it was agreed on, and its finalization. `NotFound` where its body was pruned."""
@@ -406,9 +406,8 @@ class LedgerStore:
                 "update block set certificate = ?1 where height = ?2 and certificate <> ?1",
                 (canonical.pack(block.parent_certificate), header.height - 1),
             )
-        where = header.height, block_hash
-        if not self.db.execute("select 1 from body where height = ? and hash = ?", where).fetchone():
-            self.put_proposed(*where, canonical.pack(block))
+        if not bodies.has(self.db, header.height, block_hash):
+            bodies.put(self.db, header.height, block_hash, canonical.pack(block))
         self.db.executemany(  # a bytearray is bound as it is; bytes are asked how they want to be adapted
             "insert into receipt values (?, ?, ?, ?, ?, ?)",
             [
@@ -460,15 +459,15 @@ class LedgerStore:
         )
 
     def proposed(self, height: int) -> Iterator[tuple[bytes, bytes]]:
-        yield from self.db.execute("select hash, block from body where height = ?", (height,))
+        return bodies.held(self.db, height)
 
     def put_proposed(self, height: int, block_hash: bytes, block: bytes) -> None:
-        """A body, which stays if it is decided on: the largest part of a block is written once."""
-        self.db.execute("insert or ignore into body values (?, ?, ?)", (height, block_hash, block))
+        bodies.hold(self.db, height, block_hash, block)
 
     def prune_journal(self, height: int) -> None:
         """After `height` is decided. Certificates of heights with views above 0 stay: they are proof."""
         self.db.execute("delete from sign where height < ?", (height - 1,))
+        self.db.execute("delete from held where height <= ?", (height,))
         self.db.execute(
             "delete from body where height = ?1 and hash <> (select hash from block where height = ?1)",
             (height,),

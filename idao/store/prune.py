@@ -46,7 +46,7 @@ def plan(store: LedgerStore, keep: int = KEEP_BLOCKS) -> Pruned:
         (first, last, *KEPT_KINDS),
     ).fetchone()
     (whole,) = store.db.execute(
-        "select coalesce(sum(length(block)), 0) from body where height <= ?", (upto,)
+        "select coalesce(sum(length(txs)), 0) from body where height <= ?", (upto,)
     ).fetchone()
     kept = sum(len(raw) for _, raw in bodies.applied(store, *KEPT_KINDS, upto=upto))
     return Pruned(upto, txs, receipts, size + whole - kept)

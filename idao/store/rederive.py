@@ -23,7 +23,7 @@ from idao.ledger.execution import LOG_LEVEL
 from idao.ledger.succession import Consent
 from idao.ledger.tx import parse_tx
 from idao.model import Block, Certificate, Genesis, Header
-from idao.store import place
+from idao.store import bodies, place
 from idao.store.audit import Progress, audit
 from idao.store.ledger import META_KEYS, LedgerStore, meta_sum
 from idao.store.opening import connect_reading
@@ -150,7 +150,7 @@ def _take_over(source: sqlite3.Connection, store: LedgerStore) -> None:
             header = store.header(height)
             parent = store.decided(height - 1)[1]
             block = Block(header, parent, _raws(source, height))
-            store.put_proposed(height, rules.header_hash(header), canonical.pack(block))
+            bodies.put(store.db, height, rules.header_hash(header), canonical.pack(block))
 
 
 def _copy(source: sqlite3.Connection, store: LedgerStore, table: str) -> None:
