@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from idao.crypto import canonical
-from idao.hall.beside import Ask, Beside
 from idao.hall.unread import Listing, listing_of
 from idao.store import documents
 from idao.store.documents import Documents
 
 if TYPE_CHECKING:
     from idao.assess import Assessment
+    from idao.hall.beside import Ask, Beside
     from idao.store.chunks import Taken
     from idao.store.contents import Contents
 
@@ -63,6 +63,8 @@ class Assessing:
 
     def begin(self, category: str, compared: Compared) -> None:
         """Begins in a process of its own. No `category`: as detected."""
+        from idao.hall.beside import Beside
+
         run = self._prepared(compared)
 
         def calculate(ask: Ask) -> tuple[str, bytes, bytes]:
