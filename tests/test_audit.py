@@ -99,6 +99,15 @@ def test_flipped_bits(lived: Lived) -> None:
     assert changed >= 5
 
 
+def test_a_flipped_name_is_damage(lived: Lived) -> None:
+    """Of a column that opening reads: SQLite finds no fault with the file."""
+    path = ledger(lived)
+    raw, name = path.read_bytes(), b'"value" blob not null, -- its bytes'
+    assert name in raw
+    path.write_bytes(raw.replace(name, name.replace(b"value", b"valuf")))
+    assert any("damaged" in what for _, what in audit(path).findings)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_many_flipped_bits(lived: Lived, seed: int) -> None:

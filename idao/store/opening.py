@@ -95,7 +95,9 @@ def refusal(what: str, error: Exception) -> IdaoError:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{what} is in use by another process", hint="wait for it, or give '--wait SECONDS'")
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or isinstance(error, UnicodeDecodeError):
+    # SQLITE_ERROR: a table or column that idao makes is not there, as when a bit of its name has flipped.
+    damage = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
+    if code in damage or isinstance(error, UnicodeDecodeError):
         return VerificationFailed(
             f"{what} is damaged: {error}", hint="restore it from a backup", code="damaged"
         )
