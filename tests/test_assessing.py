@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from idao import assess
-from idao.hall import assessing
+from idao.hall import assessing, unread
 from idao.hall.assessing import Assessing
 from idao.hall.unread import listing_of
 from idao.store import chunks
@@ -83,6 +84,40 @@ def test_what_was_heard_is_what_is_stored(
         for offset, length in ((0, 10), (5, SNIFFED_BYTES), (0, file.size), (file.size - 3, 9)):
             assert file.read(max(0, offset), length) == whole[max(0, offset) :][:length], file.path
     assert early > 400
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_many_files_are_kept_in_one_piece_and_mean_the_same(
+    contents: Contents, src: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = judge(contents)
+    few = take(contents, src, plain)
+    plain.stored(contents, few.ref)
+    expected = plain.result(plain.category(), ())
+    kept = plain._listing.files
+    monkeypatch.setattr(unread, "MANY", 100)
+    (src / "sub" / "f7.csv").touch()  # all of it is heard again, most of it not read
+    assessor = judge(contents) if beside else Assessing(Documents(contents.db, KEY), ("value",), lambda: None)
+    intake = take(contents, src, assessor)
+    assessor.stored(contents, intake.ref)
+    for files in (assessor._listing.files, listing_of(contents.open_manifest(intake.ref)).files):
+        assert isinstance(files, unread.Many) and isinstance(kept, list) and len(files) == len(kept) == 424
+        assert [(*f[:3], *f[4:]) for f in files] == [(*f[:3], *f[4:]) for f in kept]
+        assert [files[i][:3] for i in range(424)] == [f[:3] for f in kept]
+    assert assessor.result(assessor.category(), ()) == expected
+
+
+def test_what_is_kept_of_a_file_among_many_is_little() -> None:
+    listing, count = unread.Listing(), 5000
+    tracemalloc.start()
+    try:
+        many = unread.Many(listing, (
+            unread.Unread(b"%020d" % i, i, os.urandom(32), listing, i, 1) for i in range(count)
+        ))  # fmt: skip
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(many) == count and held < count * 120, held
 
 
 def after(contents: Contents, intake: Intake, category: str) -> assess.Assessment:
