@@ -35,11 +35,11 @@ class VoteKeeper:
     def add(self, signed: SignedVote) -> tuple[bool, SignedVote | None]:
         """(whether it is new, the vote it conflicts with). One pair of a slot is reported once."""
         vote, signer = signed.vote, signed.signer
+        key = (vote.kind, vote.view, vote.digest)
         held = self._by_slot.setdefault((signer, (vote.view, SLOT_OF[vote.kind])), [])
-        if any(h.vote == vote for h in held) or len(held) >= PER_SLOT_MAX:
+        if signer in self._by_vote.get(key, ()) or len(held) >= PER_SLOT_MAX:
             return False, None
         held.append(signed)
-        key = (vote.kind, vote.view, vote.digest)
         self._by_vote.setdefault(key, {})[signer] = signed
         power = self.validators.validators[signer].power
         self._power[key] = self._power.get(key, 0) + power
