@@ -44,7 +44,6 @@ from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
 from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
-from idao.store import givenfile
 from idao.store.wholefile import sync_folder as sync_folder
 from idao.store.wholefile import write_file as write_file
 
@@ -363,6 +362,8 @@ def file_lock(path: Path, wait_s: float, what: str = "another process drives thi
 def read_passphrase(flag: str | None, prompt: str, *, confirm: bool = False) -> str:
     """From --passphrase-file, IDAO_PASSPHRASE_FILE, IDAO_PASSPHRASE_COMMAND, or a prompt on a terminal."""
     if path := flag or os.environ.get("IDAO_PASSPHRASE_FILE"):
+        from idao.store import givenfile
+
         try:
             with givenfile.opened(path) as f:
                 return _first_line(f.read(PASSPHRASE_BYTES_MAX + 1), f"'{path}'")

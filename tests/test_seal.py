@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nacl import bindings
 
 from idao.crypto import canonical, seal
 from idao.errors import IdaoError, Locked, Malformed, UsageError
@@ -101,12 +102,12 @@ def _refused(call):
 
 def _tries(monkeypatch):
     # A flipped bit in the cost may ask for up to 512 MiB: allowed, but slow to try a hundred times.
-    original = seal.crypto_pwhash_alg
+    original = bindings.crypto_pwhash_alg
 
     def bounded(size, raw, salt, passes, memory, alg):
         return original(size, raw, salt, passes, min(memory, 2**20), alg)
 
-    monkeypatch.setattr(seal, "crypto_pwhash_alg", bounded)
+    monkeypatch.setattr(bindings, "crypto_pwhash_alg", bounded)
 
 
 @pytest.mark.parametrize("passphrase", ["correct horse", None])

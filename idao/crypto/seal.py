@@ -13,15 +13,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from nacl.bindings import (
-    crypto_aead_xchacha20poly1305_ietf_decrypt,
-    crypto_aead_xchacha20poly1305_ietf_encrypt,
-    crypto_pwhash_alg,
-    crypto_pwhash_ALG_ARGON2ID13,
-)
-from nacl.exceptions import CryptoError
-
-from idao.crypto import canonical
+from idao.crypto import canonical, sodium
 from idao.crypto.hashing import derive_secret
 from idao.errors import Locked, Malformed, UsageError
 from idao.frozen import frozen
@@ -103,7 +95,7 @@ def make_lock(kek: bytes, passphrase: str | None, random: bytes, cost: Cost = DE
     salt, nonce = random[:SALT_BYTES], random[SALT_BYTES:]
     kind, kept = (NO_PASSPHRASE, None) if passphrase is None else (PASSPHRASE, cost)
     wrapping = _wrapping_key(kept, salt, passphrase)
-    box = crypto_aead_xchacha20poly1305_ietf_encrypt(kek, _LOCK_TAG, nonce, wrapping)
+    box = sodium.seal(kek, _LOCK_TAG, nonce, wrapping)
     return canonical.pack(Lock(1, kind, kept, salt, nonce, box))
 
 
@@ -120,12 +112,12 @@ def open_lock(data: bytes, passphrase: str | None) -> bytes:
             hint="give --passphrase-file FILE, or set IDAO_PASSPHRASE_FILE or IDAO_PASSPHRASE_COMMAND",
         )
     wrapping = _wrapping_key(lock.cost, lock.salt, passphrase)
-    try:
-        return bytes(crypto_aead_xchacha20poly1305_ietf_decrypt(lock.box, _LOCK_TAG, lock.nonce, wrapping))
-    except CryptoError as e:
+    kek = sodium.unseal(lock.box, _LOCK_TAG, lock.nonce, wrapping)
+    if kek is None:
         if lock.kind == NO_PASSPHRASE:
-            raise Malformed("the lock file is damaged", hint="restore it from a backup") from e
-        raise Locked("wrong passphrase, or a damaged lock file") from e
+            raise Malformed("the lock file is damaged", hint="restore it from a backup")
+        raise Locked("wrong passphrase, or a damaged lock file")
+    return kek
 
 
 def needs_passphrase(data: bytes) -> bool:
@@ -159,6 +151,9 @@ def _wrapping_key(cost: Cost | None, salt: bytes, passphrase: str | None) -> byt
     # Cost, salt and kind all enter the key, so a lock cannot be relabelled to make a program skip the prompt.
     if cost is None or passphrase is None:
         return derive_secret(_OPEN_CONTEXT, salt)
+    from nacl.bindings import crypto_pwhash_alg, crypto_pwhash_ALG_ARGON2ID13
+    from nacl.exceptions import CryptoError
+
     try:
         return bytes(
             crypto_pwhash_alg(
@@ -196,7 +191,7 @@ def seal(kek: bytes, purpose: str, secret: bytes, nonce: bytes) -> bytes:
     """A key file for `secret` (at most 64 KiB); `purpose` is a word (`identity`), `nonce` 24 random bytes."""
     if len(kek) != KEK_BYTES or len(nonce) != NONCE_BYTES or len(secret) > SECRET_BYTES_MAX:
         raise ValueError("wrong size of key, nonce or secret")
-    box = crypto_aead_xchacha20poly1305_ietf_encrypt(secret, _sealed_context(purpose), nonce, kek)
+    box = sodium.seal(secret, _sealed_context(purpose), nonce, kek)
     return canonical.pack(Sealed(1, purpose, nonce, box))
 
 
@@ -205,16 +200,12 @@ def unseal(kek: bytes, purpose: str, data: bytes) -> bytes:
     sealed = read_sealed(data, purpose)
     if sealed.purpose != purpose:
         raise Malformed(f"a key file for '{sealed.purpose}' where one for '{purpose}' belongs")
-    try:
-        return bytes(
-            crypto_aead_xchacha20poly1305_ietf_decrypt(
-                sealed.box, _sealed_context(purpose), sealed.nonce, kek
-            )
-        )
-    except CryptoError as e:
+    secret = sodium.unseal(sealed.box, _sealed_context(purpose), sealed.nonce, kek)
+    if secret is None:
         raise Malformed(
             f"the key file for '{purpose}' is damaged or of another home", hint="restore it from a backup"
-        ) from e
+        )
+    return secret
 
 
 def _sealed_context(purpose: str) -> bytes:

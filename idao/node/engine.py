@@ -40,7 +40,6 @@ from idao.model import (
     ValidatorSet,
     Vote,
 )
-from idao.node import divergence
 from idao.node.heads import Heads
 from idao.node.messages import ITEMS_MAX
 from idao.node.pool import Pool
@@ -424,6 +423,8 @@ class Engine:
         """The first receipt of a peer's that differs from what the refused block does here, in words."""
         if self._refused is None:
             return None
+        from idao.node import divergence  # nothing that a command needs
+
         return divergence.difference(self.tip, self.store.chain, self.validators, *self._refused, theirs)
 
     def explain_halt(self, found: str) -> None:

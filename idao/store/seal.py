@@ -16,6 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from idao.crypto import sodium
 from idao.crypto.hashing import Kind, derive_secret, hasher
 from idao.errors import Missing, VerificationFailed
 from idao.manifest import AEGIS, AEGIS_ZSTD, COMPRESSED, XCHACHA, XCHACHA_ZSTD
@@ -159,21 +160,18 @@ sealed_hash = hasher(Kind.CHUNK_LEAF)
 
 def wrap(key: bytes, secret: bytes, purpose: bytes) -> bytes:
     """`secret` sealed under `key` for one purpose, with a random nonce: XChaCha20-Poly1305."""
-    from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_encrypt
-
-    nonce = os.urandom(24)
-    return nonce + bytes(crypto_aead_xchacha20poly1305_ietf_encrypt(secret, purpose, nonce, key))
+    nonce = os.urandom(sodium.NONCE)
+    return nonce + sodium.seal(secret, purpose, nonce, key)
 
 
 def unwrap(key: bytes, wrapped: bytes, purpose: bytes) -> bytes:
     """Undoes `wrap`. `VerificationFailed` when key, purpose or bytes are not those of the wrapping."""
-    from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
-    from nacl.exceptions import CryptoError
-
-    try:
-        return bytes(crypto_aead_xchacha20poly1305_ietf_decrypt(wrapped[24:], purpose, wrapped[:24], key))
-    except (CryptoError, ValueError, TypeError) as e:
-        raise VerificationFailed("a wrapped key does not open", code="key-damaged") from e
+    secret = None
+    if type(wrapped) is bytes and len(wrapped) > sodium.NONCE:  # a damaged row may hold anything
+        secret = sodium.unseal(wrapped[sodium.NONCE :], purpose, wrapped[: sodium.NONCE], key)
+    if secret is None:
+        raise VerificationFailed("a wrapped key does not open", code="key-damaged")
+    return secret
 
 
 class StoreKeys:
