@@ -56,7 +56,7 @@ def import_all(file: Path, home: Path, python: str) -> None:
     """Every module of idao and each library loads from the file; its data can be read."""
     code = (
         "import sys, pkgutil, zipfile, importlib, importlib.resources as r\n"
-        f"stub = {{'__name__': 'stub'}}\nexec(zipfile.ZipFile({str(file)!r}).read('__main__.py'), stub)\n"
+        f"stub = {{'__name__': 'stub'}}\nexec(zipfile.ZipFile({str(file)!r}).read('stub.py'), stub)\n"
         f"sys.path.insert(0, {str(file)!r})\nstub['ready']({str(file)!r})\n"
         "import mnemonic, sqlite_utils, rich.console, rich.progress, rich.table, cryptography.x509\n"
         "import idao, zeroconf, zstandard, pyfastcdc, blake3, cbor2, nacl.bindings, typer, platformdirs\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import marshal
 import os
 import shutil
@@ -40,15 +41,15 @@ leave = sys.exit
 """
 
 
-def with_code(path: Path, pure: dict[str, bytes], native: dict[str, bytes]) -> Path:
-    """A one-file build of a few modules, those of `pure` as bytecode."""
+def with_code(path: Path, pure: dict[str, bytes], native: dict[str, bytes], **more: object) -> Path:
+    """A one-file build of a few modules, those of `pure` as bytecode; `more` is for `one_file`."""
     data, _, code = BUILD.bundled(pure, {}, sys.executable)
     entries = {
         "code-x": code,
         "lib.zip": BUILD.zipped(data, zipfile.ZIP_STORED),
         "any.zip": BUILD.zipped(native, zipfile.ZIP_DEFLATED),
     }
-    path.write_bytes(BUILD.one_file(entries, {HERE: list(entries)}))
+    path.write_bytes(BUILD.one_file(entries, {HERE: list(entries)}, **more))
     return path
 
 
@@ -286,8 +287,32 @@ def test_other_platform_is_named(tmp_path: Path) -> None:
     assert done.returncode == 7 and '"code": "missing"' in done.stderr
 
 
+def without(path: Path, name: str, new: Path) -> Path:
+    """The zip without one entry."""
+    with zipfile.ZipFile(path) as z, zipfile.ZipFile(new, "w") as out:
+        for entry in z.namelist():
+            if entry != name:
+                out.writestr(entry, z.read(entry))
+    return new
+
+
+def test_stub_starts_from_bytecode_if_there_is_some_for_this_python(tmp_path: Path) -> None:
+    pure, tag = {"idao/__init__.py": b"", "idao/__main__.py": MAIN}, str(sys.implementation.cache_tag)
+    native = {"native.py": b"word = 'hello'\n"}
+    path = with_code(tmp_path / "idao.pyz", pure, native, pythons={tag: sys.executable})
+    check_runs(path, tmp_path)
+    check_runs(without(path, "stub.py", tmp_path / "bytecode.pyz"), tmp_path)
+    check_runs(without(path, f"stub-{tag}.pyc", tmp_path / "source.pyz"), tmp_path)
+    data = path.read_bytes()
+    code = data.index(importlib.util.MAGIC_NUMBER, data.index(f"stub-{tag}.pyc".encode()))
+    other = tmp_path / "other.pyz"
+    other.write_bytes(data[:code] + b"\0\0" + data[code + 2 :])
+    check_runs(other, tmp_path)  # of a Python that calls itself the same and has other bytecode
+
+
 def test_stub_parses_under_old_pythons(small: Path, tmp_path: Path) -> None:
-    ast.parse((CLONE / "zipapp/stub.py").read_text(), feature_version=(3, 4))
+    for name in ("first.py", "stub.py"):
+        ast.parse((CLONE / "zipapp" / name).read_text(), feature_version=(3, 4))
     for name in ("python2.7", "python3.6", "python3.10"):
         for python in sorted(Path(sys.base_prefix).parent.glob(f"*/bin/{name}")):
             check_refused(run(small, home=tmp_path, python=str(python)), 7, "this file runs on")

@@ -1,4 +1,4 @@
-"""First code of the one-file build: `zipapp/build` fills in BAKED and puts this in as `__main__.py`.
+"""Makes idao importable from the one file: `first.py` starts it, `zipapp/build` fills in BAKED.
 
 Native modules cannot be loaded from a zip. The first run unpacks the payload for this Python into a
 private folder, named by the payload's hash; later runs only look whether the folder is whole.
@@ -289,7 +289,3 @@ def run():
         else:
             sys.stderr.write("idao: error: " + message + "\nidao: hint: " + hint + "\n")
         return code
-
-
-if __name__ == "__main__":
-    sys.exit(run())
