@@ -237,6 +237,9 @@ def _help(words: list[str]) -> int:
 
 
 def _invoke(word: str, args: list[str]) -> int:
+    from idao.spared import import_typer
+
+    import_typer()
     import typer
     from typer._click.exceptions import ClickException, NoArgsIsHelpError
 

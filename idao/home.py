@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -370,6 +369,8 @@ def read_passphrase(flag: str | None, prompt: str, *, confirm: bool = False) -> 
         except OSError as e:
             raise Locked(f"passphrase file '{path}' cannot be read: {e.strerror}") from e
     if command := os.environ.get("IDAO_PASSPHRASE_COMMAND"):
+        import subprocess
+
         # A shell, as restic and borg do it: the command is the user's own configuration.
         done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, check=False)
         if done.returncode:

@@ -15,8 +15,10 @@ APPLICATION_ID = 0x6964616F
 
 def connect(path: Path, mode: str, busy_s: float) -> sqlite3.Connection:
     """`mode` is SQLite's: ro, rw or rwc. Autocommit: writers say `begin immediate`."""
-    uri = f"{path.absolute().as_uri()}?mode={mode}"  # so that a path may have a ? or % in it
-    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=busy_s)
+    name = str(path.absolute())
+    for sign in "%?#":  # what ends the name in a URI; `Path.as_uri` would load urllib for it
+        name = name.replace(sign, f"%{ord(sign):x}")
+    return sqlite3.connect(f"file://{name}?mode={mode}", uri=True, isolation_level=None, timeout=busy_s)
 
 
 def connect_reading(path: Path, busy_s: float) -> sqlite3.Connection:
