@@ -9,6 +9,7 @@ inheritance, `field()`, ordering, keyword-only fields.
 
 from __future__ import annotations
 
+from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast, dataclass_transform
 
@@ -69,7 +70,6 @@ def frozen(cls: type[T]) -> type[T]:
         _values=staticmethod(values),
     )
     made: Any = type(cls.__name__, (), body)
-    made._open = type(cls.__name__, (), {"__slots__": names})
     setters = [(name, made.__dict__[name].__set__) for name in names]
     after = getattr(made, "__post_init__", None)
     return made  # type: ignore[no-any-return]
@@ -154,7 +154,7 @@ def maker(cls: type[T], times: int = HOT) -> Callable[..., T]:
     `times`: how many are to be made, if it may be few: then it is the class itself.
     """
     made: Any = cls
-    if times >= HOT and hasattr(cls, "_open") and not hasattr(cls, "__post_init__"):
+    if times >= HOT and hasattr(cls, "_values") and not hasattr(cls, "__post_init__"):
         made = _makers.get(cls) or _compile_maker(cls)
     make: Callable[..., T] = made
     return make
@@ -164,10 +164,16 @@ def _compile_maker(cls: Any) -> Any:
     lines = [f"def make({', '.join(cls.__slots__)}):", "    made = open()"]
     lines += [f"    made.{name} = {name}" for name in cls.__slots__]
     lines += ["    made.__class__ = cls", "    return made"]
-    space = {"open": cls._open, "cls": cls}
+    space = {"open": _open(cls), "cls": cls}
     exec("\n".join(lines), space)
     _makers[cls] = space["make"]
     return space["make"]
+
+
+@cache
+def _open(cls: Any) -> Any:
+    """A class of the same slots that does not refuse to be changed."""
+    return type(cls.__name__, (), {"__slots__": cls.__slots__})
 
 
 OPEN = 6
@@ -192,7 +198,7 @@ def _compile(made: Any, names: tuple[str, ...], defaults: dict[str, Any]) -> Any
         lines.append("    self.__post_init__()")
     text = f"def __init__(self, {signature}):\n" + ("\n".join(lines) or "    pass")
     space: dict[str, Any] = {f"_set_{n}": made.__dict__[n].__set__ for n in names}
-    space.update({"_become": _CLASS.__set__, "_open": made._open, "_made": made})
+    space.update({"_become": _CLASS.__set__, "_open": _open(made), "_made": made})
     space.update({f"_default_{n}": value for n, value in defaults.items()})
     exec(text, space)
     return space["__init__"]

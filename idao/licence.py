@@ -5,8 +5,6 @@ The list of licences is that of `packaging`; licences of one's own are `LicenseR
 
 from __future__ import annotations
 
-import difflib
-
 from idao.errors import UsageError
 
 LENGTH_MAX = 256
@@ -101,6 +99,8 @@ def _known(word: str) -> bool:
 
 
 def _hint(text: str) -> str:
+    import difflib  # only after a slip
+
     words = text.replace("(", " ").replace(")", " ").split()
     if any(w.lower() in _OPERATORS for w in words):  # an expression: the first word that is not known
         spoilt = [w for w in words if w.lower() not in _OPERATORS and not _known(w)]

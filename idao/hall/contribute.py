@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idao import card, licence, manifest, policy
+from idao import licence, manifest, policy
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, commitment, digest
 from idao.errors import NotFound, Pending, UsageError
@@ -18,7 +18,6 @@ from idao.hall.assessing import Assessing
 from idao.hall.routing import Routing, Subject, contributed
 from idao.home import entropy, now_ms, show_time
 from idao.ledger import assets as rules
-from idao.ledger import reviews
 from idao.ledger.tx import Tx
 from idao.model import show_id
 from idao.store import documents, givenfile
@@ -26,8 +25,10 @@ from idao.store.contents import Contents, Intake, Progress
 from idao.store.documents import Documents
 
 if TYPE_CHECKING:
+    from idao import card
     from idao.assess.report import Assessment
     from idao.hall.assets import Assets
+    from idao.ledger import reviews
 
 KINDS = ("dataset", "model", "agent", "flow", "pov", "result")
 """What `contribute` takes; `compute` assets come with the compute room."""
@@ -38,6 +39,7 @@ CARD_FILES_MAX = 1000
 """Files that an automatic card lists; of larger folders it gives the whole only."""
 
 AFTER_INTAKE = (
+    "idao.card",
     "idao.assess.generic",
     "mimetypes",
     "idao.ledger.block",
@@ -269,6 +271,8 @@ class Contribution:
 
     def _card_files(self, intake: Intake) -> tuple[card.File, ...]:
         """The files that an automatic card lists."""
+        from idao import card
+
         if self.card is not None or intake.files > CARD_FILES_MAX:
             return ()
         entries = self.contents.open_manifest(intake.ref).entries()
@@ -278,6 +282,8 @@ class Contribution:
     def _card_bytes(self, target: _Target, assessed: Assessment) -> bytes:
         if self.card is not None:
             return self.card
+        from idao import card
+
         before = target.before
         known = card.Known(
             kind=target.kind,
@@ -316,6 +322,8 @@ class Contribution:
 
     def _review(self, target: _Target, intake: Intake, assessed: Assessment) -> reviews.Open:
         """The owner's own review, given at once: no other verdict can be copied by it."""
+        from idao.ledger import reviews
+
         store = self.dao.store
         epoch, _ = store.validators(store.height + 1)
         report, salt = assessed.report, entropy(32)
@@ -379,4 +387,8 @@ def _read_policy(path: Path | None) -> policy.Policy:
 
 
 def _read_card(path: Path | None, kind: str) -> bytes | None:
-    return None if path is None else card.to_bytes(card.read(read_small(path, "card"), kind))
+    if path is None:
+        return None
+    from idao import card
+
+    return card.to_bytes(card.read(read_small(path, "card"), kind))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import marshal
 import os
 import signal
@@ -13,7 +12,11 @@ import sys
 import threading
 from typing import Any
 
+from idao.store import libc
+
 _LENGTH = struct.Struct(">Q")
+_PDEATHSIG = 1
+"""PR_SET_PDEATHSIG (linux/prctl.h): the signal that ends a process whose parent has ended."""
 
 
 def may_fork() -> bool:
@@ -23,8 +26,9 @@ def may_fork() -> bool:
 
 def die_with(parent: int) -> None:
     """Ends this process with its parent: a worker that outlived it would write packs that nobody knows."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG (linux/prctl.h)
+    prctl = libc.function("prctl", "int(*)(int, unsigned long)")
+    if prctl is not None:
+        prctl(_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 

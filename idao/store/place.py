@@ -14,9 +14,11 @@ from pathlib import Path
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
+from idao.store import libc
 
 MACHINE_ID_FILES = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 MACHINE_ID_BYTES_MAX = 256
+_STATX = "int(*)(int, const char *, int, unsigned int, void *)"
 _AT_FDCWD, _STATX_BTIME = -100, 0x800
 _BTIME_AT = struct.Struct("=qI")
 """Seconds and nanoseconds; `stx_btime` stands at byte 80 of struct statx (linux/stat.h)."""
@@ -47,12 +49,11 @@ def _born(path: Path) -> bytes:
 
     By its name: opening the file and closing it again would drop the locks that SQLite holds on it.
     """
-    import ctypes
-
-    answer = ctypes.create_string_buffer(256)
-    statx = getattr(ctypes.CDLL(None), "statx", None)
+    statx = libc.function("statx", _STATX)
+    answer = libc.ffi.new("char[]", 256)
     if statx is None or statx(_AT_FDCWD, os.fsencode(path), 0, _STATX_BTIME, answer):
         return b""
-    if not int.from_bytes(answer.raw[:4], sys.byteorder) & _STATX_BTIME:
+    found = libc.ffi.buffer(answer)[:]
+    if not int.from_bytes(found[:4], sys.byteorder) & _STATX_BTIME:
         return b""
-    return b"%d %d" % _BTIME_AT.unpack_from(answer.raw, 80)
+    return b"%d %d" % _BTIME_AT.unpack_from(found, 80)
