@@ -10,7 +10,7 @@ import functools
 import importlib
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 from idao import __version__
 from idao.errors import EXIT_CODES, IdaoError, UsageError
@@ -173,7 +173,10 @@ def command_of(word: str) -> Any:
     from typer.main import get_command
 
     family = FAMILIES[word]
-    return get_command(getattr(importlib.import_module(family.module), family.app))
+    app = getattr(importlib.import_module(family.module), family.app)
+    for command in app.registered_commands:  # evaluated once: Typer would do so four times
+        command.callback.__annotations__ = get_type_hints(command.callback, include_extras=True)
+    return get_command(app)
 
 
 def _unknown(word: str) -> UsageError:

@@ -224,6 +224,8 @@ TX_BYTES_MAX = 64 * 1024
 """A tx holds hashes of files, not files (ADR 0031)."""
 BLOCK_TX_MAX = 2000
 BLOCK_BYTES_MAX = 1024 * 1024
+ITEMS_MAX = 16_384
+"""Of a block, or a message: a block has 2,000 transactions, 64 certificates by 30 have some 3,000 items."""
 
 
 @frozen

@@ -26,7 +26,7 @@ from idao import noderecord
 from idao.crypto import canonical
 from idao.crypto.keys import Signer
 from idao.errors import Malformed
-from idao.model import FINALIZE, NOTARIZE, NULLIFY, Block, Certificate
+from idao.model import FINALIZE, ITEMS_MAX, NOTARIZE, NULLIFY, Block, Certificate
 from idao.node import link, pairing, wire
 from idao.node import messages as msg
 from idao.quorum import events as ev
@@ -273,7 +273,7 @@ def test_what_would_swell_is_refused_before_it_does(
         with pytest.raises(Malformed):
             msg.decode(msg.KIND_OF[msg.Txs], bomb)
         with pytest.raises(Malformed):
-            canonical.unpack(Block, block, items=msg.ITEMS_MAX)
+            canonical.unpack(Block, block, items=ITEMS_MAX)
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Sequence
+from functools import cache
 from struct import Struct
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
@@ -172,6 +173,7 @@ few times should not pay for that, a ledger that is re-derived has every record 
 _PLAIN_TYPES = {kind.__name__: kind for kind in (int, bool, bytes, str)}
 
 
+@cache
 def hints_of(cls: Any) -> dict[str, Any]:
     """Field -> its type: what `typing.get_type_hints` finds for a class of a module, without its detours."""
     space = vars(sys.modules[cls.__module__])

@@ -32,6 +32,7 @@ from idao.model import (
     BLOCK_BYTES_MAX,
     BLOCK_TX_MAX,
     FINALIZE,
+    ITEMS_MAX,
     SLOT_OF,
     Block,
     Certificate,
@@ -41,7 +42,6 @@ from idao.model import (
     Vote,
 )
 from idao.node.heads import Heads
-from idao.node.messages import ITEMS_MAX
 from idao.node.pool import Pool
 from idao.quorum import events as ev
 from idao.quorum.machine import Machine

@@ -13,6 +13,7 @@ from idao.errors import Malformed
 from idao.frozen import frozen
 from idao.model import (
     BLOCK_BYTES_MAX,
+    ITEMS_MAX,
     TX_BYTES_MAX,
     Certificate,
     Hash,
@@ -24,8 +25,6 @@ from idao.quorum import events as ev
 
 PAYLOAD_MAX = 4 * 1024 * 1024
 """The largest frame (ADR 0031): a full block with its justification, twice over."""
-ITEMS_MAX = 16_384
-"""Of a message, or a block: a block has 2,000 transactions, 64 certificates by 30 have some 3,000 items."""
 COMMITS_MAX = 64
 """Blocks in one answer: small ones come in batches, large ones by bytes."""
 COMMITS_BYTES_MAX = 2 * BLOCK_BYTES_MAX
