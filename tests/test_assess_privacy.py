@@ -7,7 +7,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idao.assess import AssessFile, Options, assess, explain
+from idao.assess import AssessFile, Options, assess, explain, privacy
 from idao.assess.privacy import iban, luhn, personal_in, secrets_in
 from idao.crypto import canonical
 
@@ -17,17 +17,32 @@ SECRETS = {
                      "-----BEGIN OPENSSH " + "PRIVATE KEY-----"],
     "cloud_keys": ["AKIA" + "ABCDEFGH12345678", "AIza" + "x" * 35],
     "tokens": ["ghp_" + "a1B2" * 9, "xoxb-" + "1234567890", "sk-" + "proj-" + "a" * 24,
-               "eyJ" + "hbGciOiJI" + "abc.eyJ" + "zdWIiOiIxMjM.c2lnbmF0dXJl", "glpat-" + "a" * 20],
+               "eyJ" + "hbGciOiJI" + "abc.eyJ" + "zdWIiOiIxMjM.c2lnbmF0dXJl", "glpat-" + "a" * 20,
+               "eyJ" + "hbGciOiJI9" + ".eyJ" + "zdWIiOiIx9" + ".c2lnbmF0dX", "sk_" + "live_" + "a" * 16],
     "url_passwords": ["postgres://user:" + "hunter2@db.example"],
     "passwords": ["password = '" + "correcthorse'", 'API_KEY: "' + 'abcdef123456"'],
 }  # fmt: skip
 PERSONAL = {
     "emails": ["ada.lovelace@example.org", "x+y@mail.co.uk"],
-    "phones": ["+49 30 901820", "(212) 555-0187", "415-555-0132", "+12125550187"],
+    "phones": [
+        "+49 30 901820",
+        "(212) 555-0187",
+        "415-555-0132",
+        "+12125550187",
+        "415.555.0132",
+        "415 555.0132",
+        "415.555-0132",
+    ],
     "ibans": ["DE89370400440532013000", "GB82 WEST 1234 5698 7654 32"],
-    "cards": ["4111 1111 1111 1111", "5500005555555559", "3782 822463 10005"],
+    "cards": [
+        "4111 1111 1111 1111",
+        "5500005555555559",
+        "3782 822463 10005",
+        "378282246310005",
+        "3782822463 10005",
+    ],
     "ssns": ["123-45-6789"],
-    "ips": ["8.8.8.8", "(93.184.216.34)"],
+    "ips": ["8.8.8.8", "(93.184.216.34)", "1.22.33.4"],
 }
 CLEAN = [
     "AKIASHORT", "ghp_short", "://host/path", "password = None", "eyJust a word",
@@ -63,6 +78,40 @@ def test_any_bytes_are_searched(data: bytes) -> None:
 @settings(max_examples=300, deadline=None)
 def test_any_punctuated_digits_are_searched(text: str) -> None:
     personal_in(text.encode())
+
+
+PLANTED = [text.encode() for texts in (SECRETS | PERSONAL).values() for text in texts]
+PIECES = st.lists(
+    st.sampled_from([
+        *PLANTED, *PLANTED, *(text[:-2] for text in PLANTED), b"\n", b"\n", b" ", b",", b"-", b".", b"1",
+        b"a" * 12, b"word-of_20_characters", b"\0\xe9", b": 'a b'", b"='", b"000-00-0000", b"1.2.", b"@",
+    ]),
+    max_size=30,
+).map(b"".join)  # fmt: skip
+
+
+@given(PIECES, st.sampled_from([1, 30, 4096]), st.sampled_from([0, 2, 4096]))
+@settings(max_examples=300, deadline=None)
+def test_lines_that_are_not_searched_hold_nothing(data: bytes, block: int, words: int) -> None:
+    """The short ways give what a search of everything for everything gives."""
+    whole = dict.fromkeys(SECRETS, 0)
+    for rules in (privacy._ANYWHERE, privacy._BEFORE_AT, privacy._IN_WORDS, privacy._IN_LONG_WORDS):
+        for kind, begin, rest in rules:
+            whole[kind] += privacy._count(data, begin, rest, begin[:1].isalnum())
+    for kind, begin, rest in privacy._PASSWORDS:
+        whole[kind] += privacy._count(data.lower(), begin, rest, False)
+    personal = dict.fromkeys(PERSONAL, 0)
+    for m in privacy._pattern(privacy._NUMBER).finditer(data):
+        kind = next(k for k in privacy._CHECKS if m[k] is not None)
+        personal[kind] += privacy._CHECKS[kind](m[0])
+    personal["phones"] += len(privacy._pattern(privacy._PHONE).findall(data))
+    for m in privacy._pattern(privacy._IBAN).finditer(data):
+        personal["ibans"] += iban(m[0].decode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(privacy, "BLOCK", block)
+        patched.setattr(privacy, "LONG_WORDS_MAX", words)
+        assert secrets_in(data) == whole
+        assert personal_in(data) | {"emails": 0} == personal
 
 
 def test_checksums() -> None:

@@ -185,6 +185,33 @@ def test_memory_does_not_grow_with_files_that_are_made_when_looked_at() -> None:
     assert peak < 20_000 * 150, peak
 
 
+def test_files_in_lots_and_in_any_order_are_the_same_asset() -> None:
+    """Equal contents, some of another size, empty files, key files: what is told by all files together."""
+
+    class Lots(list[AssessFile]):
+        size = 0
+
+        def lots(self) -> Any:
+            for at in range(0, len(self), self.size):
+                some = self[at : at + self.size]
+                yield [f.path for f in some], [f.size for f in some], [f.content for f in some]
+
+    names = ("{}.csv", "b/{}.CSV", "{}", "k{}/id_rsa", "{}.KEY", "{}.tar.gz", "x.y/{}")
+    files = [file(names[i % 7].format(i), b"%d" % (i % 500) * (i % 5)) for i in range(1500)]
+    files[7] = replace(files[7], size=9)
+    alike = [bytes(31) + b"%c" % i for i in range(3)]
+    files += [replace(file(f"z{i}", b"z"), content=content) for i, content in enumerate(alike)]
+    expected, category = assess(files, "generic"), detect_category(files)
+    counts = dict(expected.report.counts)
+    assert counts["files"] == 1503 and counts["empty_files"] == 300 and counts["suspicious_names"] == 64
+    assert counts["duplicate_files"] == 1200 - 400 and expected.fingerprint.contents_total == 401
+    for order in (files, files[::-1], sorted(files, key=lambda f: f.path)):
+        assert assess(order, "generic") == expected and detect_category(order) == category
+        in_lots = Lots(order)
+        for in_lots.size in (100, 1502, 1503, 5000):
+            assert assess(in_lots, "generic") == expected and detect_category(in_lots) == category
+
+
 def test_a_cut_list_of_earlier_hashes_tells_of_the_whole() -> None:
     files = [file(str(i), b"%d" % i) for i in range(400)]
     known = assess(files, "generic").fingerprint

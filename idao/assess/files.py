@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from operator import itemgetter
 
 from idao.assess.earlier import Earlier
 from idao.assess.forms import damaged
@@ -22,6 +24,14 @@ SECRET_NAMES = (
 )
 SECRET_ENDINGS = (b".pem", b".key", b".p12", b".pfx", b".kdbx", b".jks")
 _SUSPICIOUS = (*SECRET_ENDINGS, *(b"/" + name for name in SECRET_NAMES))
+_LAST = 4
+"""Bytes that the shortest of these has: by its last ones most paths are told not to end so."""
+_LAST_ONES = frozenset(
+    bytes(spelt)
+    for end in _SUSPICIOUS
+    for spelt in product(*({*pair} for pair in zip(end[-_LAST:], end[-_LAST:].upper(), strict=True)))
+)
+_last_of = itemgetter(slice(-_LAST, None))
 
 
 def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budget: int) -> list[Part]:
@@ -37,7 +47,7 @@ def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budg
     short = sum(part.short for part in parts) + seen.wrong
     broken = sum(damaged(part) for part in parts)
     filled, empty = len(seen.contents) // CONTENT_BYTES, seen.empty
-    card.contents = seen.contents
+    card.contents, card.starts = seen.contents, seen.starts
     card.gates["intact"] = not short
     card.gates["content"] = bool(filled)
     card.counts.update(
@@ -72,5 +82,10 @@ def score_novelty(card: Card, seen: int, units: str) -> None:
     )  # fmt: skip
 
 
-def _suspicious(path: bytes) -> bool:
-    return (b"/" + path).lower().endswith(_SUSPICIOUS)
+def _suspicious(paths: Sequence[bytes]) -> list[int]:
+    if _LAST_ONES.isdisjoint(map(_last_of, paths)):
+        return []
+    return [
+        i for i, path in enumerate(paths)
+        if path[-_LAST:] in _LAST_ONES and (b"/" + path).lower().endswith(_SUSPICIOUS)
+    ]  # fmt: skip

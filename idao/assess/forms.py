@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from heapq import nsmallest
+from collections import defaultdict
+from collections.abc import Sequence
+from heapq import nlargest, nsmallest
 
-from idao.assess.report import AssessFile
+from idao.assess.report import AssessFile, lots
 from idao.assess.sample import Part
 
 SNIFFED_MAX = 32
 """Files whose first bytes are read when their names tell nothing, or more than one thing."""
 SNIFF = 512
 """Bytes read of each: magic numbers and the first lines."""
+ENDS_MAX = 1_024
+"""Endings of names that are kept in mind while a category is detected."""
 MOST = 5_000
 """bp of the bytes that one category must exceed; else 'generic'."""
 
@@ -64,23 +67,50 @@ def ending(path: bytes) -> bytes:
     return name.rpartition(b".")[2] if b"." in name else b""
 
 
+class _ByEnd(dict[bytes, str]):
+    """The last dot of a path and what follows -> category; of no path with a dot in its name if there is no
+    dot. Empty: only the whole path tells. It learns how names are spelt."""
+
+    def __missing__(self, end: bytes) -> str:
+        dotted = end[:1] == b"."
+        category = _CATEGORY_OF.get(end[1:].lower(), "generic") if dotted else "generic"
+        if end.lower() == b".gz":
+            category = ""
+        if len(self) < ENDS_MAX:
+            self[end] = category
+        return category
+
+
+def _categories(paths: Sequence[bytes], by_end: _ByEnd) -> list[str]:
+    """What names tell: a category, or 'generic'."""
+    found = [by_end[path[path.rfind(b".") :]] for path in paths]
+    if "" in found:
+        whole = zip(paths, found, strict=True)
+        return [category or _CATEGORY_OF.get(ending(path), "generic") for path, category in whole]
+    return found
+
+
 def detect_category(files: Sequence[AssessFile]) -> str:
     """The category of most bytes: 'tabular', 'text', 'image', 'code', …, or 'generic' when none has most."""
-    weights: dict[str, int] = {"generic": 0}
-
-    def unknown() -> Iterator[AssessFile]:
-        """Weighs those whose names tell; gives the others."""
-        for file in files:
-            if file.size:
-                category = _CATEGORY_OF.get(ending(file.path), "generic")
-                weights[category] = weights.get(category, 0) + file.size
-                if category == "generic":
-                    yield file
-
-    for file in nsmallest(SNIFFED_MAX, unknown(), key=lambda f: (-f.size, f.path)):
-        category = _by_bytes(file.read(0, min(SNIFF, file.size)), ending(file.path))
+    weights = defaultdict(int, generic=0)
+    by_end = _ByEnd()
+    largest: list[tuple[int, bytes, int]] = []
+    count = 0
+    for paths, sizes, _ in lots(files):
+        named = _categories(paths, by_end)
+        for category, size in zip(named, sizes, strict=True):
+            if size:
+                weights[category] += size
+        unknown = [i for i, category in enumerate(named) if category == "generic" and sizes[i]]
+        least = min(nlargest(SNIFFED_MAX, [sizes[i] for i in unknown]), default=0)
+        largest += [(-sizes[i], paths[i], count + i) for i in unknown if sizes[i] >= least]
+        largest = nsmallest(SNIFFED_MAX, largest)
+        count += len(sizes)
+    for _, path, i in largest:
+        file = files[i]
+        category = _by_bytes(file.read(0, min(SNIFF, file.size)), ending(path))
         weights["generic"] -= file.size
-        weights[category] = weights.get(category, 0) + file.size
+        weights[category] += file.size
     total = sum(weights.values())
     best = max(sorted(weights), key=lambda name: weights[name], default="generic")
     return best if total and weights[best] * 10_000 > total * MOST else "generic"

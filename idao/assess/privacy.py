@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import cast
 
 from idao.assess.report import WHOLE, Card
 from idao.assess.sample import Part
@@ -17,14 +18,24 @@ PERSONAL_BYTES_MAX = 512 * 1024
 SECRETS = ("private_keys", "cloud_keys", "tokens", "url_passwords", "passwords")
 PERSONAL = ("emails", "phones", "ibans", "cards", "ssns", "ips")
 
-_QUOTED = rb"['\"]?[ ]?[:=][ ]?(?:'[^'\s]{6,80}'|\"[^\"\s]{6,80}\")"
-_RULES: tuple[tuple[str, bytes, bytes], ...] = (
+_Rules = tuple[tuple[str, bytes, bytes], ...]
+"""(kind, how it begins, what follows): the beginning is looked for by itself, many times faster."""
+_ANYWHERE: _Rules = (
     ("private_keys", b"-----BEGIN ", rb"(?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----"),
+    ("cloud_keys", b"AccountKey=", rb"[\w+/]{40,}"),
+)
+_BEFORE_AT: _Rules = (("url_passwords", b"://", rb"[^\s/:@'\"<>]{1,64}:[^\s/@'\"<>]{1,64}@"),)
+"""Where there is an '@'."""
+_IN_WORDS: _Rules = (
+    ("tokens", b"xox", rb"[abpors]-[\w-]{10,}"),
+    ("tokens", b"eyJ", rb"[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
+)
+"""Where there are words of `WORD` bytes: all that these two find begin with one."""
+_IN_LONG_WORDS: _Rules = (
     ("private_keys", b"PuTTY-User-Key-File-", rb"\d"),
     ("cloud_keys", b"AKIA", rb"[A-Z0-9]{16}\b"),
     ("cloud_keys", b"ASIA", rb"[A-Z0-9]{16}\b"),
     ("cloud_keys", b"AIza", rb"[\w-]{35}"),
-    ("cloud_keys", b"AccountKey=", rb"[\w+/]{40,}"),
     ("cloud_keys", b"dop_v1_", rb"[0-9a-f]{64}"),
     ("tokens", b"ghp_", rb"[A-Za-z0-9]{36}"),
     ("tokens", b"gho_", rb"[A-Za-z0-9]{36}"),
@@ -32,21 +43,52 @@ _RULES: tuple[tuple[str, bytes, bytes], ...] = (
     ("tokens", b"ghr_", rb"[A-Za-z0-9]{36}"),
     ("tokens", b"github_pat_", rb"\w{50,}"),
     ("tokens", b"glpat-", rb"[\w-]{20}"),
-    ("tokens", b"xox", rb"[abpors]-[\w-]{10,}"),
     ("tokens", b"sk-", rb"(?:[a-z]{2,8}-)?[A-Za-z0-9_]{20,}"),
     ("tokens", b"sk_live_", rb"\w{16,}"),
     ("tokens", b"rk_live_", rb"\w{16,}"),
     ("tokens", b"hf_", rb"[A-Za-z]{30,}"),
     ("tokens", b"npm_", rb"[A-Za-z0-9]{36}"),
     ("tokens", b"pypi-", rb"[\w-]{50,}"),
-    ("tokens", b"eyJ", rb"[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"),
-    ("url_passwords", b"://", rb"[^\s/:@'\"<>]{1,64}:[^\s/@'\"<>]{1,64}@"),
 )
-"""(kind, how it begins, what follows): the beginning is looked for by itself, many times faster."""
-_PASSWORDS = (
-    b"password", b"passwd", b"api_key", b"apikey", b"api-key", b"secret_key", b"client_secret",
-    b"access_token",
+"""Within words of `LONG_WORD` bytes: none of what these find is shorter or reaches beyond its word."""
+_QUOTED = rb"['\"]?[ ]?[:=][ ]?(?:'[^'\s]{6,80}'|\"[^\"\s]{6,80}\")"
+_PASSWORDS: _Rules = tuple(
+    ("passwords", word, _QUOTED)
+    for word in (
+        b"password", b"passwd", b"api_key", b"apikey", b"api-key", b"secret_key", b"client_secret",
+        b"access_token",
+    )
 )  # fmt: skip
+"""In small letters, where a quoted text follows a colon or an equals sign."""
+WORD, LONG_WORD = 13, 20
+LONG_WORDS_MAX = 4_096
+"""Long words looked at one by one: of more, all around them is searched."""
+BLOCK = 4 * 1024
+"""Bytes of the lines that are ruled out, or searched, together."""
+
+
+def _table(kinds: dict[bytes, bytes], others: bytes = b"") -> bytes:
+    """Of `bytes.translate`: each character of a key becomes the value; `others`, if given, that."""
+    table = bytearray(others * 256 or range(256))
+    for characters, kind in kinds.items():
+        for c in characters:
+            table[c] = kind[0]
+    return bytes(table)
+
+
+_CAPITALS, _DIGITS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", b"0123456789"
+_LETTERS = _CAPITALS + _CAPITALS.lower()
+_AS_WORDS = _table({_LETTERS + _DIGITS + b"_-": b"w", b":=": b":", b"'\"": b'"', b" ": b" "}, b".")
+_AS_NUMBERS = _table({_CAPITALS: b"A", _DIGITS: b"0", b" ": b"-"})
+_WORD_END = re.compile(rb"[^w]|\Z")
+_NUMBERS = (
+    b"000-00-0000",  # ssns
+    b"-000-0000", b"-000.0000", b".000-0000", b".000.0000",  # phones
+    b"0" * 15, b"000-00000", b"0000-0000-0000",  # cards
+    b".0.", b".00.", b".000.",  # ips
+)  # fmt: skip
+"""What any match of `_NUMBER` holds one of, `_AS_NUMBERS`."""
+_IBAN_START = b"AA00"
 _EMAIL = rb"@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![\w@])"
 _NUMBER = rb"""(?xs)[\d(](?<![\w.+/-].)(?:  # looking back only after a first character is faster
 (?P<ssns>\d\d-\d\d-\d{4})
@@ -82,8 +124,8 @@ _ISSUERS = (
     b"60",
     b"65",
 )
-_WORD = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
-_LOCAL_PART = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-")
+_WORD = frozenset(_LETTERS + _DIGITS + b"_")
+_LOCAL_PART = frozenset(_LETTERS + _DIGITS + b"._%+-")
 
 
 @lru_cache(maxsize=64)
@@ -91,14 +133,50 @@ def _pattern(source: bytes) -> re.Pattern[bytes]:
     return re.compile(source)
 
 
+def _blocks(data: bytes) -> list[bytes]:
+    """Whole lines. Nothing that is searched for crosses a line end, and where a line begins or ends makes no
+    difference; so lines may be left out, and those that stay put together."""
+    blocks = []
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at + BLOCK)
+        end = len(data) if end < 0 else end
+        blocks.append(data[at:end])
+        at = end
+    return blocks
+
+
+def _long_words(data: bytes) -> bytes:
+    """The words of at least `LONG_WORD` bytes, a line each; all of `data` if they are many."""
+    seen = data.translate(_AS_WORDS)
+    words = []
+    at = seen.find(b"w" * LONG_WORD)
+    while at >= 0:
+        end = cast(re.Match[bytes], _WORD_END.search(seen, at + LONG_WORD)).start()
+        words.append(data[at:end])
+        if len(words) > LONG_WORDS_MAX:
+            return data
+        at = seen.find(b"w" * LONG_WORD, end)
+    return b"\n".join(words)
+
+
 def secrets_in(data: bytes) -> dict[str, int]:
     """How many secrets of each kind stand in `data`."""
+    blocks = _blocks(data)
+    seen = [(b, b.translate(_AS_WORDS)) for b in blocks]
+    wordy = b"".join(b for b, words in seen if b"w" * WORD in words)
+    quoting = b"".join(b for b, words in seen if b'"' in words and (b':"' in words or b': "' in words))
+    before_at = b"".join(b for b in blocks if b"@" in b)
     found = dict.fromkeys(SECRETS, 0)
-    for kind, begin, rest in _RULES:
-        found[kind] += _count(data, begin, rest, begin[:1].isalnum())
-    lower = data.lower()
-    for word in _PASSWORDS:
-        found["passwords"] += _count(lower, word, _QUOTED, False)
+    for rules, where in (
+        (_ANYWHERE, data),
+        (_BEFORE_AT, before_at),
+        (_IN_WORDS, wordy),
+        (_IN_LONG_WORDS, _long_words(wordy)),
+        (_PASSWORDS, quoting.lower()),
+    ):
+        for kind, begin, rest in rules:
+            found[kind] += _count(where, begin, rest, begin[:1].isalnum() and rules is not _PASSWORDS)
     return found
 
 
@@ -115,16 +193,19 @@ def _count(data: bytes, begin: bytes, rest: bytes, as_word: bool) -> int:
 
 def personal_in(data: bytes) -> dict[str, int]:
     """How many personal data of each kind stand in `data`."""
+    seen = [(b, b.translate(_AS_NUMBERS)) for b in _blocks(data)]
+    numbers = b"".join(b for b, marks in seen if any(n in marks for n in _NUMBERS))
+    capitals = b"".join(b for b, marks in seen if _IBAN_START in marks)
     found = dict.fromkeys(PERSONAL, 0)
     if b"@" in data:
         for m in _pattern(_EMAIL).finditer(data):
             found["emails"] += m.start() > 0 and data[m.start() - 1] in _LOCAL_PART
-    for m in _pattern(_NUMBER).finditer(data):
+    for m in _pattern(_NUMBER).finditer(numbers):
         kind = next(k for k in _CHECKS if m[k] is not None)
         found[kind] += _CHECKS[kind](m[0])
     if b"+" in data:
         found["phones"] += len(_pattern(_PHONE).findall(data))
-    for m in _pattern(_IBAN).finditer(data):
+    for m in _pattern(_IBAN).finditer(capitals):
         found["ibans"] += iban(m[0].decode())
     return found
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
+from itertools import groupby, islice
 from pkgutil import get_data
 from typing import cast
 
 from idao.assess.earlier import Earlier
 from idao.assess.report import (
+    CONTENT_BYTES,
     CONTENTS_MAX,
     HEADLINE_STEP,
     AssessFile,
@@ -101,13 +103,11 @@ def assess(
 
 
 def _fingerprint(assessor: str, card: Card) -> Fingerprint:
-    kept, total, last = bytearray(), 0, b""
-    for content in Hashes(card.contents):  # ascending
-        if content != last:
-            last, total = content, total + 1
-            if total <= CONTENTS_MAX:
-                kept += content
+    kept = bytes(card.contents[: CONTENTS_MAX * CONTENT_BYTES])
+    if card.starts * CONTENT_BYTES < len(card.contents):
+        # Ids that begin alike count once; so many bytes of a hash are never alike by chance.
+        kept = b"".join(islice((start for start, _ in groupby(Hashes(card.contents))), CONTENTS_MAX))
     return Fingerprint(
-        1, assessor, bytes(kept), total, card.rows, card.rows_total,
+        1, assessor, kept, card.starts, card.rows, card.rows_total,
         card.sketches, card.slice,
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from math import isqrt
 from typing import Annotated, Any
 
@@ -41,6 +42,27 @@ class AssessFile:
     size: int
     content: bytes
     read: Callable[[int, int], bytes]
+
+
+LOT = 1_024
+"""Files looked at together where a sequence does not say how many it likes."""
+
+
+Lot = tuple[Sequence[bytes], Sequence[int], Sequence[bytes]]
+"""Paths, sizes and content ids of some files: what is asked of all. To look at them so, thing by thing, takes
+a third of the time."""
+
+
+def lots(files: Sequence[AssessFile]) -> Iterator[Lot]:
+    """All files in order, in lots that are not empty: those of a sequence that has a method `lots`, else made
+    of its files."""
+    own = getattr(files, "lots", None)
+    if own is not None:
+        yield from own()
+        return
+    rest = iter(files)
+    while some := list(islice(rest, LOT)):
+        yield [f.path for f in some], [f.size for f in some], [f.content for f in some]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +181,8 @@ class Card:
     bytes_searched: int = 0
     contents: bytearray = field(default_factory=bytearray)
     """The start of each distinct content id, ascending."""
+    starts: int = 0
+    """How many of these differ."""
     rows: bytes = b""
     rows_total: int = 0
     sketches: tuple[bytes, ...] = ()

@@ -8,8 +8,10 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from operator import eq, le
 
-from idao.assess.report import CONTENT_BYTES, AssessFile
+from idao.assess.report import CONTENT_BYTES, AssessFile, lots
 from idao.crypto.hashing import Kind, digest
 from idao.errors import UsageError
 
@@ -21,6 +23,9 @@ WINDOW = 16 * 1024
 """Least bytes read in one place: some hundred rows, and as cheap as one byte."""
 WINDOWS_MAX = 8
 """Places looked at in one large file."""
+
+Mark = Callable[[Sequence[bytes]], Sequence[int]]
+"""Which of some paths are marked: their places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,47 +53,83 @@ class Overview:
     """Files that have the content of another, and another size."""
     contents: bytearray = field(default_factory=bytearray)
     """The start of each content id that is not empty, ascending."""
+    starts: int = 0
+    """How many of these differ."""
     distinct_bytes: int = 0
     first: list[AssessFile] = field(default_factory=list)
     """Of the contents with the smallest ids, as many as a sample may want; none is empty."""
     marked: list[AssessFile] = field(default_factory=list)
     """Of those that `mark` says, the same."""
 
-    def add(self, file: AssessFile, mark: Callable[[bytes], bool]) -> None:
-        """The next content, by its file with the smallest path."""
-        if len(self.marked) < MARKED_MAX and mark(file.path):
-            self.marked.append(file)
-        if file.size:
-            self.contents += file.content[:CONTENT_BYTES]
-            self.distinct_bytes += file.size
-            if len(self.first) < FILES_MAX + MARKED_MAX:
-                self.first.append(file)
+    def add(self, files: Sequence[AssessFile], some: _Some, names: _Names) -> None:
+        """The next contents: no other files have these, or smaller ones that were not yet added.
+
+        Of files with one content the one with the smallest path stands for all.
+        """
+        places, sizes, contents = some
+        one = dict(zip(reversed(contents), reversed(range(len(contents))), strict=True))
+        if len(one) < len(contents):
+            if not names.ordered:
+                for i, content in enumerate(contents):
+                    if files[places[i]].path < files[places[one[content]]].path:
+                        one[content] = i
+            self.wrong += sum(s != sizes[one[c]] for s, c in zip(sizes, contents, strict=True))
+        empty = sizes.count(0)
+        filled = sorted(one if not empty else (c for c, i in one.items() if sizes[i]))
+        starts = [c[:CONTENT_BYTES] for c in filled]
+        self.contents += b"".join(starts)
+        self.starts += len(starts) - sum(map(eq, starts, islice(starts, 1, None)))
+        self.empty += empty
+        self.size += sum(sizes)
+        self.distinct_bytes += sum(sizes if len(one) == len(sizes) else (sizes[i] for i in one.values()))
+        wanted = filled[: FILES_MAX + MARKED_MAX - len(self.first)]
+        self.first += [files[places[one[c]]] for c in wanted]
+        marked = [i for i, at in enumerate(places) if at in names.marked] if names.marked else []
+        chosen = sorted(contents[i] for i in marked if one[contents[i]] == i)
+        self.marked += [files[places[one[c]]] for c in chosen[: MARKED_MAX - len(self.marked)]]
 
 
-def look_over(files: Sequence[AssessFile], mark: Callable[[bytes], bool]) -> Overview:
-    """Goes through all files in the order of their contents, holding a 256th of them at once.
+_Some = tuple[Sequence[int], Sequence[int], Sequence[bytes]]
+"""Places of some files among all, their sizes and their content ids."""
+
+
+class _Names:
+    """What is to be known of the paths of all files."""
+
+    def __init__(self, mark: Mark) -> None:
+        self.marked: set[int] = set()
+        self.ordered = True
+        """Whether they ascend: then the smallest of some is the first, and none need be looked at again."""
+        self._mark, self._last, self._count = mark, b"", 0
+
+    def add(self, paths: Sequence[bytes]) -> None:
+        self.marked.update(self._count + i for i in self._mark(paths))
+        self.ordered &= self._last <= paths[0] and all(map(le, paths, islice(paths, 1, None)))
+        self._last = paths[-1]
+        self._count += len(paths)
+
+
+def look_over(files: Sequence[AssessFile], mark: Mark) -> Overview:
+    """Goes through all files in the order of their contents; where they come in lots, a 256th at once.
 
     `UsageError` for content ids that are not 32 bytes, and negative sizes.
     """
-    found = Overview()
+    found, names = Overview(), _Names(mark)
     parts = [array("I") for _ in range(256)]
-    for i, file in enumerate(files):
-        if len(file.content) != 32 or file.size < 0:
+    count = 0
+    for paths, sizes, contents in lots(files):
+        if set(map(len, contents)) != {32} or min(sizes) < 0:
             raise UsageError("a file to assess needs a content id of 32 bytes and a size")
-        parts[file.content[0]].append(i)
-        found.size += file.size
-        found.empty += not file.size
+        names.add(paths)
+        if len(paths) == len(files):
+            found.add(files, (range(len(paths)), sizes, contents), names)
+            return found
+        for i, content in enumerate(contents, count):
+            parts[content[0]].append(i)
+        count += len(paths)
     for part in parts:
-        once: dict[bytes, AssessFile] = {}
-        for i in part:
-            file = files[i]
-            other = once.get(file.content)
-            if other is None or file.path < other.path:
-                once[file.content] = file
-        if len(once) < len(part):
-            found.wrong += sum(files[i].size != once[files[i].content].size for i in part)
-        for content in sorted(once):
-            found.add(once[content], mark)
+        some = [files[i] for i in part]
+        found.add(files, (part, [f.size for f in some], [f.content for f in some]), names)
     return found
 
 

@@ -6,10 +6,11 @@ among the smallest of two documents together estimates how much they have in com
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from sys import byteorder
 from zlib import crc32
 
 from idao.assess import files
@@ -41,6 +42,7 @@ LINE_MIN = 20
 """Bytes of a line whose repetition counts: shorter ones repeat in honest text."""
 _MULTIPLIERS = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
 _MASK = 0xFFFFFFFF
+_LANE = 96
 _STOPS = (
     b".",
     b"!",
@@ -59,18 +61,34 @@ _STOPS = (
 
 @dataclass(slots=True)
 class Corpus:
-    """Totals over documents."""
+    """What documents have in common, with each other and with earlier ones."""
 
     documents: int = 0
     near: int = 0
     seen: int = 0
     useful: int = 0
     """Distinct word runs of documents that are no copies."""
-    badly_formed: int = 0
-    line_bytes: int = 0
-    repeated_bytes: int = 0
-    words: Counter[bytes] = field(default_factory=Counter)
     sketches: list[bytes] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Style:
+    """How documents are written: totals over all."""
+
+    badly_formed: int = 0
+    words: Counter[bytes] = field(default_factory=Counter)
+    lines: Counter[bytes] = field(default_factory=Counter)
+
+    def add(self, data: bytes, words: Sequence[bytes]) -> None:
+        self.words.update(words)
+        self.lines.update([ln for ln in data.split(b"\n") if len(ln) >= LINE_MIN])
+        self.badly_formed += not _well_formed(data, len(words))
+
+    def repeated(self) -> int:
+        """bp of the text that stands in repeated lines."""
+        once = sum(len(ln) for ln in self.lines)
+        total = sum(len(ln) * n for ln, n in self.lines.items())
+        return share(total - once, total) if total else 0
 
 
 def shingles(data: bytes) -> tuple[set[int], list[bytes]]:
@@ -80,18 +98,38 @@ def shingles(data: bytes) -> tuple[set[int], list[bytes]]:
         hashes = list(map(ord, data.decode("utf-8", "replace")))
     else:
         hashes = list(map(crc32, words))
+    lanes = _lanes(hashes)
     p, q, r, s = _MULTIPLIERS
-    runs = zip(
-        hashes, islice(hashes, 1, None), islice(hashes, 2, None), islice(hashes, 3, None), strict=False
-    )
-    found = {(a * p + b * q + c * r + d * s) & _MASK for a, b, c, d in runs}
-    return found, words
+    runs = lanes * p + (lanes >> _LANE) * q + (lanes >> 2 * _LANE) * r + (lanes >> 3 * _LANE) * s
+    return set(_low(runs, len(hashes))[: max(0, len(hashes) - 3)]), words
 
 
 def sketch(hashes: set[int]) -> bytes:
     """The smallest after a mix, since sums of products are not spread evenly for single characters."""
-    mixed = sorted({(h ^ h >> 15) * 0x2C1B3C6D & _MASK for h in hashes})[: SKETCH_BYTES // 4]
-    return b"".join(h.to_bytes(4, "big") for h in mixed)
+    lanes = _lanes(hashes)
+    shifted = lanes >> 15 & _lanes([_MASK >> 15] * len(hashes))
+    mixed = set(_low((lanes ^ shifted) * 0x2C1B3C6D, len(hashes)))
+    return b"".join(h.to_bytes(4, "big") for h in sorted(mixed)[: SKETCH_BYTES // 4])
+
+
+def _lanes(numbers: Collection[int]) -> int:
+    """Numbers of 32 bits as one, each in a lane of 96: to multiply all at once takes a fifth of the time.
+
+    A sum of four products of 32 bits does not leave its lane.
+    """
+    words = array("I", bytes(len(numbers) * _LANE // 8))
+    words[::3] = array("I", numbers)
+    if byteorder == "big":
+        words.byteswap()
+    return int.from_bytes(words, "little")
+
+
+def _low(lanes: int, count: int) -> array[int]:
+    """The low 32 bits of each of `count` lanes."""
+    words = array("I", lanes.to_bytes(count * _LANE // 8, "little"))
+    if byteorder == "big":
+        words.byteswap()
+    return words[::3]
 
 
 def in_common(a: bytes, b: bytes) -> int:
@@ -128,18 +166,15 @@ class Sketches:
         return False
 
 
-def read_corpus(documents: Sequence[bytes], earlier: Earlier) -> Corpus:
+def read_corpus(documents: Sequence[bytes], earlier: Earlier, style: Style | None = None) -> Corpus:
     """Looks at `documents` in the order given, which must not depend on names or on the order of files."""
     corpus = Corpus()
     own, before = Sketches(), Sketches(earlier.sketches())
-    lines: Counter[bytes] = Counter()
     for data in documents[:DOCUMENTS_MAX]:
         corpus.documents += 1
         hashes, words = shingles(data)
-        corpus.words.update(words)
-        long_lines = [ln for ln in data.split(b"\n") if len(ln) >= LINE_MIN]
-        lines.update(long_lines)
-        corpus.badly_formed += not _well_formed(data, len(words))
+        if style is not None:
+            style.add(data, words)
         if len(hashes) < SHINGLES_MIN:
             corpus.useful += len(hashes)
             continue
@@ -152,8 +187,6 @@ def read_corpus(documents: Sequence[bytes], earlier: Earlier) -> Corpus:
             corpus.useful += len(hashes)
             if len(corpus.sketches) < SKETCHES_MAX:
                 corpus.sketches.append(item)
-    corpus.line_bytes = sum(len(ln) * n for ln, n in lines.items())
-    corpus.repeated_bytes = sum(len(ln) * (n - 1) for ln, n in lines.items())
     return corpus
 
 
@@ -163,12 +196,14 @@ def _well_formed(data: bytes, words: int) -> bool:
     The bounds are those by which FineWeb (2024) keeps a page: of the lines at least 12 % end in
     punctuation and at most 67 % are short, and there are at most 0.3 line ends a word.
     """
-    lines = [ln.rstrip() for ln in data.split(b"\n") if ln.strip()]
+    lines = [text for ln in data.split(b"\n") if (text := ln.rstrip())]
     if len(lines) < 5:
         return True
+    if len(lines) * 10 > 3 * words:
+        return False
     ended = sum(ln.endswith(_STOPS) for ln in lines)
     short = sum(len(ln) <= 30 for ln in lines)
-    return ended * 100 >= 12 * len(lines) and short * 100 <= 67 * len(lines) and len(lines) * 10 <= 3 * words
+    return ended * 100 >= 12 * len(lines) and short * 100 <= 67 * len(lines)
 
 
 def is_text(part: Part) -> bool:
@@ -196,17 +231,18 @@ def assess(inputs: Sequence[AssessFile], options: Options, earlier: Earlier, car
     parts = files.assess_files(inputs, earlier, card, BUDGET)
     texts = [part for part in parts if is_text(part)]
     documents, odd = documents_of(texts)
-    corpus = read_corpus(documents, earlier)
+    style = Style()
+    corpus = read_corpus(documents, earlier, style)
     card.counts.update(
         documents=corpus.documents, near_duplicates=corpus.near, odd_encodings=odd,
-        not_text=len(parts) - len(texts), words=corpus.words.total(), badly_formed=corpus.badly_formed,
+        not_text=len(parts) - len(texts), words=style.words.total(), badly_formed=style.badly_formed,
     )  # fmt: skip
     card.score(
         "readable", share(len(texts) - odd, len(parts)),
         f"{len(parts) - len(texts)} of {len(parts)} files looked at are not text and {odd} are not UTF-8",
         "convert the texts to UTF-8 and take other files out",
     )  # fmt: skip
-    repeated = share(corpus.repeated_bytes, corpus.line_bytes) if corpus.line_bytes else 0
+    repeated = style.repeated()
     copies = share(corpus.near, corpus.documents) if corpus.documents else 0
     unique = card.scores["uniqueness"] * (WHOLE - copies) // WHOLE * (WHOLE - repeated) // WHOLE
     card.score(
@@ -215,7 +251,7 @@ def assess(inputs: Sequence[AssessFile], options: Options, earlier: Earlier, car
         "the text stands in repeated lines",
         "keep one of each document and drop what repeats on every page",
     )  # fmt: skip
-    _score_words(card, corpus)
+    _score_words(card, style, corpus.documents)
     seen = share(corpus.seen, corpus.documents) if corpus.documents else 0
     files.score_novelty(card, seen, "documents")
     read = sum(part.length for part in parts)
@@ -227,15 +263,15 @@ def assess(inputs: Sequence[AssessFile], options: Options, earlier: Earlier, car
     return parts
 
 
-def _score_words(card: Card, corpus: Corpus) -> None:
+def _score_words(card: Card, style: Style, documents: int) -> None:
     card.score(
-        "form", share(corpus.documents - corpus.badly_formed, corpus.documents),
-        f"{corpus.badly_formed} of {corpus.documents} documents are lists or fragments rather than sentences",
+        "form", share(documents - style.badly_formed, documents),
+        f"{style.badly_formed} of {documents} documents are lists or fragments rather than sentences",
         "take out menus, tables and page furniture",
     )  # fmt: skip
-    total = corpus.words.total()
+    total = style.words.total()
     if total >= VOCABULARY_WORDS_MIN:
-        again = sum(n for n in corpus.words.values() if n > 1)
+        again = sum(n for n in style.words.values() if n > 1)
         card.score(
             "vocabulary", share(again, total) * WHOLE // VOCABULARY_FULL,
             "most words occur only once, as in random or encoded data",

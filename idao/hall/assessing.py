@@ -46,11 +46,11 @@ class Assessing:
     # As a listener of the intake:
 
     def heard(self, paths: list[bytes], taken: Taken) -> None:
-        self._listing.heard(paths, taken)
+        self._listing.heard(paths, taken.rows, taken.contents)
 
     def ended(self, heads: dict[bytes, bytes]) -> None:
         self._listing.heads, self._complete = heads, True
-        if len(self._listing.files) >= BESIDE_FILES:
+        if self._listing.entries >= BESIDE_FILES:
             self._foresee()
 
     def stored(self, contents: Contents, ref: bytes) -> None:
@@ -59,7 +59,8 @@ class Assessing:
         if not self._complete:  # nothing had changed, so nothing was heard
             self._listing = listing_of(version)
         self._listing.version = version
-        contents.expect(self._listing.looked_at_first())
+        if self._beside is None:  # there, what is read first is in memory: all of it was read just now
+            contents.expect(self._listing.looked_at_first())
 
     def begin(self, category: str, compared: Compared) -> None:
         """Begins in a process of its own. No `category`: as detected."""

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from heapq import nlargest, nsmallest
-from itertools import pairwise
+from itertools import accumulate, compress
 from operator import attrgetter
+from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from idao.manifest import CHUNK_ROW, FILE, content_id, row_size
+from idao.manifest import FILE, content_id
 
 if TYPE_CHECKING:
     from idao.assess import AssessFile
-    from idao.store.chunks import Taken
+    from idao.assess.report import Lot
     from idao.store.version import Version
 
-MANY = 2**17
-"""Files from which on they are kept in one piece. So many tuples are 37 MB, and looked at sooner."""
+MANY = 2**16
+"""Entries from which on they are kept in one piece. So many rows are 17 MB, and looked at sooner."""
+LOT = 2**14
+"""Of so many as are kept in one piece, files that are looked at together."""
 CONTENT_ID = 32
 """Bytes of a content id."""
+NUMBERS = Struct(">B2xQ8xI").unpack_from
+"""(kind, size, number of chunks) of an entry, from its row of a file page (`manifest.pack_file`)."""
 SNIFFED, SAMPLED = 32, 128
 """Files whose beginning the disk is asked for in advance: what most assessors' budgets reach to."""
+
+
+Numbers = tuple[int, int, int]
+"""(kind, size, number of chunks) of an entry."""
 
 
 class Unread(NamedTuple):
@@ -31,12 +41,65 @@ class Unread(NamedTuple):
     size: int
     content: bytes
     listing: Listing
-    first: int
-    parts: int
+    number: int
 
     def read(self, offset: int, length: int) -> bytes:
         """The plain bytes, verified; fewer only past the end."""
         return self.listing.read(self, offset, length)
+
+
+class Few(Sequence[Unread]):
+    """Files of one listing, in columns: made into files, and told from links, when somebody looks."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self._paths: list[bytes] = []
+        self._numbers: list[Numbers] = []
+        self._contents: list[bytes] = []
+
+    def heard(self, paths: Sequence[bytes], numbers: Iterable[Numbers], contents: Sequence[bytes]) -> None:
+        """The next entries."""
+        self._paths += paths
+        self._numbers += numbers
+        self._contents += contents
+
+    def entries(self) -> tuple[list[bytes], list[Numbers], list[bytes]]:
+        """As they were heard."""
+        return self._paths, self._numbers, self._contents
+
+    @cached_property
+    def _files(self) -> Lot:
+        if not self._paths:
+            return [], [], []
+        kinds, sizes, _ = zip(*self._numbers, strict=True)
+        if kinds.count(FILE) == len(kinds):
+            return self._paths, sizes, self._contents
+        which = [kind == FILE for kind in kinds]
+        paths, contents = compress(self._paths, which), compress(self._contents, which)
+        return list(paths), list(compress(sizes, which)), list(contents)
+
+    @cached_property
+    def _places(self) -> list[tuple[int, int]]:
+        """(first chunk, number of chunks) of each."""
+        parts = [parts for _, _, parts in self._numbers]
+        places = zip(accumulate(parts, initial=0), parts, strict=False)
+        return [place for place, numbers in zip(places, self._numbers, strict=True) if numbers[0] == FILE]
+
+    def lots(self) -> Iterator[Lot]:
+        """All at once, as assessors like it (`assess.report.lots`)."""
+        if self._files[0]:
+            yield self._files
+
+    def __len__(self) -> int:
+        return len(self._files[0])
+
+    def __getitem__(self, i: Any) -> Any:
+        paths, sizes, contents = self._files
+        return Unread(paths[i], sizes[i], contents[i], self._listing, i)
+
+    def place(self, i: int) -> tuple[int, int]:
+        """(first chunk, number of chunks) of a file."""
+        return self._places[i]
 
 
 class Texts:
@@ -52,10 +115,6 @@ class Texts:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
-    def __iter__(self) -> Iterator[bytes]:
-        joined, ends = self._joined, self._ends
-        return (bytes(joined[start:end]) for start, end in pairwise(ends))
-
     def __getitem__(self, i: int) -> bytes:
         return bytes(self._joined[self._ends[i] : self._ends[i + 1]])
 
@@ -66,47 +125,54 @@ class Many(Sequence[Unread]):
     They come in the order of their paths, so most have their folder from the one before.
     """
 
-    def __init__(self, listing: Listing, files: Iterable[Unread]) -> None:
+    def __init__(self, listing: Listing) -> None:
         self._listing = listing
         self._folders, self._names, self._contents = Texts(), Texts(), bytearray()
         self._folder, self._parts = array("I"), array("I")
         self._sizes, self._first = array("Q"), array("Q")
         self._last: bytes | None = None
-        for file in files:
-            self.append(file)
+        self._chunks = 0
 
-    def append(self, file: Unread) -> None:
-        path, size, content, _, first, parts = file
-        cut = path.rfind(b"/") + 1
-        if path[:cut] != self._last:
-            self._last = path[:cut]
-            self._folders.append(self._last)
-        self._folder.append(len(self._folders) - 1)
-        self._names.append(path[cut:])
-        self._contents += content
-        self._sizes.append(size)
-        self._first.append(first)
-        self._parts.append(parts)
+    def heard(self, paths: Iterable[bytes], numbers: Iterable[Numbers], contents: Iterable[bytes]) -> None:
+        """The next entries."""
+        for path, (kind, size, parts), content in zip(paths, numbers, contents, strict=True):
+            if kind == FILE:
+                cut = path.rfind(b"/") + 1
+                if path[:cut] != self._last:
+                    self._last = path[:cut]
+                    self._folders.append(self._last)
+                self._folder.append(len(self._folders) - 1)
+                self._names.append(path[cut:])
+                self._contents += content
+                self._sizes.append(size)
+                self._first.append(self._chunks)
+                self._parts.append(parts)
+            self._chunks += parts
+
+    def lots(self) -> Iterator[Lot]:
+        """Some at once, in columns (`assess.report.lots`)."""
+        for start in range(0, len(self), LOT):
+            some = range(start, min(start + LOT, len(self)))
+            paths, contents = [self._path(i) for i in some], [self._content(i) for i in some]
+            yield paths, self._sizes[start : some.stop], contents
+
+    def _path(self, i: int) -> bytes:
+        return self._folders[self._folder[i]] + self._names[i]
+
+    def _content(self, i: int) -> bytes:
+        return bytes(self._contents[i * CONTENT_ID : (i + 1) * CONTENT_ID])
 
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def __iter__(self) -> Iterator[Unread]:
-        columns = zip(self._folder, self._names, self._sizes, self._first, self._parts, strict=True)
-        number, folder, at = -1, b"", 0
-        for its, name, size, first, parts in columns:
-            if its != number:
-                number, folder = its, self._folders[its]
-            content = bytes(self._contents[at : at + CONTENT_ID])
-            yield Unread(folder + name, size, content, self._listing, first, parts)
-            at += CONTENT_ID
-
     def __getitem__(self, i: Any) -> Any:
         if not 0 <= i < len(self._sizes):
             raise IndexError(i)
-        path = self._folders[self._folder[i]] + self._names[i]
-        content = bytes(self._contents[i * CONTENT_ID : (i + 1) * CONTENT_ID])
-        return Unread(path, self._sizes[i], content, self._listing, self._first[i], self._parts[i])
+        return Unread(self._path(i), self._sizes[i], self._content(i), self._listing, i)
+
+    def place(self, i: int) -> tuple[int, int]:
+        """(first chunk, number of chunks) of a file."""
+        return self._first[i], self._parts[i]
 
 
 Place = tuple[bytes, int, int, int]
@@ -120,24 +186,25 @@ class Listing:
     """
 
     def __init__(self) -> None:
-        self.files: list[Unread] | Many = []
+        self.files: Few | Many = Few(self)
+        self.entries = 0
+        """Files, links and folders."""
         self.version: Version | None = None
         self.ask: Callable[[tuple[Place, int, int]], bytes] | None = None
         self.heads: Mapping[bytes, bytes] = {}
-        self._chunks = 0
 
-    def heard(self, paths: list[bytes], taken: Taken) -> None:
-        """The next entries of the intake."""
-        first, files = self._chunks, self.files
-        rows = zip(paths, taken.rows, taken.contents, taken.chunks, strict=True)
-        for path, row, content, chunks in rows:
-            parts = len(chunks) // CHUNK_ROW
-            if row[0] == FILE:
-                files.append(Unread(path, row_size(row), content, self, first, parts))
-            first += parts
-        self._chunks = first
-        if len(files) > MANY and isinstance(files, list):
-            self.files = Many(self, files)
+    def heard(self, paths: Sequence[bytes], rows: Iterable[bytes], contents: Sequence[bytes]) -> None:
+        """The next entries of the intake: their paths, rows of a file page, and content ids."""
+        self.add(paths, map(NUMBERS, rows), contents)
+
+    def add(self, paths: Sequence[bytes], numbers: Iterable[Any], contents: Sequence[bytes]) -> None:
+        """The next entries."""
+        files = self.files
+        files.heard(paths, numbers, contents)
+        self.entries += len(paths)
+        if self.entries > MANY and isinstance(files, Few):
+            self.files = Many(self)
+            self.files.heard(*files.entries())
 
     def assessed(self) -> list[AssessFile]:
         return cast("list[AssessFile]", self.files)
@@ -147,7 +214,7 @@ class Listing:
         head = self.heads.get(file.content, b"")
         if offset + length <= len(head) or len(head) == file.size:
             return head[offset : offset + length]
-        question = (file.path, file.size, file.first, file.parts), offset, length
+        question = (file.path, file.size, *self.files.place(file.number)), offset, length
         return self.answer(question) if self.ask is None else self.ask(question)
 
     def answer(self, question: tuple[Place, int, int]) -> bytes:
@@ -164,20 +231,15 @@ class Listing:
             return
         sniffed = nlargest(SNIFFED, self.files, key=attrgetter("size"))
         for file in (*sniffed, *nsmallest(SAMPLED, self.files, key=attrgetter("content"))):
-            if file.parts and file.content not in self.heads:
-                yield self.version.chunk_bytes(file.first, 1)[:32]
+            first, parts = self.files.place(file.number)
+            if parts and file.content not in self.heads:
+                yield self.version.chunk_bytes(first, 1)[:32]
 
 
 def listing_of(version: Version) -> Listing:
     """The same of a version that is there."""
     out = Listing()
     out.version = version
-    first = 0
-    files = out.files
     for (path, kind, _mode, size, _mtime, _secret, _root, parts, _target), rows in version.field_rows():
-        if kind == FILE:
-            files.append(Unread(path, size, content_id(rows), out, first, parts))
-            if len(files) > MANY and isinstance(files, list):
-                files = out.files = Many(out, files)
-        first += parts
+        out.add((path,), ((kind, size, parts),), (content_id(rows) if kind == FILE else b"",))
     return out
