@@ -217,6 +217,19 @@ def test_a_weight_of_ten_takes_ten_times_as_much() -> None:
     assert Fraction(heavy.backlog, light.backlog) == 10
 
 
+@given(st.tuples(*(st.tuples(st.integers(1, 300), st.integers(1, 10_000)) for _ in range(2))))
+def test_load_by_weight_is_compared_exactly(both: tuple[tuple[int, int], ...]) -> None:
+    """By its fractions, which would be load / weight."""
+    close = ((9999, 9998), (10_000, 9999))  # as near as two with such weights can be
+    for shares in (both, both[::-1], close, close[::-1]):
+        found = [quorum(n, backlog=a - 1, link=Link(weight=b)) for n, (a, b) in enumerate(shares, 1)]
+        first, second = (Fraction(a, b) for a, b in shares)
+        choice = choose(DATA, found)
+        assert (choice.why, choice.chosen) == (
+            ("id", who(1)) if first == second else ("load", who(1 if first < second else 2))
+        )
+
+
 def test_the_lot_hangs_on_the_last_block() -> None:
     orders = {judge(DATA, quorum(1, 5, beacon=bytes([b]))).reviewers for b in range(40)}
     assert len(orders) > 30 and len({order[0] for order in orders}) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -271,6 +272,7 @@ def _backlog(store: LedgerStore, state: State) -> int:
 
 
 def _verdict(v: coordinator.Verdict) -> dict[str, Any]:
+    common = math.gcd(v.load, v.weight)
     return {
         "quorum": show_id("quorum", v.quorum),
         "out": v.out or None,
@@ -278,7 +280,7 @@ def _verdict(v: coordinator.Verdict) -> dict[str, Any]:
         "independent": v.independent,
         "needed": v.needed,
         "scope": v.scope,
-        "load": f"{v.share.numerator}/{v.share.denominator}",
+        "load": f"{v.load // common}/{v.weight // common}",
         "rounds": [[show_id("idao", r) for r in part] for part in coordinator.rounds(v)],
         "conflicts": [{"idao": show_id("idao", who), "why": code} for who, code in v.conflicts],
     }

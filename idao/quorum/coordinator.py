@@ -8,7 +8,6 @@ review, then how closely the link's scope fits, then load by weight.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 from idao.crypto.hashing import Kind, digest
 from idao.frozen import frozen
@@ -22,6 +21,9 @@ slow disk takes six minutes."""
 REVIEW_ROUNDS_MAX = 4
 """Rounds of asking; after the last, 40 minutes, whoever is able to answer has been asked long enough and
 the version stays unreviewed until it is contributed or asked for again."""
+PARTS = 2**64
+"""In which load by weight is compared. Two that differ at all differ by more than one part: by a part of the
+weights' product, and a weight has four digits. `fractions` would load `decimal` before anything is read."""
 UNKNOWN = ""
 """The category while nobody has read the contents: every scope may still cover it."""
 
@@ -126,8 +128,10 @@ class Verdict:
     needed: int
     scope: int
     """How many of kind and category the link names rather than leaves open."""
-    share: Fraction
-    """Load by weight: (backlog + waiting + 1) / weight."""
+    load: int
+    """What waits for its people, and this."""
+    weight: int
+    """By which its load is divided."""
     preferred: bool
 
     @property
@@ -195,7 +199,8 @@ def judge(request: Request, candidate: Candidate) -> Verdict:
         conflicts=tuple((v.idao, code) for v, code in conflicts if code is not None),
         needed=candidate.needed,
         scope=0 if link is None else _named(link, request),
-        share=Fraction(candidate.backlog + candidate.waiting + 1, link.weight if link else 1),
+        load=candidate.backlog + candidate.waiting + 1,
+        weight=link.weight if link else 1,
         preferred=candidate.preferred,
     )
 
@@ -233,13 +238,13 @@ def choose(request: Request, candidates: Sequence[Candidate]) -> Choice:
     return Choice(able[0].quorum, why, tuple(verdicts))
 
 
-def _keys(verdict: Verdict) -> dict[str, int | Fraction | bytes]:
+def _keys(verdict: Verdict) -> dict[str, int | bytes]:
     """What is compared, in order; less is better."""
     return {
         "moving": int(verdict.stalled),
         "independent": int(not verdict.independent),
         "scope": -verdict.scope,
-        "load": verdict.share,
+        "load": verdict.load * PARTS // verdict.weight,
         "default": int(not verdict.preferred),
         "id": verdict.quorum,
     }
