@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from idao.spared import SPARED
+
+KNOWN = pytest.mark.skipif(sys.version_info >= (3, 14), reason="what a later Python's own modules load")
 
 
 def fresh(code: str) -> str:
@@ -18,6 +21,7 @@ def fresh(code: str) -> str:
     return done.stdout
 
 
+@KNOWN
 def test_typer_is_loaded_without_them() -> None:
     code = """
 before = set(sys.modules)
@@ -68,3 +72,57 @@ spared.import_typer()
 assert sys.modules["typer"] is typer
 assert isinstance(typer.main.subprocess, type(sys)) and not isinstance(typer.main.subprocess, spared._StandIn)
 """)
+
+
+# --- what commands load -----------------------------------------------------------------------------------
+
+NEVER = {*SPARED, "ctypes", "dataclasses", "fractions", "hashlib", "json", "nacl.bindings"}
+"""By no command that only signs; each takes one to four of its sixty milliseconds."""
+STARTED = """
+import sys
+before = set(sys.modules)
+from idao import __main__
+def hook(event, args):
+    if event == "open" and "read-me" in str(args[0]):
+        print("loaded:", *set(sys.modules) - before, flush=True)
+sys.addaudithook(hook)
+__main__.main()
+"""
+SIGNED = """
+import sys
+before = set(sys.modules)
+from idao import __main__
+__main__.main()
+print("loaded:", *set(sys.modules) - before)
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("spared") / "home")
+    command = [sys.executable, "-m", "idao", "--home", path, "init", "--no-passphrase"]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+def loaded(code: str, *words: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0 and "loaded:" in done.stdout, done.stderr
+    return set(done.stdout.partition("loaded:")[2].partition("\n")[0].split())
+
+
+@KNOWN
+def test_a_signing_command_loads_what_it_needs(home: str) -> None:
+    modules = loaded(SIGNED, "--home", home, "account", "issue", "1")
+    assert "idao.node.engine" in modules
+    assert modules & (NEVER | {"idao.node.messages"}) == set()
+
+
+@KNOWN
+def test_a_contribution_reads_before_it_loads_what_comes_after(home: str, tmp_path: Path) -> None:
+    (tmp_path / "read-me").write_text("a")
+    modules = loaded(STARTED, "--home", home, "contribute", str(tmp_path), "-q")
+    assert "idao.store.chunks" in modules
+    # `dataclasses` and `platform`: of packs, and of zstandard
+    after = {"idao.card", "idao.ledger.block", "idao.ledger.reviews", "idao.node.engine", "mimetypes"}
+    assert modules & (after | NEVER - {"dataclasses", "platform"}) == set()
