@@ -124,5 +124,12 @@ def test_a_contribution_reads_before_it_loads_what_comes_after(home: str, tmp_pa
     modules = loaded(STARTED, "--home", home, "contribute", str(tmp_path), "-q")
     assert "idao.store.chunks" in modules
     # `dataclasses` and `platform`: of packs, and of zstandard
-    after = {"idao.card", "idao.ledger.block", "idao.ledger.reviews", "idao.node.engine", "mimetypes"}
+    after = {
+        "idao.card",
+        "idao.ledger.block",
+        "idao.ledger.dats",
+        "idao.ledger.reviews",
+        "idao.node.engine",
+        "mimetypes",
+    }
     assert modules & (after | NEVER - {"dataclasses", "platform"}) == set()

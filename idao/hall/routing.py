@@ -14,7 +14,6 @@ from idao.errors import IdaoError, Refused
 from idao.frozen import frozen
 from idao.home import now_ms
 from idao.ledger import assets as asset_rules
-from idao.ledger import dats
 from idao.ledger import idao as people_rules
 from idao.ledger.idao import Identity, TrustLink
 from idao.ledger.state import State
@@ -240,6 +239,8 @@ def _interests(state: State, me: bytes, validators: ValidatorSet, related: set[b
     )  # fmt: skip
     if not related:
         return Interests(me, members, employers)
+    from idao.ledger import dats  # most contributions are routed without
+
     owners = sorted({a.owner for a in (state.get(asset_rules.Asset, r) for r in sorted(related)) if a})
     classes = {c.id: c.owner for c in state.scan(dats.Class) if c.asset in related}
     holders = {d.owner for d in state.scan(dats.Dat) if d.class_id in classes} if classes else set()
