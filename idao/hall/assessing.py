@@ -41,6 +41,7 @@ class Assessing:
         self._detected = ""
         self._begun: Compared = ()
         self._beside: Beside | None = None
+        self._asked = False
         self._done = NOTHING
 
     # As a listener of the intake:
@@ -50,7 +51,7 @@ class Assessing:
 
     def ended(self, heads: dict[bytes, bytes]) -> None:
         self._listing.heads, self._complete = heads, True
-        if self._listing.entries >= BESIDE_FILES:
+        if len(self._listing.files) >= BESIDE_FILES:
             self._foresee()
 
     def stored(self, contents: Contents, ref: bytes) -> None:
@@ -93,9 +94,9 @@ class Assessing:
 
     def _result(self) -> tuple[str, bytes, bytes]:
         """What came of `begin`: (category, report, fingerprint); empty if nothing did."""
-        if self._beside is not None:
-            beside, self._beside = self._beside, None
-            self._done = beside.result(self._listing.answer) or NOTHING
+        if self._beside is not None and not self._asked:
+            self._asked = True
+            self._done = self._beside.result(self._listing.answer) or NOTHING
         return self._done
 
     def _detect(self) -> str:

@@ -22,7 +22,7 @@ Ask = Callable[[Any], Any]
 
 
 class Beside:
-    """Forked when made, if that can be done here. To be asked for its result once, or stopped."""
+    """Forked when made, if that can be done here. To be asked for its result once, and stopped."""
 
     def __init__(self, calculate: Callable[[Ask], Any]) -> None:
         self._pid = 0
@@ -41,21 +41,19 @@ class Beside:
                 _child(calculate, child, parent)
 
     def result(self, answer: Ask) -> Any:
-        """Waits for it and answers its questions. None when there is none. Raises what `answer` raises."""
-        if not self._pid:
-            return None
-        try:
-            while message := receive(self._socket):
-                if message[0] == "done":
-                    return message[1]
-                with suppress(BrokenPipeError):
-                    send(self._socket, ("answer", answer(message[1])))
-            return None
-        finally:
-            self.stop()
+        """Waits for it and answers its questions. None when there is none. Raises what `answer` raises.
+
+        It goes on ending by itself, which takes milliseconds; `stop` waits for that.
+        """
+        while self._pid and (message := receive(self._socket)):
+            if message[0] == "done":
+                return message[1]
+            with suppress(BrokenPipeError):
+                send(self._socket, ("answer", answer(message[1])))
+        return None
 
     def stop(self) -> None:
-        """Ends it, whatever it does."""
+        """Ends it, whatever it does; always to be called."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
@@ -76,7 +74,17 @@ def _child(calculate: Callable[[Ask], Any], sock: socket.socket, parent: int) ->
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         die_with(parent)
+        _leave_locks(sock.fileno())
         gc.disable()  # it lives for this alone
         send(sock, ("done", calculate(ask)))
     finally:
         os._exit(0)
+
+
+def _leave_locks(kept: int) -> None:
+    """Closes all files but the standard ones: a lock on one would be held for as long as this goes on."""
+    with suppress(OSError):
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            if fd > 2 and fd != kept:
+                with suppress(OSError):  # the listing's own
+                    os.close(fd)

@@ -44,6 +44,9 @@ AFTER_INTAKE = (
     "mimetypes",
     "idao.ledger.block",
     "idao.node.engine",
+    "idao.hall.beside",
+    "idao.validatorkeys",
+    "encodings.utf_16_be",
 )
 """Modules that a contribution needs once its contents are stored, if they differ from the last version."""
 

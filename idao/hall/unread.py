@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
 from heapq import nlargest, nsmallest
-from itertools import accumulate, compress
+from itertools import accumulate, compress, islice
 from operator import attrgetter
 from struct import Struct
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from idao.store.version import Version
 
 MANY = 2**16
-"""Entries from which on they are kept in one piece. So many rows are 17 MB, and looked at sooner."""
+"""Files from which on they are kept in one piece. So many in columns are 14 MB, and looked at sooner."""
 LOT = 2**14
 """Of so many as are kept in one piece, files that are looked at together."""
 CONTENT_ID = 32
@@ -48,58 +48,77 @@ class Unread(NamedTuple):
         return self.listing.read(self, offset, length)
 
 
-class Few(Sequence[Unread]):
-    """Files of one listing, in columns: made into files, and told from links, when somebody looks."""
+class Files(Sequence[Unread]):
+    """Files of one listing, in columns: an object is made of one when it is asked for."""
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
-        self._paths: list[bytes] = []
-        self._numbers: list[Numbers] = []
-        self._contents: list[bytes] = []
+        self._sizes, self._first, self._parts = array("Q"), array("Q"), array("I")
+        self._chunks = 0
 
     def heard(self, paths: Sequence[bytes], numbers: Iterable[Numbers], contents: Sequence[bytes]) -> None:
-        """The next entries."""
-        self._paths += paths
-        self._numbers += numbers
-        self._contents += contents
+        """The next entries; only files are kept."""
+        kinds, sizes, parts = zip(*numbers, strict=True) if paths else ((), (), ())
+        first: Sequence[int] = list(accumulate(parts, initial=self._chunks))
+        self._chunks, first = first[-1], first[:-1]
+        if kinds.count(FILE) < len(kinds):
+            which = [kind == FILE for kind in kinds]
+            sizes, first, parts = (tuple(compress(column, which)) for column in (sizes, first, parts))
+            paths, contents = (tuple(compress(column, which)) for column in (paths, contents))
+        self._sizes.extend(sizes)
+        self._first.extend(first)
+        self._parts.extend(parts)
+        self._keep(paths, contents)
 
-    def entries(self) -> tuple[list[bytes], list[Numbers], list[bytes]]:
-        """As they were heard."""
-        return self._paths, self._numbers, self._contents
+    @abstractmethod
+    def _keep(self, paths: Iterable[bytes], contents: Iterable[bytes]) -> None: ...
 
-    @cached_property
-    def _files(self) -> Lot:
-        if not self._paths:
-            return [], [], []
-        kinds, sizes, _ = zip(*self._numbers, strict=True)
-        if kinds.count(FILE) == len(kinds):
-            return self._paths, sizes, self._contents
-        which = [kind == FILE for kind in kinds]
-        paths, contents = compress(self._paths, which), compress(self._contents, which)
-        return list(paths), list(compress(sizes, which)), list(contents)
-
-    @cached_property
-    def _places(self) -> list[tuple[int, int]]:
-        """(first chunk, number of chunks) of each."""
-        parts = [parts for _, _, parts in self._numbers]
-        places = zip(accumulate(parts, initial=0), parts, strict=False)
-        return [place for place, numbers in zip(places, self._numbers, strict=True) if numbers[0] == FILE]
-
+    @abstractmethod
     def lots(self) -> Iterator[Lot]:
-        """All at once, as assessors like it (`assess.report.lots`)."""
-        if self._files[0]:
-            yield self._files
+        """In columns, as assessors like it (`assess.report.lots`)."""
+
+    @abstractmethod
+    def _names(self, i: int) -> tuple[bytes, bytes]:
+        """(path, content id) of a file."""
 
     def __len__(self) -> int:
-        return len(self._files[0])
+        return len(self._sizes)
 
     def __getitem__(self, i: Any) -> Any:
-        paths, sizes, contents = self._files
-        return Unread(paths[i], sizes[i], contents[i], self._listing, i)
+        size = self._sizes[i]
+        path, content = self._names(i)
+        return Unread(path, size, content, self._listing, i)
 
     def place(self, i: int) -> tuple[int, int]:
         """(first chunk, number of chunks) of a file."""
-        return self._places[i]
+        return self._first[i], self._parts[i]
+
+
+class Few(Files):
+    """Not very many: looked at all at once."""
+
+    def __init__(self, listing: Listing) -> None:
+        super().__init__(listing)
+        self._paths: list[bytes] = []
+        self._contents: list[bytes] = []
+
+    def _keep(self, paths: Iterable[bytes], contents: Iterable[bytes]) -> None:
+        self._paths += paths
+        self._contents += contents
+
+    def _names(self, i: int) -> tuple[bytes, bytes]:
+        return self._paths[i], self._contents[i]
+
+    def lots(self) -> Iterator[Lot]:
+        if self._paths:
+            yield self._paths, self._sizes.tolist(), self._contents
+
+    def as_many(self) -> Many:
+        """The same in less room. These are no longer of use."""
+        out = Many(self._listing)
+        out._sizes, out._first, out._parts, out._chunks = self._sizes, self._first, self._parts, self._chunks
+        out._keep(self._paths, self._contents)
+        return out
 
 
 class Texts:
@@ -119,60 +138,37 @@ class Texts:
         return bytes(self._joined[self._ends[i] : self._ends[i + 1]])
 
 
-class Many(Sequence[Unread]):
-    """Files of one listing, each made when it is asked for: kept, a million take a third of a gigabyte.
+class Many(Files):
+    """In one piece: objects of a million take a third of a gigabyte.
 
     They come in the order of their paths, so most have their folder from the one before.
     """
 
     def __init__(self, listing: Listing) -> None:
-        self._listing = listing
-        self._folders, self._names, self._contents = Texts(), Texts(), bytearray()
-        self._folder, self._parts = array("I"), array("I")
-        self._sizes, self._first = array("Q"), array("Q")
+        super().__init__(listing)
+        self._folders, self._texts, self._contents = Texts(), Texts(), bytearray()
+        self._folder = array("I")
         self._last: bytes | None = None
-        self._chunks = 0
 
-    def heard(self, paths: Iterable[bytes], numbers: Iterable[Numbers], contents: Iterable[bytes]) -> None:
-        """The next entries."""
-        for path, (kind, size, parts), content in zip(paths, numbers, contents, strict=True):
-            if kind == FILE:
-                cut = path.rfind(b"/") + 1
-                if path[:cut] != self._last:
-                    self._last = path[:cut]
-                    self._folders.append(self._last)
-                self._folder.append(len(self._folders) - 1)
-                self._names.append(path[cut:])
-                self._contents += content
-                self._sizes.append(size)
-                self._first.append(self._chunks)
-                self._parts.append(parts)
-            self._chunks += parts
+    def _keep(self, paths: Iterable[bytes], contents: Iterable[bytes]) -> None:
+        for path in paths:
+            cut = path.rfind(b"/") + 1
+            if path[:cut] != self._last:
+                self._last = path[:cut]
+                self._folders.append(self._last)
+            self._folder.append(len(self._folders) - 1)
+            self._texts.append(path[cut:])
+        self._contents += b"".join(contents)
+
+    def _names(self, i: int) -> tuple[bytes, bytes]:
+        content = bytes(self._contents[i * CONTENT_ID : (i + 1) * CONTENT_ID])
+        return self._folders[self._folder[i]] + self._texts[i], content
 
     def lots(self) -> Iterator[Lot]:
-        """Some at once, in columns (`assess.report.lots`)."""
         for start in range(0, len(self), LOT):
-            some = range(start, min(start + LOT, len(self)))
-            paths, contents = [self._path(i) for i in some], [self._content(i) for i in some]
-            yield paths, self._sizes[start : some.stop], contents
-
-    def _path(self, i: int) -> bytes:
-        return self._folders[self._folder[i]] + self._names[i]
-
-    def _content(self, i: int) -> bytes:
-        return bytes(self._contents[i * CONTENT_ID : (i + 1) * CONTENT_ID])
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    def __getitem__(self, i: Any) -> Any:
-        if not 0 <= i < len(self._sizes):
-            raise IndexError(i)
-        return Unread(self._path(i), self._sizes[i], self._content(i), self._listing, i)
-
-    def place(self, i: int) -> tuple[int, int]:
-        """(first chunk, number of chunks) of a file."""
-        return self._first[i], self._parts[i]
+            sizes = self._sizes[start : start + LOT]
+            paths, contents = zip(*map(self._names, range(start, start + len(sizes))), strict=True)
+            yield paths, sizes, contents
 
 
 Place = tuple[bytes, int, int, int]
@@ -187,8 +183,6 @@ class Listing:
 
     def __init__(self) -> None:
         self.files: Few | Many = Few(self)
-        self.entries = 0
-        """Files, links and folders."""
         self.version: Version | None = None
         self.ask: Callable[[tuple[Place, int, int]], bytes] | None = None
         self.heads: Mapping[bytes, bytes] = {}
@@ -199,12 +193,9 @@ class Listing:
 
     def add(self, paths: Sequence[bytes], numbers: Iterable[Any], contents: Sequence[bytes]) -> None:
         """The next entries."""
-        files = self.files
-        files.heard(paths, numbers, contents)
-        self.entries += len(paths)
-        if self.entries > MANY and isinstance(files, Few):
-            self.files = Many(self)
-            self.files.heard(*files.entries())
+        self.files.heard(paths, numbers, contents)
+        if isinstance(self.files, Few) and len(self.files) > MANY:
+            self.files = self.files.as_many()
 
     def assessed(self) -> list[AssessFile]:
         return cast("list[AssessFile]", self.files)
@@ -240,6 +231,11 @@ def listing_of(version: Version) -> Listing:
     """The same of a version that is there."""
     out = Listing()
     out.version = version
-    for (path, kind, _mode, size, _mtime, _secret, _root, parts, _target), rows in version.field_rows():
-        out.add((path,), ((kind, size, parts),), (content_id(rows) if kind == FILE else b"",))
+    entries = version.field_rows()
+    while some := list(islice(entries, LOT)):
+        out.add(
+            [fields[0] for fields, _ in some],
+            [(kind, size, parts) for (_, kind, _, size, _, _, _, parts, _), _ in some],
+            [content_id(rows) for _, rows in some],
+        )
     return out
