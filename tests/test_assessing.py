@@ -183,6 +183,21 @@ def test_one_that_is_not_asked_for_is_ended(contents: Contents, src: Path) -> No
         os.kill(pid, 0)
 
 
+def test_while_it_goes_on_others_may_write(
+    contents: Contents, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assessor = judge(contents)
+    with monkeypatch.context() as patched:
+        patched.setattr(assess, "detect_category", lambda _: signal.pause())
+        take(contents, src, assessor)
+    assert assessor._beside is not None and assessor._beside._pid > 0
+    try:
+        with Contents(contents.home, KEY, wait_s=20) as other:
+            other.take_in([os.fsencode(src / "large")])
+    finally:
+        assessor.stop()
+
+
 def test_heads_are_bounded_and_the_right_ones() -> None:
     heads = Heads()
     files = [(os.urandom(32), 1 + i % 5000, os.urandom(min(1 + i % 5000, HEAD_BYTES))) for i in range(6000)]
