@@ -444,8 +444,9 @@ def test_stamps_come_back_place_by_place_or_one_after_the_other() -> None:
 def test_the_index_fills_its_pages(contents: Contents) -> None:
     rows = [(os.urandom(32), i * 5000, 4000, 5000, 1, os.urandom(32), os.urandom(48)) for i in range(5000)]
     (before,) = contents.db.execute("pragma page_count").fetchone()
-    contents.index([packs.Pack("a", 0, rows[:3000]), packs.Pack("b", 0, rows[3000:])])
-    contents.index([packs.Pack("again", 0, rows[:20])])
+    packed = [packs.INDEX_ROW.pack(*row) for row in rows]
+    contents.index([packs.Pack("a", 0, packed[:3000]), packs.Pack("b", 0, packed[3000:])])
+    contents.index([packs.Pack("again", 0, packed[:20])])
     stored = contents.db.execute(
         "select chunk.id, name, offset, sealed, key from chunk join pack on pack = pack.id"
     )

@@ -13,7 +13,8 @@ import os
 import sqlite3
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from idao.store.forget import forget, freed_by, reclaim
 from idao.store.home_db import damaged, open_home_db, summed
 from idao.store.intake import Intake, Listener, Meter, Progress, Unreadable, take_in
 from idao.store.opening import atomic, empty_log
-from idao.store.packs import SUFFIX, Pack, PackReader, disk_error, sync_folder
+from idao.store.packs import INDEX_ROW, SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
     TAG_MAX,
@@ -47,6 +48,8 @@ LOCK_POLL_S = 0.05
 INDEXED_LAST = 11
 """SQLite leaves a page of rows that come in order nine tenths full. One row of this many is put in after the
 others, and fills them: the index takes a tenth less space, and no more time."""
+INSERTED = 64
+"""Rows of the index that one statement puts in: two thirds of the time that one at a time take."""
 
 __all__ = ["Contents", "Finding", "Intake", "Progress", "Unreadable"]
 
@@ -173,21 +176,33 @@ class Contents:
             self.db.execute(summed("intake"), (prefix, _now_ms()))
         return prefix
 
-    def index(self, packs: Iterable[Pack]) -> None:
-        """Makes durable packs known, in one transaction and in the order of ids: no page is written twice."""
+    def index(self, packs: Iterable[Pack], durable: Callable[[], object] | None = None) -> None:
+        """Makes packs known, in one transaction and in the order of ids: no page is written twice.
+
+        `durable()` returns once they are, if they are not yet; their rows count from then on.
+        """
         rows: list[tuple[Any, ...]] = []
-        if not (packs := list(packs)):
-            return
-        with self.transaction():
+        with self.transaction() if (packs := list(packs)) else contextlib.nullcontext():
             for pack in packs:
                 insert = "insert into pack(name, size) values(?, ?)"
                 number = self.db.execute(insert, (pack.name, pack.size)).lastrowid
-                rows += [(r[0], number, *r[1:]) for r in pack.rows]
+                plain = INDEX_ROW.iter_unpack(b"".join(pack.rows))
+                rows += [(i, number, at, n, size, form, h, key) for i, at, n, size, form, h, key in plain]
             rows.sort()
             last = rows[INDEXED_LAST - 1 :: INDEXED_LAST]
             del rows[INDEXED_LAST - 1 :: INDEXED_LAST]
             for part in rows, last:
-                self.db.executemany("insert or ignore into chunk values(?, ?, ?, ?, ?, ?, ?, ?)", part)
+                self._put_chunks(part)
+            if durable is not None:
+                durable()
+
+    def _put_chunks(self, rows: list[tuple[Any, ...]]) -> None:
+        for count in INSERTED, 1:
+            values = ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * count)
+            whole = len(rows) // count * count
+            groups = (tuple(chain.from_iterable(rows[i : i + count])) for i in range(0, whole, count))
+            self.db.executemany(f"insert or ignore into chunk values {values}", groups)
+            rows = rows[whole:]
 
     def end_intake(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
         """Ends an intake that found nothing new: only the stat cache of the version is renewed."""

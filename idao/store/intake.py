@@ -235,7 +235,8 @@ class _Run:
             direct=contents.direct,
         )
         self._packs = self._writer.packs
-        self._done: list[Pack] = []
+        self._durable: list[Pack] = []
+        """Packs that are to be indexed."""
         self._heads: dict[bytes, bytes] = {}
         self._pool: Pool | None = None
         self.manifest = ManifestWriter(self._writer.keep_bytes)
@@ -271,7 +272,7 @@ class _Run:
         """All is read: has the workers end their packs, and does so itself; tells the listener meanwhile."""
         if self._pool is not None:
             self._pool.end()
-        self._done += self._packs.close()
+        self._durable = self._packs.close()
         if self._pool is not None:
             self._heads = self._pool.heads()
         if self._listener is not None:
@@ -279,20 +280,14 @@ class _Run:
 
     def close(self, *, politely: bool = True) -> None:
         """Ends all packs and indexes them. After Ctrl-C not politely: a message may be half read."""
-        packs = self._done
         try:
             if self._pool is not None and politely:
-                packs += self._pool.close()
-        except BaseException:
-            politely = False
-            raise
+                self._contents.index(self._durable + self._pool.ended(), self._pool.close)
+                self._durable = []
         finally:
-            if self._pool is not None and not politely:
-                self._pool.stop()
-            packs += self._packs.close()
-            self._contents.index(packs)
             if self._pool is not None:
                 self._pool.stop()
+            self._contents.index(self._durable + self._packs.close())
 
     def _results(self, steps: Iterator[Step]) -> Iterator[tuple[list[Step], Taken | None]]:
         """The steps in batches, each with what became of it; None where it is the same."""

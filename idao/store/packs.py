@@ -2,7 +2,7 @@
 
 A pack is filled in page-aligned buffers that one writer thread puts on disk past the page cache (O_DIRECT)
 while the next chunks are sealed; where the file system will not have that, through the cache. A pack is
-durable, its folder included, before anybody hears of it: index rows follow, they never lead.
+durable, its folder included, before the index names it: rows follow, they never lead.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -40,9 +41,10 @@ OPEN_PACKS = 16
 SUFFIX = ".pack"
 
 
-IndexRow = tuple[bytes, int, int, int, int, bytes, bytes]
-"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: (id, offset, bytes stored,
-bytes of content, form, hash of the sealed bytes, wrapped key). Plain, as it goes from process to process."""
+INDEX_ROW = struct.Struct(">32sIIIB32s48s")
+"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, offset, bytes stored, bytes
+of content, form, hash of the sealed bytes, wrapped key. Packed it is a fifth of a tuple, and sorts by id."""
+_index_row = INDEX_ROW.pack
 
 
 @dataclass(slots=True)
@@ -51,7 +53,8 @@ class Pack:
 
     name: str
     size: int = 0
-    rows: list[IndexRow] = field(default_factory=list)
+    rows: list[bytes] = field(default_factory=list)
+    """Each an INDEX_ROW."""
 
 
 def disk_error(error: OSError, what: str) -> IdaoError:
@@ -77,6 +80,8 @@ class PackWriter:
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
         self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         self._done: SimpleQueue[Pack] = SimpleQueue()
+        self._ended: list[Pack] = []
+        """Packs on their way to the disk, or there, that nobody has been told of."""
         self._thread: threading.Thread | None = None
         self._error: OSError | None = None
 
@@ -98,7 +103,7 @@ class PackWriter:
         """Keeps the `stored` bytes at the reserved address as one sealed chunk; `key` is wrapped."""
         assert self._pack is not None
         offset = self._start + self._fill
-        self._pack.rows.append((chunk_id, offset, stored, size, form, sealed, key))
+        self._pack.rows.append(_index_row(chunk_id, offset, stored, size, form, sealed, key))
         self._fill += stored
         if offset + stored >= PACK_BYTES or len(self._pack.rows) >= PACK_CHUNKS:
             self._finish()
@@ -106,27 +111,37 @@ class PackWriter:
     def finished(self) -> Iterator[Pack]:
         """Packs that have become durable since the last call."""
         while not self._done.empty():
-            yield self._done.get()
+            pack = self._done.get()
+            self._ended.remove(pack)
+            yield pack
 
-    def close(self) -> Iterator[Pack]:
-        """Ends the last pack; yields all that became durable. The writer may be used again afterwards."""
+    def end(self) -> list[Pack]:
+        """Ends the last pack; returns all that `finished` has not given. Durable once `close` returns."""
         if self._pack is not None:
             self._finish()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def close(self) -> list[Pack]:
+        """Waits until what was ended is durable; returns what `end` and `finished` have not.
+
+        The writer may be used again afterwards.
+        """
+        ended = self.end()
         if self._thread is not None:
             self._work.put(None)
             self._thread.join()
             self._thread = None
         if self._error is not None:
             raise disk_error(self._error, f"writing to {self._folder}")
-        yield from self.finished()
+        self._done = SimpleQueue()
+        return ended
 
     def _begin(self) -> None:
         if self._thread is None:
             if self._buffer is None:
-                import mmap
-
                 for _ in range(BUFFERS):
-                    self._free.put(mmap.mmap(-1, BUFFER_BYTES))
+                    self._free.put(_pages(BUFFER_BYTES))
             self._thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
             self._thread.start()
         self._pack = Pack(f"{self._prefix}-{self._count}")
@@ -160,6 +175,7 @@ class PackWriter:
         self._fill += -self._fill % BLOCK
         self._flush(self._fill)
         self._work.put(("finish", self._pack))
+        self._ended.append(self._pack)
         self._pack = None
 
     # --- the writer thread -------------------------------------------------------------------------------
@@ -187,6 +203,16 @@ class PackWriter:
                 self._free.put(job[1])
         if fd >= 0:
             os.close(fd)
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Memory of our own, in large pages where the system has them: a few faults in place of a thousand."""
+    import mmap
+
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
 
 
 def open_for_writing(path: Path, *, direct: bool = True) -> int:

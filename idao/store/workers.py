@@ -18,7 +18,7 @@ import struct
 import sys
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -128,7 +128,7 @@ class _Worker:
             _child(child, number, setup, claims, parent)
         child.close()
         self.batches: deque[_Batch] = deque()
-        self.open = self.reading = True
+        self.open = self.reading = self.writing = True
         self.ending = False
         """Whether it was told to end."""
 
@@ -149,7 +149,7 @@ class Pool:
         """`lookup` finds a chunk's row; `index` takes durable packs; `tick` hears of bytes read."""
         self._lookup, self._index, self._tick = lookup, index, tick
         self._workers: list[_Worker] = []
-        self._last: list[Pack] = []
+        self._ended: list[Pack] = []
         self._heads: dict[bytes, bytes] = {}
         claims = Claims()
         sys.stdout.flush()
@@ -213,12 +213,17 @@ class Pool:
             self._listen()
         return self._heads
 
-    def close(self) -> list[Pack]:
-        """Waits until their packs have ended, which are still to be indexed. They leave by themselves."""
+    def ended(self) -> list[Pack]:
+        """Their last packs, which are on their way to the disk."""
         self.end()
+        while any(w.writing for w in self._workers):
+            self._listen()
+        return self._ended
+
+    def close(self) -> None:
+        """Waits until these are there. The workers leave by themselves."""
         while any(w.open for w in self._workers):
             self._listen()
-        return self._last
 
     def stop(self) -> None:
         """Ends the workers, whatever they do."""
@@ -247,9 +252,11 @@ class Pool:
             elif word == "heads":
                 worker.reading = False
                 self._heads |= body
-            elif word == "closed":
+            elif word == "ended":
+                worker.writing = False
+                self._ended += _packs(body)
+            elif word == "durable":
                 worker.open = False
-                self._last += _packs(body)
             elif word == "refused":
                 text, hint, code = body
                 raise IdaoError(text, hint=hint, code=code)
@@ -274,7 +281,7 @@ def _gone() -> IdaoError:
 
 
 def _packs(plain: list[Any]) -> list[Pack]:
-    return [Pack(name, size, rows) for name, size, rows in plain]
+    return [Pack(name, size, [rows]) for name, size, rows in plain]
 
 
 def batches(steps: Iterator[Step]) -> Iterator[list[Step]]:
@@ -358,13 +365,16 @@ def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> Non
         if word == "close":
             break
         send(sock, ("done", (tuple(reader.take_all(tasks)), _plain(writer.packs.finished()))))
+    ended = writer.packs.end()  # the disk has them while the parent is told
     send(sock, ("heads", reader.heads.all()))
-    send(sock, ("closed", _plain(writer.packs.close())))
+    send(sock, ("ended", _plain(ended)))
+    writer.packs.close()
+    send(sock, ("durable", None))
 
 
-def _plain(packs: Iterator[Pack]) -> list[Any]:
+def _plain(packs: Iterable[Pack]) -> list[Any]:
     # Sorted here, beside the other worker, they cost the parent next to nothing to sort together.
-    return [(p.name, p.size, sorted(p.rows)) for p in packs]
+    return [(p.name, p.size, b"".join(sorted(p.rows))) for p in packs]
 
 
 def _must(message: tuple[str, Any] | None) -> tuple[str, Any]:
