@@ -379,10 +379,8 @@ def test_a_file_that_became_a_pipe_does_not_hang(contents: Contents, src: Path) 
     walked = walk.Found(b"p", os.fsencode(src / "p"), FILE, 0, walk.NO_PRINT)
     writer = chunks.ChunkWriter(contents.keys, contents.folder, "t", KEY, contents.chunk_row, None)
     reader = chunks.FileReader(writer, contents.keys, lambda _: None)
-    for size in (0, 1):  # as the walk saw it
-        assert reader.take_all([(*walked[:3], size, walked.stamp, None)]).problems == {
-            0: "is no longer a file"
-        }
+    for size in (0, 1, walk.UNSEEN):  # as the walk saw it
+        assert reader.take_all([(*walked[:3], size, None)]).problems == {0: "is no longer a file"}
 
 
 def test_names_of_any_bytes(contents: Contents, src: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from idao.manifest import (
 from idao.store.heads import HEAD_BYTES, Heads
 from idao.store.packs import PackWriter
 from idao.store.seal import CHUNK_BYTES_MAX, TAG_MAX, ChunkSealer, StoreKeys, compressor, forms, sealed_hash
-from idao.store.walk import NO_PRINT, STDIN, folder_stamp, stamp_of
+from idao.store.walk import NO_PRINT, STDIN, UNSEEN, folder_stamp, stamp_of
 
 CHUNK_BYTES_MIN = 256 * 1024
 """Files up to this size are one chunk, read at once. Larger chunks are never cut below it."""
@@ -63,8 +63,8 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 Former = tuple[bytes, bytes]
 """(secret, content root) of an entry in the version before, kept if its content turns out to be the same."""
-Task = tuple[bytes, bytes, int, int, bytes, Former | None]
-"""(path, full path, kind, size, stamp) as the walk found them, and the former."""
+Task = tuple[bytes, bytes, int, int, Former | None]
+"""(path, full path, kind, size) as the walk found them, and the former."""
 One = tuple[int, bytes, bytes, bytes, bytes, bytes]
 """What became of one entry: (size, row of a file page, leaf, rows of its chunks, content id, stamp)."""
 
@@ -204,9 +204,9 @@ class FileReader:
         problems: dict[int, str] = {}
         found: list[One] = []
         had, self._begun = self._writer.new_bytes, time.time_ns()
-        for place, (path, full, kind, size, stamp, former) in enumerate(tasks):
+        for place, (path, full, kind, size, former) in enumerate(tasks):
             try:
-                found.append(self.take(path, full, kind, size, stamp, former))
+                found.append(self.take(path, full, kind, size, former))
             except (FileNotFoundError, NotADirectoryError):
                 problems[place] = VANISHED
             except OSError as e:
@@ -215,9 +215,7 @@ class FileReader:
                 problems[place] = str(e)
         return together(problems, found, self._writer.new_bytes - had)
 
-    def take(
-        self, path: bytes, full: bytes, kind: int, size: int, stamp: bytes, former: Former | None
-    ) -> One:
+    def take(self, path: bytes, full: bytes, kind: int, size: int, former: Former | None) -> One:
         """The entry at `full`, to be stored as `path`. Or `_Unfit`, or OSError."""
         if kind == LINK:
             return _take_link(path, full, former)
@@ -226,30 +224,33 @@ class FileReader:
             secret = former[0] if former else os.urandom(32)
             entry = FileEntry(path, FOLDER, st.st_mode & MODE_MASK, 0, 0, secret, FOLDER_ROOT, 0, b"")
             return _one(entry, folder_stamp(st.st_mode))
-        if 0 < size <= CHUNK_BYTES_MIN and former is None:
-            small = self._take_small(path, full, size, stamp)
+        if (size == UNSEEN or 0 < size <= CHUNK_BYTES_MIN) and former is None:
+            small = self._take_small(path, full)
             if small is not None:
                 return small
         return self._take_file(path, full, former)
 
-    def _take_small(self, path: bytes, full: bytes, size: int, stamp: bytes) -> One | None:
-        """A file of one chunk, read at once; None unless it is and stays as the walk saw it."""
+    def _take_small(self, path: bytes, full: bytes) -> One | None:
+        """A file of one chunk, read at once; None unless it is one, and does not change meanwhile."""
         try:
             fd = os.open(full, _READ)
             try:
+                before = os.fstat(fd)
+                size, mtime = before.st_size, before.st_mtime_ns
+                if not 0 < size <= CHUNK_BYTES_MIN or before.st_blocks * 512 < size:
+                    return None
                 content = os.read(fd, size + 1)  # a short count then means the end
                 st = os.fstat(fd)
             finally:
                 os.close(fd)
         except OSError:
             return None
-        if len(content) != size or stamp_of(st) != stamp or st.st_blocks * 512 < size:
+        if len(content) != size or st.st_mtime_ns != mtime or st.st_ctime_ns != before.st_ctime_ns:
             return None
         h, row = self._writer.keep(content, content)
         self._tick(size)
-        mtime, mode = st.st_mtime_ns, st.st_mode & MODE_MASK
-        if max(mtime, st.st_ctime_ns) > self._begun - RACY_NS:
-            stamp = NO_PRINT
+        fresh = max(mtime, st.st_ctime_ns) > self._begun - RACY_NS
+        stamp, mode = NO_PRINT if fresh else stamp_of(st), st.st_mode & MODE_MASK
         heads, known_by = self.heads, content_id(row)
         if known_by < heads.limit or size > heads.least:
             heads.offer(known_by, size, content[:HEAD_BYTES])

@@ -149,7 +149,7 @@ class Contents:
             return take_in(
                 self,
                 paths,
-                self._walk(paths),
+                self._walk(paths, see=previous is not None),
                 previous,
                 meter,
                 skip_unreadable,
@@ -364,9 +364,9 @@ class Contents:
             raise NotFound("this home does not hold that version", hint="idao asset list")
         return row[0], row[1]
 
-    def _walk(self, paths: Sequence[bytes]) -> Walk:
+    def _walk(self, paths: Sequence[bytes], *, see: bool = True) -> Walk:
         st = os.stat(self.home)
-        return Walk(paths, (st.st_dev, st.st_ino))
+        return Walk(paths, (st.st_dev, st.st_ino), see=see)
 
     def _source(self, paths: Sequence[bytes]) -> bytes:
         return source_of(self.keys, sorted(os.path.abspath(p) for p in paths))

@@ -87,7 +87,8 @@ def task(step: Step) -> Task:
     """What a reader is told of a step."""
     found, entry = step.found, step.entry
     same_kind = entry is not None and entry.kind == found.kind
-    return *found, (entry.secret, entry.content_root) if entry is not None and same_kind else None
+    former = (entry.secret, entry.content_root) if entry is not None and same_kind else None
+    return found.path, found.full, found.kind, found.size, former
 
 
 def kept(steps: list[Step]) -> Taken:
@@ -293,17 +294,20 @@ class _Run:
         """The steps in batches, each with what became of it; None where it is the same."""
         from idao.store import forks, workers
 
+        sizes = workers.Sizes()
         if forks.may_fork():
-            ahead, much = workers.enough(steps)
+            ahead, much = workers.enough(steps, sizes)
             steps = chain(ahead, steps)
             if much and (pool := self._fork()):
                 self._pool = pool
-                for result in pool.results(workers.batches(steps), self._meanwhile):
-                    yield result
+                for batch, taken in pool.results(workers.batches(steps, sizes), self._meanwhile):
+                    if taken is not None:
+                        sizes.add(len(batch), taken.size)
+                    yield batch, taken
                     self._contents.index(self._packs.finished())
                 return
         reader = FileReader(self._writer, self._contents.keys, self._meter.bytes_read)
-        for batch in workers.batches(steps):
+        for batch in workers.batches(steps, sizes):
             yield batch, None if batch[0].same else reader.take_all(map(task, batch))
             self._contents.index(self._packs.finished())
         self._heads = reader.heads.all()

@@ -10,6 +10,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from idao.errors import NotFound, UsageError
@@ -22,6 +23,8 @@ _PRINT = struct.Struct(">BHQqqQ")
 PRINT_BYTES = _PRINT.size
 NO_PRINT = bytes(PRINT_BYTES)
 """In place of a fingerprint that must not be trusted: equal to none."""
+UNSEEN = -1
+"""In place of the size of a file that was only named."""
 
 KEPT_IN_HOME = (b"keys", b"ledgers", b"packs", b"home.db", b"config.toml")
 
@@ -42,6 +45,7 @@ class Found(NamedTuple):
     """As the system opens it."""
     kind: int
     size: int
+    """Bytes, or UNSEEN."""
     stamp: bytes
     """Fingerprint: kind, mode, size, mtime, ctime, inode. Equal means unchanged."""
 
@@ -60,14 +64,17 @@ def folder_stamp(mode: int) -> bytes:
 class Walk:
     """Iterate it once; then `skipped` and `unreadable` say what it could not or would not take."""
 
-    def __init__(self, paths: Sequence[bytes], home: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[bytes], home: tuple[int, int] | None = None, *, see: bool = True
+    ) -> None:
         """`home`: (device, inode) of the folder of idao itself, which is never taken in.
 
-        `NotFound` or `UsageError` when a PATH is missing, special, or named like another.
+        Without `see` files below folders are only named, for who opens each anyway: to ask for size and times
+        is most of the work. `NotFound` or `UsageError` when a PATH is missing, special, or named like another.
         """
         self.skipped: list[tuple[bytes, str]] = []
         self.unreadable: list[tuple[bytes, str]] = []
-        self._home = home
+        self._home, self._see = home, see
         self._roots = _roots(paths)
 
     def __iter__(self) -> Iterator[Found]:
@@ -86,6 +93,10 @@ class Walk:
             prefix, full, st, names, taken = stack[-1]
             for key, name, st_child in names:
                 path, below = prefix + name, full + b"/" + name
+                if st_child is None:
+                    taken[0] += 1
+                    yield Found(path, below, FILE, UNSEEN, NO_PRINT)
+                    continue
                 if key.endswith(b"/"):
                     path += b"/"
                     stack.append((path, below, st_child, self._list(path, below, st_child), [0]))
@@ -106,36 +117,42 @@ class Walk:
 
     def _list(
         self, prefix: bytes, full: bytes, st: os.stat_result
-    ) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
-        """(sort key, name, stat) of what a folder holds and can be stored, in order."""
+    ) -> Iterator[tuple[bytes, bytes, os.stat_result | None]]:
+        """(sort key, name, stat unless it is a file not to be seen) of what a folder holds and can be stored,
+        in order."""
         if (st.st_dev, st.st_ino) == self._home:
             self.skipped.append((prefix, "the home of idao itself"))
             return iter(())
         if is_home(full):
             self.skipped.append((prefix, "the home of another iDAO: back it up instead"))
             return iter(())
-        found = []
+        found: list[tuple[bytes, bytes, os.stat_result | None]] = []
+        room = PATH_MAX - len(prefix)
         try:
             with os.scandir(full) as entries:
                 for e in entries:
+                    name = e.name
+                    if not self._see and len(name) < room and e.is_file(follow_symlinks=False):
+                        found.append((name, name, None))
+                        continue
                     try:
                         child = e.stat(follow_symlinks=False)
                     except FileNotFoundError:
-                        self.skipped.append((prefix + e.name, "vanished"))
+                        self.skipped.append((prefix + name, "vanished"))
                         continue
                     special = SPECIAL.get(stat.S_IFMT(child.st_mode))
                     if special:
-                        self.skipped.append((prefix + e.name, special))
-                    elif len(prefix) + len(e.name) >= PATH_MAX:
-                        self.unreadable.append((prefix + e.name, "path too long"))
+                        self.skipped.append((prefix + name, special))
+                    elif len(name) >= room:
+                        self.unreadable.append((prefix + name, "path too long"))
                     else:
                         folder = stat.S_ISDIR(child.st_mode)
-                        found.append((e.name + b"/" if folder else e.name, e.name, child))
+                        found.append((name + b"/" if folder else name, name, child))
         except FileNotFoundError:
             self.skipped.append((prefix, "vanished"))
         except OSError as e:
             self.unreadable.append((prefix or b".", e.strerror or "unreadable"))
-        found.sort(key=lambda f: f[0])
+        found.sort(key=itemgetter(0))
         return iter(found)
 
 

@@ -28,6 +28,7 @@ from idao.store.chunks import ChunkWriter, FileReader, Taken
 from idao.store.forks import die_with, receive, send
 from idao.store.packs import Pack
 from idao.store.seal import StoreKeys
+from idao.store.walk import UNSEEN, Found
 
 if TYPE_CHECKING:
     from idao.store.intake import Step
@@ -91,7 +92,22 @@ class Claims:
         return True
 
 
-def enough(steps: Iterator[Step]) -> tuple[list[Step], bool]:
+class Sizes:
+    """What is known of sizes: of a file that nobody has seen yet, the mean of those that were read."""
+
+    def __init__(self) -> None:
+        self._files = self._bytes = 0
+
+    def add(self, files: int, size: int) -> None:
+        self._files, self._bytes = self._files + files, self._bytes + size
+
+    def of(self, found: Found) -> int:
+        if found.size == UNSEEN:
+            return self._bytes // self._files if self._files else 0
+        return found.size
+
+
+def enough(steps: Iterator[Step], sizes: Sizes) -> tuple[list[Step], bool]:
     """Looks ahead: (steps consumed, whether there is enough work for workers)."""
     ahead, files, size, biggest = [], 0, 0, 0
     for step in steps:
@@ -100,7 +116,12 @@ def enough(steps: Iterator[Step]) -> tuple[list[Step], bool]:
             if len(ahead) >= LOOK_MAX:
                 break
             continue
-        files, size, biggest = files + 1, size + step.found.size, max(biggest, step.found.size)
+        its = step.found.size
+        if its == UNSEEN:
+            with contextlib.suppress(OSError):  # whoever opens it says what is wrong
+                its = os.lstat(step.found.full).st_size
+                sizes.add(1, its)
+        files, size, biggest = files + 1, size + its, max(biggest, its)
         if files >= FORK_FILES or size - biggest >= FORK_BYTES:
             return ahead, True
     return ahead, False
@@ -284,7 +305,7 @@ def _packs(plain: list[Any]) -> list[Pack]:
     return [Pack(name, size, [rows]) for name, size, rows in plain]
 
 
-def batches(steps: Iterator[Step]) -> Iterator[list[Step]]:
+def batches(steps: Iterator[Step], sizes: Sizes) -> Iterator[list[Step]]:
     """Groups neighbouring steps that are to be read, or that are the same."""
     batch: list[Step] = []
     size = paths = 0
@@ -295,7 +316,7 @@ def batches(steps: Iterator[Step]) -> Iterator[list[Step]]:
             batch, size, paths = [], 0, 0
         batch.append(step)
         if not step.same:
-            size, paths = size + step.found.size, paths + 2 * len(step.found.full) + 128
+            size, paths = size + sizes.of(step.found), paths + 2 * len(step.found.full) + 128
     if batch:
         yield batch
 
