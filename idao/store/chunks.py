@@ -35,7 +35,7 @@ from idao.manifest import (
     part_hash,
 )
 from idao.store.heads import HEAD_BYTES, Heads
-from idao.store.packs import PackWriter
+from idao.store.packs import PackWriter, memory
 from idao.store.seal import CHUNK_BYTES_MAX, TAG_MAX, ChunkSealer, StoreKeys, compressor, forms, sealed_hash
 from idao.store.walk import NO_PRINT, STDIN, UNSEEN, folder_stamp, stamp_of
 
@@ -196,7 +196,7 @@ class FileReader:
         """The beginning of the file that is being read."""
         self._secrets: list[bytes] = []
         """Random secrets for files to come."""
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = memory(READ_BYTES)
         self._view = memoryview(self._buffer)
         self._base = writer.ffi.from_buffer("unsigned char[]", self._buffer)
 

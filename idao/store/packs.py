@@ -141,7 +141,7 @@ class PackWriter:
         if self._thread is None:
             if self._buffer is None:
                 for _ in range(BUFFERS):
-                    self._free.put(_pages(BUFFER_BYTES))
+                    self._free.put(memory(BUFFER_BYTES))
             self._thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
             self._thread.start()
         self._pack = Pack(f"{self._prefix}-{self._count}")
@@ -205,8 +205,9 @@ class PackWriter:
             os.close(fd)
 
 
-def _pages(size: int) -> mmap.mmap:
-    """Memory of our own, in large pages where the system has them: a few faults in place of a thousand."""
+def memory(size: int) -> mmap.mmap:
+    """Zeros that take memory once they are touched, in large pages where the system has such: a few faults in
+    place of a thousand."""
     import mmap
 
     pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

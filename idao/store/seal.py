@@ -59,6 +59,7 @@ def forms() -> tuple[int, int]:
 
 
 _ZERO_NONCE = bytes(32)
+_FORM_BYTE = tuple(bytes((form,)) for form in range(256))
 
 
 def compressor() -> Callable[[bytes | memoryview], bytes]:
@@ -98,7 +99,7 @@ class ChunkSealer:
         """Seals `size` bytes at `source` to `out`, which has room for TAG_MAX more. Returns bytes written."""
         encrypt, _, tag = self._functions[form]
         null = self._null
-        encrypt(out, null, source, size, b"%c%b" % (form, chunk_id), 33, null, _ZERO_NONCE, key)
+        encrypt(out, null, source, size, _FORM_BYTE[form] + chunk_id, 33, null, _ZERO_NONCE, key)
         return size + tag
 
     def wrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, key: bytes) -> bytes:
@@ -130,7 +131,7 @@ class ChunkSealer:
         if n < 0 or not 0 <= size <= CHUNK_BYTES_MAX:
             raise VerificationFailed("chunk has an impossible size", code="chunk-damaged")
         out = bytearray(n)
-        ad = bytes((form,)) + chunk_id
+        ad = _FORM_BYTE[form] + chunk_id
         null = self.ffi.NULL
         target = self.ffi.from_buffer("unsigned char[]", out) if n else null
         if decrypt(target, self._length, null, sealed, len(sealed), ad, 33, _ZERO_NONCE, key) != 0:
