@@ -36,7 +36,16 @@ from idao.manifest import (
 )
 from idao.store.heads import HEAD_BYTES, Heads
 from idao.store.packs import PackWriter, memory
-from idao.store.seal import CHUNK_BYTES_MAX, TAG_MAX, ChunkSealer, StoreKeys, compressor, forms, sealed_hash
+from idao.store.seal import (
+    CHUNK_BYTES_MAX,
+    TAG_MAX,
+    ZSTD_SMALL,
+    ChunkSealer,
+    StoreKeys,
+    compressors,
+    forms,
+    sealed_hash,
+)
 from idao.store.walk import NO_PRINT, STDIN, UNSEEN, folder_stamp, stamp_of
 
 CHUNK_BYTES_MIN = 256 * 1024
@@ -131,7 +140,8 @@ class ChunkWriter:
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
         self._plain, self._compressed = forms()
-        self._compress = compressor()
+        self._compress_small, self._compress = compressors()
+        self._wrapping = keys.wrapping
         self._fresh: dict[bytes, bytes] = {}
         self._scratch = bytearray()
         self.new_bytes = 0
@@ -139,16 +149,16 @@ class ChunkWriter:
 
     def keep(self, content: bytes | memoryview, source: Any) -> tuple[bytes, bytes]:
         """(part hash, chunk row) of a content of 1..CHUNK_BYTES_MAX bytes; `source`: its address or it."""
-        h = part_hash(content)
-        self._id_hasher.reset()
-        chunk_id = self._id_hasher.update(h).digest()  # as StoreKeys.id_of
-        row = self._fresh.get(chunk_id)
-        if row is None and (self._search or len(self._fresh) == FRESH_MAX):
+        h, ids, fresh = part_hash(content), self._id_hasher, self._fresh
+        ids.reset()
+        chunk_id = ids.update(h).digest()  # as StoreKeys.id_of
+        row = fresh.get(chunk_id)
+        if row is None and (self._search or len(fresh) == FRESH_MAX):
             row = self._lookup(chunk_id)
         if row is None:
             row = self._seal(chunk_id, content, source)
-            if len(self._fresh) < FRESH_MAX:
-                self._fresh[chunk_id] = row
+            if len(fresh) < FRESH_MAX:
+                fresh[chunk_id] = row
         return h, row
 
     def keep_bytes(self, content: bytes) -> bytes:
@@ -157,18 +167,20 @@ class ChunkWriter:
 
     def _seal(self, chunk_id: bytes, content: bytes | memoryview, source: Any) -> bytes:
         size = n = len(content)
-        self._key_hasher.reset()
-        form, key = self._plain, self._key_hasher.update(chunk_id).digest()
-        packed = self._compress(content)
+        keys, sealer, packs = self._key_hasher, self._sealer, self.packs
+        keys.reset()
+        form, key = self._plain, keys.update(chunk_id).digest()
+        packed = self._compress_small(content) if size <= ZSTD_SMALL else self._compress(content)
         if len(packed) <= n - n // PAYS - 1:
             form, n, source = self._compressed, len(packed), packed
         if self._claim is not None and not self._claim(chunk_id):
             return self._row_only(chunk_id, size, n, form, key, source)
-        out = self.packs.reserve(n + TAG_MAX)
-        stored = self._sealer.seal(form, key, chunk_id, source, n, out)
-        sealed = sealed_hash(self.packs.view(stored))
-        wrapped = self._sealer.wrap_key(self._keys.wrapping, chunk_id, sealed, key)
-        self.packs.commit(chunk_id, stored, size, form, sealed, wrapped)
+        out = packs.reserve(n + TAG_MAX)
+        stored = sealer.seal(form, key, chunk_id, source, n, out)
+        sealed = sealed_hash(packs.view(stored))
+        packs.commit(
+            chunk_id, stored, size, form, sealed, sealer.wrap_key(self._wrapping, chunk_id, sealed, key)
+        )
         self.new_bytes += size
         return pack_chunk(chunk_id, key, sealed, size, stored, form)
 

@@ -62,16 +62,19 @@ _ZERO_NONCE = bytes(32)
 _FORM_BYTE = tuple(bytes((form,)) for form in range(256))
 
 
-def compressor() -> Callable[[bytes | memoryview], bytes]:
-    """zstd, for chunks; its frames hold the size of the content. One per thread."""
+Compress = Callable[[bytes | memoryview], bytes]
+
+
+def compressors() -> tuple[Compress, Compress]:
+    """zstd for chunks: of up to ZSTD_SMALL bytes, and of others. Its frames hold the size of the content. One
+    pair per thread."""
     import zstandard
 
     parameters = zstandard.ZstdCompressionParameters.from_level(
         ZSTD_LEVEL, source_size=ZSTD_SMALL, hash_log=13, min_match=6
     )
-    small = zstandard.ZstdCompressor(compression_params=parameters).compress
-    other = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
-    return lambda content: small(content) if len(content) <= ZSTD_SMALL else other(content)
+    small = zstandard.ZstdCompressor(compression_params=parameters)
+    return small.compress, zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
 
 
 class ChunkSealer:
