@@ -441,6 +441,24 @@ def test_stamps_come_back_place_by_place_or_one_after_the_other() -> None:
     assert list(version.unpack_scan(alone)) == [(paths[0], stamps[0])]
 
 
+def test_rows_count_once_their_packs_are_durable(contents: Contents, tmp_path: Path) -> None:
+    row = packs.INDEX_ROW.pack(os.urandom(32), 0, 40, 50, 1, bytes(32), bytes(48))
+
+    def full() -> None:
+        raise IdaoError("no space left", code="disk-full")
+
+    def seen() -> int:
+        with Contents(contents.home, KEY, readonly=True) as other:
+            return int(other.db.execute("select count(*) from chunk").fetchone()[0])
+
+    with pytest.raises(IdaoError, match="no space left"):
+        contents.index([packs.Pack("a", 0, [row])], full)
+    assert not seen() and not contents.db.in_transaction
+    while_flushed: list[int] = []
+    contents.index([packs.Pack("a", 0, [row])], lambda: while_flushed.append(seen()))
+    assert (while_flushed, seen()) == ([0], 1)
+
+
 def test_the_index_fills_its_pages(contents: Contents) -> None:
     rows = [(os.urandom(32), i * 5000, 4000, 5000, 1, os.urandom(32), os.urandom(48)) for i in range(5000)]
     (before,) = contents.db.execute("pragma page_count").fetchone()

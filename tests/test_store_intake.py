@@ -16,6 +16,7 @@ import pytest
 from idao.errors import Busy, NotFound, UsageError
 from idao.manifest import FILE, FOLDER, HOLE, LINK, check_disclosure
 from idao.store import chunks, forks, packs, walk, workers
+from idao.store import intake as taking
 from idao.store.contents import Contents, Intake, Unreadable
 
 KEY = bytes(range(32))
@@ -381,6 +382,58 @@ def test_a_file_that_became_a_pipe_does_not_hang(contents: Contents, src: Path) 
     reader = chunks.FileReader(writer, contents.keys, lambda _: None)
     for size in (0, 1, walk.UNSEEN):  # as the walk saw it
         assert reader.take_all([(*walked[:3], size, None)]).problems == {0: "is no longer a file"}
+
+
+def test_files_that_are_only_named_are_the_same_ones(src: Path) -> None:
+    (src / "a").mkdir()
+    for name in ("a/z", "a.", "a-", "b"):
+        (src / name).write_bytes(name.encode())
+    (src / "hollow").mkdir()
+    (src / "link").symlink_to("b")
+    os.mkfifo(src / "pipe")
+    seen, named = (walk.Walk([os.fsencode(src)], see=see) for see in (True, False))
+    for one, other in zip(seen, named, strict=True):
+        assert one[:3] == other[:3]
+        assert other.size == walk.UNSEEN if one.kind == FILE else other == one
+    assert seen.skipped == named.skipped == [(b"pipe", "a pipe")]
+
+
+def test_batches_of_files_that_nobody_has_seen_go_by_those_that_were_read(
+    src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(src)
+
+    def steps(count: int) -> Iterator[taking.Step]:
+        for i in range(count):
+            found = walk.Found(b"%d" % i, b"a", FILE, walk.UNSEEN, walk.NO_PRINT)
+            yield taking.Step(found, None, b"", False)
+
+    (src / "a").write_bytes(bytes(1 << 20))
+    sizes = workers.Sizes()
+    ahead, much = workers.enough(steps(100), sizes)
+    assert much and len(ahead) == 1 + (workers.FORK_BYTES >> 20), "it looks at some"
+    assert {len(b) for b in workers.batches(steps(20), sizes)} == {workers.BATCH_BYTES >> 20}
+    sizes.add(10_000, 10_000)
+    assert {len(b) for b in workers.batches(steps(640), sizes)} == {workers.BATCH_FILES}
+    assert workers.enough(steps(10), workers.Sizes())[1] is False
+
+
+def test_a_small_file_that_changes_while_it_is_read(
+    contents: Contents, src: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (src / "a").write_bytes(b"before")
+    os.utime(src / "a", ns=(1, 1))
+    real, reads = os.read, []
+
+    def read(fd: int, n: int) -> bytes:
+        reads.append(n)
+        content = real(fd, n)
+        if len(reads) == 1:
+            (src / "a").write_bytes(b"after!")  # as long, so only its times tell
+        return content
+
+    monkeypatch.setattr(os, "read", read)
+    assert listed(contents, take(contents, src)) == {b"a": b"after!"}
 
 
 def test_names_of_any_bytes(contents: Contents, src: Path, tmp_path: Path) -> None:

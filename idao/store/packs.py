@@ -42,8 +42,8 @@ SUFFIX = ".pack"
 
 
 INDEX_ROW = struct.Struct(">32sIIIB32s48s")
-"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, offset, bytes stored, bytes
-of content, form, hash of the sealed bytes, wrapped key. Packed it is a fifth of a tuple, and sorts by id."""
+"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, offset, bytes stored,
+bytes of content, form, hash of the sealed bytes, wrapped key. Packed it takes a fifth, and sorts by id."""
 _index_row = INDEX_ROW.pack
 
 

@@ -69,8 +69,9 @@ class Walk:
     ) -> None:
         """`home`: (device, inode) of the folder of idao itself, which is never taken in.
 
-        Without `see` files below folders are only named, for who opens each anyway: to ask for size and times
-        is most of the work. `NotFound` or `UsageError` when a PATH is missing, special, or named like another.
+        Without `see` files below folders are only named, for who opens each anyway: to ask for size and
+        times is most of the work. `NotFound` or `UsageError` when a PATH is missing, special, or named like
+        another.
         """
         self.skipped: list[tuple[bytes, str]] = []
         self.unreadable: list[tuple[bytes, str]] = []
