@@ -10,6 +10,7 @@ import functools
 import importlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple, get_type_hints
 
 from idao import __version__
@@ -200,9 +201,24 @@ def _run(words: list[str]) -> int:
     for word, after in zip(words, [*words[1:], "-"], strict=True):
         if word.startswith("--") and (word.endswith("=") or not after):
             raise UsageError(f"{word.rstrip('=')} is given without a value")
-    if words[0] in TAKES_IDS:
-        return _each(words[0], words[1:])
-    return _invoke(words[0], words[1:])
+    run = _each if words[0] in TAKES_IDS else _invoke
+    if ui.options.json and "--help" in words:
+        return _helped(run, words)
+    return run(words[0], words[1:])
+
+
+def _helped(run: Callable[[str, list[str]], int], words: list[str]) -> int:
+    """With --json: the parser prints its help as text, unless the word is an option's value."""
+    import contextlib
+    import io
+
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        code = run(words[0], words[1:])
+    text = shown.getvalue()
+    if text.startswith("Usage: "):
+        return _tell("help", text.rstrip("\n"))
+    sys.stdout.write(text)
+    return code
 
 
 def _each(word: str, args: list[str]) -> int:
@@ -236,7 +252,7 @@ def _help(words: list[str]) -> int:
         return _tell("exit_codes", exit_codes_text())
     if words[0] not in FAMILIES:
         raise _unknown(words[0])
-    return _invoke(words[0], [*words[1:], "--help"])
+    return _run([*words, "--help"])
 
 
 def _invoke(word: str, args: list[str]) -> int:

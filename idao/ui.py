@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from idao.errors import IdaoError, Pending, UsageError, VerificationFailed
@@ -130,8 +130,10 @@ def detail(message: str) -> None:
 
 
 def _err(message: str) -> None:
+    """Talk that nobody can hear, on a full disk or a closed pipe, does not end the work it is about."""
     safe = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in message)
-    sys.stderr.write("idao: " + safe.encode("utf-8", "backslashreplace").decode() + "\n")
+    with suppress(OSError):
+        sys.stderr.write("idao: " + safe.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def error(e: IdaoError) -> int:
@@ -148,7 +150,8 @@ def error(e: IdaoError) -> int:
         result({"ok": False, "checks": [check], **waits}, [f"{word}  {e.code}  {e.message}"])
     if options.json:
         body = {"code": e.code, "message": e.message, "hint": e.hint}
-        sys.stderr.write(dump({"error": body}, compact=True) + "\n")
+        with suppress(OSError):
+            sys.stderr.write(dump({"error": body}, compact=True) + "\n")
     else:
         _err(f"error: {e.message}")
         if e.hint:

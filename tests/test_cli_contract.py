@@ -395,6 +395,20 @@ def test_a_full_disk_behind_stdout(plain: World) -> None:
     assert done.stderr.startswith("idao: error: ") and "Traceback" not in done.stderr
 
 
+def test_talk_that_cannot_be_written_ends_nothing(plain: World) -> None:
+    environment = {**os.environ, "IDAO_HOME": str(plain.home)}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "idao", "status"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, env=environment)
+    assert done.returncode == 0 and "quorum:" in done.stdout
+
+
+@pytest.mark.parametrize("words", ["help quorum status", "quorum status --help", "help"])
+def test_help_as_json(words: str) -> None:
+    text = json.loads(run(*words.split(), "--json").out)["help"]
+    assert text == run(*words.split()).out.rstrip("\n")
+
+
 def test_a_reader_that_has_enough(plain: World) -> None:
     environment = {**os.environ, "IDAO_HOME": str(plain.home)}
     command = f"{sys.executable} -m idao events --json | head -c 1; exit ${{PIPESTATUS[0]}}"

@@ -92,6 +92,26 @@ def test_runs_and_unpacks_once(small: Path, tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
+INPUT = b"""import os, sys
+def main():
+    print(os.path.sameopenfile(0, os.open(os.devnull, os.O_RDONLY)))
+    return 0
+leave = sys.exit
+"""
+
+
+def test_no_file_of_ours_is_standard_input(tmp_path: Path) -> None:
+    """Where the caller closed it: `contribute -` would have taken in what is open instead."""
+    pure = {"idao/__init__.py": b"", "idao/__main__.py": INPUT}
+    built = with_code(tmp_path / "idao.pyz", pure, {"native.py": b""})
+    for _ in range(2):
+        command = ["sh", "-c", 'exec "$0" "$1" <&-', sys.executable, str(built)]
+        done = subprocess.run(
+            command, env={"HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--version", "-V"])
 def test_version_unpacks_nothing(small: Path, tmp_path: Path, flag: str) -> None:
     done = run(small, flag, home=tmp_path)

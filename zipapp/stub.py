@@ -247,7 +247,17 @@ def ready(archive):
         sys.meta_path.insert(1, Later(archive, name + "-later", BAKED["later"][name]))
 
 
+def keep_standard_numbers():
+    """Where the caller closed standard input (`idao verify - <&-`) or output, no file of ours is taken for it."""
+    for number in 0, 1, 2:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def start():
+    keep_standard_numbers()
     if sys.argv[1:] in (["--version"], ["-V"]):
         sys.stdout.write("idao " + BAKED["version"] + "\n")
         return 0

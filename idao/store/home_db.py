@@ -19,7 +19,7 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError
 from idao.home import sync_folder
-from idao.store.opening import APPLICATION_ID, check_owner, connect_reading, refusal
+from idao.store.opening import APPLICATION_ID, check_owner, connect_reading, hold_room, need_room, refusal
 
 USER_VERSION = 2
 """Format 1 had no sums. `store.migrate` leads from each to the next."""
@@ -184,12 +184,16 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         return db
     opened: sqlite3.Connection | None = None
     try:
-        if path != ":memory:" and not os.path.exists(path):
-            _make(Path(path))
+        if path != ":memory:":
+            need_room(Path(path))
+            if not os.path.exists(path):
+                _make(Path(path))
         opened = db = _with_sums(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
         if path == ":memory:":
             _create(db)
         check_owner(db, str(path), USER_VERSION)
+        if path != ":memory:":
+            hold_room(Path(path))
         db.execute("pragma synchronous=full")
         db.execute("pragma secure_delete=on")  # a destroyed key must not linger in a free page
     except BaseException as e:

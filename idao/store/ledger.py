@@ -487,6 +487,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
     for setting in ("journal_mode = wal", "synchronous = full", "secure_delete = off"):
         db.execute(f"pragma {setting}")
     db.execute(f"pragma cache_size = -{CACHE_KIB}")
+    opening.hold_room(path)
     return db
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,9 +14,62 @@ from idao.errors import Busy, IdaoError, Newer, VerificationFailed
 APPLICATION_ID = 0x6964616F
 """'idao' in ASCII, so that `file` and we ourselves know the file."""
 
+BLOCK_BYTES = 4096
+"""SQLite has the index of its log of pages (-shm) filled by one byte for each so many bytes, then maps it."""
+INDEX_ROOM = 128 * 1024
+"""Free space without which that index may not fit: 32 KiB for home.db and for each ledger that is open."""
+
+
+def need_room(path: Path) -> None:
+    """Refuses to open a database for writing where its index might have no room: `IdaoError` `disk`.
+
+    Where blocks are smaller than SQLite thinks, most of the index is a hole at first. If the disk is full
+    when a hole is touched, the kernel ends the process (SIGBUS).
+    """
+    if _has_small_blocks(path) and _free(path) < INDEX_ROOM:
+        raise IdaoError(f"{path}: the disk is full", hint="see 'idao doctor'", code="disk")
+
+
+def hold_room(path: Path) -> None:
+    """Has the holes of the index of this open database filled, so that the disk may become full meanwhile.
+
+    By SQLite's own descriptor: to close another of the same file would drop the locks of this process.
+    """
+    if not _has_small_blocks(path):
+        return
+    try:
+        index, numbers = os.stat(f"{path}-shm"), [int(n) for n in os.listdir("/proc/self/fd")]
+    except OSError:  # no such file, or no such folder on this system: as before
+        return
+    for number in numbers:
+        with suppress(OSError):  # the one by which the folder was listed is closed
+            if os.path.samestat(os.fstat(number), index):
+                break
+    else:
+        return
+    try:
+        os.posix_fallocate(number, 0, index.st_size)
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):  # else a disk that is only read, or that cannot do this
+            raise IdaoError(f"{path}: the disk is full", hint="see 'idao doctor'", code="disk") from e
+
+
+def _has_small_blocks(path: Path) -> bool:
+    try:
+        return os.statvfs(path.parent).f_bsize < BLOCK_BYTES
+    except OSError:
+        return False
+
+
+def _free(path: Path) -> int:
+    room = os.statvfs(path.parent)
+    return room.f_bavail * room.f_frsize
+
 
 def connect(path: Path, mode: str, busy_s: float) -> sqlite3.Connection:
     """`mode` is SQLite's: ro, rw or rwc. Autocommit: writers say `begin immediate`."""
+    if not mode.startswith("ro"):
+        need_room(path)
     name = str(path.absolute())
     for sign in "%?#":  # what ends the name in a URI; `Path.as_uri` would load urllib for it
         name = name.replace(sign, f"%{ord(sign):x}")
