@@ -248,7 +248,7 @@ def ready(archive):
 
 
 def keep_standard_numbers():
-    """Where the caller closed standard input (`idao verify - <&-`) or output, no file of ours is taken for it."""
+    """Where the caller closed standard input (`<&-`) or output: no file of ours is taken for it."""
     for number in 0, 1, 2:
         try:
             os.fstat(number)
