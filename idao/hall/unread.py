@@ -1,7 +1,8 @@
-"""The files of a version as assessors see them: one small tuple each; of many, in one piece."""
+"""The files of a version as assessors see them: in columns; of very many, packed."""
 
 from __future__ import annotations
 
+import marshal
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from heapq import nlargest, nsmallest
 from itertools import accumulate, compress, islice
 from operator import attrgetter
 from struct import Struct
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from idao.manifest import FILE, content_id
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from idao.store.version import Version
 
 MANY = 2**16
-"""Files from which on they are kept in one piece. So many in columns are 14 MB, and looked at sooner."""
-LOT = 2**14
-"""Of so many as are kept in one piece, files that are looked at together."""
+"""Files from which on they are packed. So many in columns are 14 MB, and looked at sooner."""
+LOT = 2**12
+"""Of very many, files that are packed together, and looked at together."""
 CONTENT_ID = 32
 """Bytes of a content id."""
 NUMBERS = Struct(">B2xQ8xI").unpack_from
@@ -34,26 +35,37 @@ Numbers = tuple[int, int, int]
 """(kind, size, number of chunks) of an entry."""
 
 
-class Unread(NamedTuple):
-    """A file that an assessor may want to read, or not: what an `AssessFile` gives."""
+class Unread:
+    """A file that an assessor may want to read, or not: an `AssessFile` that looks up what it is asked."""
 
-    path: bytes
-    size: int
-    content: bytes
-    listing: Listing
-    number: int
+    __slots__ = ("_files", "number")
+
+    def __init__(self, files: Files, number: int) -> None:
+        self._files, self.number = files, number
+
+    @property
+    def path(self) -> bytes:
+        return self._files.path(self.number)
+
+    @property
+    def size(self) -> int:
+        return self._files.sizes[self.number]
+
+    @property
+    def content(self) -> bytes:
+        return self._files.content(self.number)
 
     def read(self, offset: int, length: int) -> bytes:
         """The plain bytes, verified; fewer only past the end."""
-        return self.listing.read(self, offset, length)
+        return self._files.listing.read(self, offset, length)
 
 
 class Files(Sequence[Unread]):
     """Files of one listing, in columns: an object is made of one when it is asked for."""
 
     def __init__(self, listing: Listing) -> None:
-        self._listing = listing
-        self._sizes, self._first, self._parts = array("Q"), array("Q"), array("I")
+        self.listing = listing
+        self.sizes, self._first, self._parts = array("Q"), array("Q"), array("I")
         self._chunks = 0
 
     def heard(self, paths: Sequence[bytes], numbers: Iterable[Numbers], contents: Sequence[bytes]) -> None:
@@ -65,7 +77,7 @@ class Files(Sequence[Unread]):
             which = [kind == FILE for kind in kinds]
             sizes, first, parts = (tuple(compress(column, which)) for column in (sizes, first, parts))
             paths, contents = (tuple(compress(column, which)) for column in (paths, contents))
-        self._sizes.extend(sizes)
+        self.sizes.extend(sizes)
         self._first.extend(first)
         self._parts.extend(parts)
         self._keep(paths, contents)
@@ -78,20 +90,22 @@ class Files(Sequence[Unread]):
         """In columns, as assessors like it (`assess.report.lots`)."""
 
     @abstractmethod
-    def _names(self, i: int) -> tuple[bytes, bytes]:
-        """(path, content id) of a file."""
+    def path(self, i: int) -> bytes: ...
 
-    def __len__(self) -> int:
-        return len(self._sizes)
+    @abstractmethod
+    def content(self, i: int) -> bytes: ...
 
-    def __getitem__(self, i: Any) -> Any:
-        size = self._sizes[i]
-        path, content = self._names(i)
-        return Unread(path, size, content, self._listing, i)
-
+    @abstractmethod
     def place(self, i: int) -> tuple[int, int]:
         """(first chunk, number of chunks) of a file."""
-        return self._first[i], self._parts[i]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, i: Any) -> Any:
+        if not 0 <= i < len(self.sizes):
+            raise IndexError(i)
+        return Unread(self, i)
 
 
 class Few(Files):
@@ -106,71 +120,80 @@ class Few(Files):
         self._paths += paths
         self._contents += contents
 
-    def _names(self, i: int) -> tuple[bytes, bytes]:
-        return self._paths[i], self._contents[i]
+    def path(self, i: int) -> bytes:
+        return self._paths[i]
+
+    def content(self, i: int) -> bytes:
+        return self._contents[i]
+
+    def place(self, i: int) -> tuple[int, int]:
+        return self._first[i], self._parts[i]
 
     def lots(self) -> Iterator[Lot]:
         if self._paths:
-            yield self._paths, self._sizes.tolist(), self._contents
+            yield self._paths, self.sizes.tolist(), self._contents
 
     def as_many(self) -> Many:
         """The same in less room. These are no longer of use."""
-        out = Many(self._listing)
-        out._sizes, out._first, out._parts, out._chunks = self._sizes, self._first, self._parts, self._chunks
+        out = Many(self.listing)
+        out.sizes, out._first, out._parts, out._chunks = self.sizes, self._first, self._parts, self._chunks
         out._keep(self._paths, self._contents)
         return out
 
 
-class Texts:
-    """Byte strings in one piece."""
-
-    def __init__(self) -> None:
-        self._joined, self._ends = bytearray(), array("Q", [0])
-
-    def append(self, text: bytes) -> None:
-        self._joined += text
-        self._ends.append(len(self._joined))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, i: int) -> bytes:
-        return bytes(self._joined[self._ends[i] : self._ends[i + 1]])
-
-
 class Many(Files):
-    """In one piece: objects of a million take a third of a gigabyte.
-
-    They come in the order of their paths, so most have their folder from the one before.
-    """
+    """In little room: the paths and places of `LOT` files at a time are packed. Most paths begin like the one
+    before, so those of a million are a tenth then."""
 
     def __init__(self, listing: Listing) -> None:
         super().__init__(listing)
-        self._folders, self._texts, self._contents = Texts(), Texts(), bytearray()
-        self._folder = array("I")
-        self._last: bytes | None = None
+        self._contents = bytearray()
+        self._packed: list[bytes] = []
+        self._paths: list[bytes] = []
+        """Of those that are not packed yet, as `_first` and `_parts` are."""
+        self._opened: tuple[int, _Columns] = -1, (self._paths, self._first, self._parts)
 
     def _keep(self, paths: Iterable[bytes], contents: Iterable[bytes]) -> None:
-        for path in paths:
-            cut = path.rfind(b"/") + 1
-            if path[:cut] != self._last:
-                self._last = path[:cut]
-                self._folders.append(self._last)
-            self._folder.append(len(self._folders) - 1)
-            self._texts.append(path[cut:])
-        self._contents += b"".join(contents)
+        import zstandard
 
-    def _names(self, i: int) -> tuple[bytes, bytes]:
-        content = bytes(self._contents[i * CONTENT_ID : (i + 1) * CONTENT_ID])
-        return self._folders[self._folder[i]] + self._texts[i], content
+        self._paths += paths
+        self._contents += b"".join(contents)
+        while len(self._paths) >= LOT:
+            some = self._paths[:LOT], self._first[:LOT].tobytes(), self._parts[:LOT].tobytes()
+            # Copied: what `compress` gives has room for as much as went in.
+            self._packed.append(bytes(memoryview(zstandard.compress(marshal.dumps(some), 1))))
+            del self._paths[:LOT], self._first[:LOT], self._parts[:LOT]
+
+    def _open(self, number: int) -> _Columns:
+        """The files from `LOT` times the number on."""
+        import zstandard
+
+        if number == len(self._packed):
+            return self._paths, self._first, self._parts
+        if number != self._opened[0]:
+            paths, first, parts = marshal.loads(zstandard.decompress(self._packed[number]))
+            self._opened = number, (paths, array("Q", first), array("I", parts))
+        return self._opened[1]
+
+    def path(self, i: int) -> bytes:
+        return self._open(i // LOT)[0][i % LOT]
+
+    def content(self, i: int) -> bytes:
+        return bytes(self._contents[i * CONTENT_ID : (i + 1) * CONTENT_ID])
+
+    def place(self, i: int) -> tuple[int, int]:
+        _, first, parts = self._open(i // LOT)
+        return first[i % LOT], parts[i % LOT]
 
     def lots(self) -> Iterator[Lot]:
         for start in range(0, len(self), LOT):
-            sizes = self._sizes[start : start + LOT]
-            paths, contents = zip(*map(self._names, range(start, start + len(sizes))), strict=True)
-            yield paths, sizes, contents
+            sizes = self.sizes[start : start + LOT]
+            contents = list(map(self.content, range(start, start + len(sizes))))
+            yield self._open(start // LOT)[0], sizes, contents
 
 
+_Columns = tuple[list[bytes], "array[int]", "array[int]"]
+"""Paths, first chunks and numbers of chunks."""
 Place = tuple[bytes, int, int, int]
 """(path, size, first chunk, number of chunks) of a file of a version."""
 
