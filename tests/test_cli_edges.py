@@ -40,6 +40,27 @@ def test_a_folder_with_an_empty_folder_and_a_pipe_is_proven(lived: Lived, tmp_pa
     assert idao(lived, "verify", str(proof), str(tmp_path / "no such file")).returncode == 4
 
 
+SHALLOW = "import sys; from idao import cli, dao; from idao.hall import proofs; sys.setrecursionlimit(400); "
+
+
+def test_nested_folders_and_links_to_folders_are_proven(lived: Lived, tmp_path: Path) -> None:
+    top, proof = tmp_path / "top", tmp_path / "p"
+    deep = top.joinpath(*["d"] * 500)  # more than that Python may call itself, less than removing it takes
+    deep.mkdir(parents=True)
+    (deep / "deep").write_text("deep")
+    (top / "link").symlink_to("d")
+    assert idao(lived, "contribute", str(top), "--name", "nested").returncode == 0
+    assert idao(lived, "proof", "nested", "-o", str(proof)).returncode == 0
+    words = ["--json", "verify", str(proof), str(top)]
+    command = [sys.executable, "-c", SHALLOW + "sys.exit(cli.main(sys.argv[1:]))", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [c["ok"] for c in json.loads(done.stdout)["checks"] if c["name"].startswith("file ")] == [True] * 2
+    (top / "link").unlink()
+    (top / "link").symlink_to("elsewhere")
+    assert idao(lived, "verify", str(proof), str(top)).returncode == 6
+
+
 @pytest.mark.parametrize("words", [("status",), ("asset", "list"), ("mint", "nope")])
 def test_a_closed_output_is_no_bug(lived: Lived, words: tuple[str, ...]) -> None:
     line = f'exec "$0" -m idao --home "{lived.path}" {" ".join(words)} >&-'

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -417,16 +416,38 @@ def _warnings(verdict: proof.Verdict, now_ms: int) -> list[str]:
 
 def _check_given(verdict: proof.Verdict, given: str) -> None:
     """A file, or every file of a folder, against the disclosed one of the same name."""
-    if os.path.isdir(given):
-        for folder, folders, names in os.walk(given):
-            folders.sort()
-            for name in sorted(names):
-                full = os.path.join(folder, name)
-                if not stat.S_ISREG(mode := os.lstat(full).st_mode) and not stat.S_ISLNK(mode):
-                    continue  # a pipe, socket or device, which no asset holds
-                _check_one(verdict, full, os.path.relpath(full, given))
+    if not os.path.isdir(given):
+        _check_one(verdict, given, given)
         return
-    _check_one(verdict, given, given)
+    waiting = [given]  # `os.walk` calls itself for each folder, and has no end where a thousand are nested
+    while waiting:
+        folder = waiting.pop()
+        try:
+            names, folders = _inside(folder)
+        except OSError as e:
+            why = partial(_unreadable, e)
+            verdict.check(f"file {manifest.show_path(os.fsencode(os.path.relpath(folder, given)))}", why)
+            continue
+        for name in names:
+            full = os.path.join(folder, name)
+            _check_one(verdict, full, os.path.relpath(full, given))
+        waiting += [os.path.join(folder, name) for name in reversed(folders)]
+
+
+def _inside(folder: str) -> tuple[list[str], list[str]]:
+    """Names of files and links, and of folders, sorted. Not of pipes and devices, which no asset holds."""
+    names, folders = [], []
+    with os.scandir(folder) as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.name)
+            elif entry.is_symlink() or entry.is_file():
+                names.append(entry.name)
+    return sorted(names), sorted(folders)
+
+
+def _unreadable(error: OSError) -> str:
+    raise VerificationFailed(f"cannot be read: {error.strerror}")
 
 
 def _check_one(verdict: proof.Verdict, path: str, name: str) -> None:
@@ -456,4 +477,4 @@ def _blocks(path: str, kind: int) -> Iterator[bytes]:
             while block := f.read(BLOCK):
                 yield block
     except OSError as e:
-        raise VerificationFailed(f"cannot be read: {e.strerror}") from e
+        _unreadable(e)
