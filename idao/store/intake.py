@@ -273,9 +273,11 @@ class _Run:
         """All is read: has the workers end their packs, and does so itself; tells the listener meanwhile."""
         if self._pool is not None:
             self._pool.end()
-        self._durable = self._packs.close()
+        ended = self._packs.end()
         if self._pool is not None:
             self._heads = self._pool.heads()
+        self._packs.close()
+        self._durable = ended
         if self._listener is not None:
             self._listener.ended(self._heads)
 

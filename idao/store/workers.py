@@ -203,6 +203,8 @@ class Pool:
             elif room:
                 more = False
             else:
+                if not more and not unsent:
+                    self.end()  # who is ready first need not wait for the other
                 next(meanwhile, None)
                 self._listen()
                 self._send(unsent)
