@@ -442,7 +442,7 @@ def test_stamps_come_back_place_by_place_or_one_after_the_other() -> None:
 
 
 def test_rows_count_once_their_packs_are_durable(contents: Contents, tmp_path: Path) -> None:
-    row = packs.INDEX_ROW.pack(os.urandom(32), 0, 40, 50, 1, bytes(32), bytes(48))
+    row = packs.INDEX_ROW.pack(os.urandom(32), bytes(32), bytes(48), 0, 40, 50, 1)
 
     def full() -> None:
         raise IdaoError("no space left", code="disk-full")
@@ -460,7 +460,7 @@ def test_rows_count_once_their_packs_are_durable(contents: Contents, tmp_path: P
 
 
 def test_the_index_fills_its_pages(contents: Contents) -> None:
-    rows = [(os.urandom(32), i * 5000, 4000, 5000, 1, os.urandom(32), os.urandom(48)) for i in range(5000)]
+    rows = [(os.urandom(32), os.urandom(32), os.urandom(48), i * 5000, 4000, 5000, 1) for i in range(5000)]
     (before,) = contents.db.execute("pragma page_count").fetchone()
     packed = [packs.INDEX_ROW.pack(*row) for row in rows]
     contents.index([packs.Pack("a", 0, packed[:3000]), packs.Pack("b", 0, packed[3000:])])
@@ -468,7 +468,7 @@ def test_the_index_fills_its_pages(contents: Contents) -> None:
     stored = contents.db.execute(
         "select chunk.id, name, offset, sealed, key from chunk join pack on pack = pack.id"
     )
-    expected = sorted((r[0], "a" if r[1] < 15_000_000 else "b", r[1], *r[5:]) for r in rows)
+    expected = sorted((r[0], "a" if r[3] < 15_000_000 else "b", r[3], r[1], r[2]) for r in rows)
     assert sorted(stored) == expected, "all are there, once"
     (after,) = contents.db.execute("pragma page_count").fetchone()
     assert after - before < 1.07 * 5000 * 136 / 4096, "put in in order alone they take 1.12"

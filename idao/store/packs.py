@@ -41,9 +41,11 @@ OPEN_PACKS = 16
 SUFFIX = ".pack"
 
 
-INDEX_ROW = struct.Struct(">32sIIIB32s48s")
-"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, offset, bytes stored,
-bytes of content, form, hash of the sealed bytes, wrapped key. Packed it takes a fifth, and sorts by id."""
+INDEX_ROW = struct.Struct(">32s32s48sIIIB")
+"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, hash of the sealed bytes,
+wrapped key, offset, bytes stored, bytes of content, form. Packed it takes a fifth, and sorts by id."""
+INDEX_NUMBERS = struct.Struct(">112xIIIB")
+"""Of the same: offset, bytes stored, bytes of content, form."""
 _index_row = INDEX_ROW.pack
 
 
@@ -103,7 +105,7 @@ class PackWriter:
         """Keeps the `stored` bytes at the reserved address as one sealed chunk; `key` is wrapped."""
         assert self._pack is not None
         offset = self._start + self._fill
-        self._pack.rows.append(_index_row(chunk_id, offset, stored, size, form, sealed, key))
+        self._pack.rows.append(_index_row(chunk_id, sealed, key, offset, stored, size, form))
         self._fill += stored
         if offset + stored >= PACK_BYTES or len(self._pack.rows) >= PACK_CHUNKS:
             self._finish()
