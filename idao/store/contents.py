@@ -183,8 +183,10 @@ class Contents:
 
         `durable()` returns once they are, if they are not yet; their rows count from then on.
         """
+        if not (packs := list(packs)):
+            return
         rows: list[tuple[bytes | int | None, ...]] = []
-        with self.transaction() if (packs := list(packs)) else contextlib.nullcontext():
+        with self.transaction():
             for pack in packs:
                 insert = "insert into pack(name, size) values(?, ?)"
                 number = self.db.execute(insert, (pack.name, pack.size)).lastrowid
@@ -199,9 +201,8 @@ class Contents:
             del rows[INDEXED_LAST - 1 :: INDEXED_LAST]
             for part in rows, last:
                 whole = len(part) // INSERTED * INSERTED
-                together = (
-                    tuple(chain.from_iterable(part[i : i + INSERTED])) for i in range(0, whole, INSERTED)
-                )
+                groups = (part[i : i + INSERTED] for i in range(0, whole, INSERTED))
+                together = (tuple(chain.from_iterable(group)) for group in groups)
                 self.db.executemany(_put_chunks(INSERTED), together)
                 self.db.executemany(_put_chunks(1), part[whole:])
             if durable is not None:
