@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import isqrt
 
 from idao.assess.report import WHOLE, share
+from idao.frozen import frozen
 
 ROWS_MAX = 320
 """Rows compared pair by pair: some 30 ms."""
@@ -133,7 +133,7 @@ def _radii(ranked: Sequence[int]) -> tuple[int, int, int]:
     return reach, max(near, reach), max(near, wide)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Neighbours:
     """`copies`: bp of rows that are near copies of others. `leaders`: rows that are not. `reach`: of every
     row, the distance within which another is nearer than chance. `suspects`: rows whose neighbours mostly

@@ -8,6 +8,7 @@ from itertools import islice
 from math import isqrt
 from typing import Annotated, Any
 
+from idao.frozen import frozen
 from idao.model import BasisPoints, Hash, Range, Size, Word
 
 WHOLE = 10_000
@@ -33,7 +34,7 @@ LIMITING = ("integrity", "novelty")
 """Sub-scores that multiply the mean: damaged or resubmitted data is worth nothing whatever its form."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AssessFile:
     """One file of an asset. `content` depends on the file's bytes alone, so that all reviewers draw the same
     sample; `read(offset, length)` gives the plain bytes, fewer only past the end."""
@@ -65,14 +66,14 @@ def lots(files: Sequence[AssessFile]) -> Iterator[Lot]:
         yield [f.path for f in some], [f.size for f in some], [f.content for f in some]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """`labels`: columns that hold what is to be predicted."""
 
     labels: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reason:
     """Why a sub-score is low, or what was not done, in plain words; never anything from inside the data."""
 
@@ -81,7 +82,7 @@ class Reason:
     improve: Annotated[str, Size(0, 400)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Coverage:
     """What was looked at. Sizes, content ids and exact duplicate files always cover everything."""
 
@@ -93,7 +94,7 @@ class Coverage:
     """Searched for personal data; secrets are searched for in all bytes read."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Grid:
     """The cuts of one numeric column: signed 16-byte numbers in 10^-12 units, ascending."""
 
@@ -101,7 +102,7 @@ class Grid:
     cuts: Annotated[bytes, Size(0, 16 * 256)]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slice:
     """Rows between two values of one column, as levels on a grid: finds the same rows with jitter added."""
 
@@ -115,7 +116,7 @@ class Slice:
     """Row by row, two bytes: the distance within which another row is nearer than chance."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fingerprint:
     """What later assets are compared with. It tells about contents: it stays in the home.
 
@@ -132,7 +133,7 @@ class Fingerprint:
     slice: Slice | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Report:
     """The score card. `scores`, `gates` and `counts` are ordered by name."""
 
@@ -157,7 +158,7 @@ class Report:
         return all(held for _, held in self.gates)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Assessment:
     report: Report
     fingerprint: Fingerprint

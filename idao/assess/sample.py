@@ -14,6 +14,7 @@ from operator import eq, le
 from idao.assess.report import CONTENT_BYTES, AssessFile, lots
 from idao.crypto.hashing import Kind, digest
 from idao.errors import UsageError
+from idao.frozen import frozen
 
 FILES_MAX = 500
 """Files opened: at some 20 microseconds each, 10 ms of a review."""
@@ -28,7 +29,7 @@ Mark = Callable[[Sequence[bytes]], Sequence[int]]
 """Which of some paths are marked: their places."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """What was read of a file: `pieces` in file order, the first from its beginning. `short`: bytes were
     missing."""
