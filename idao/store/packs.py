@@ -76,9 +76,10 @@ class PackWriter:
         self._pack: Pack | None = None
         self._fill = 0  # bytes in the current buffer
         self._start = 0  # offset in the pack of the current buffer
-        self._buffer: mmap.mmap | None = None
+        self._buffer: Any = None  # an mmap, as long as there is a pack
         self._base: Any = None
         self._view = memoryview(b"")
+        self._made = 0  # buffers
         self._free: SimpleQueue[mmap.mmap] = SimpleQueue()
         self._work: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
         self._done: SimpleQueue[Pack] = SimpleQueue()
@@ -141,19 +142,18 @@ class PackWriter:
 
     def _begin(self) -> None:
         if self._thread is None:
-            if self._buffer is None:
-                for _ in range(BUFFERS):
-                    self._free.put(memory(BUFFER_BYTES))
             self._thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
             self._thread.start()
         self._pack = Pack(f"{self._prefix}-{self._count}")
         self._count += 1
         self._start = self._fill = 0
-        if self._buffer is None:
-            self._take_buffer()
+        self._take_buffer()
         self._work.put(("open", self._pack.name))
 
     def _take_buffer(self) -> None:
+        if self._made < BUFFERS:
+            self._made += 1
+            self._free.put(memory(BUFFER_BYTES))
         self._buffer = self._free.get()
         self._base = self._ffi.from_buffer("unsigned char[]", self._buffer)
         self._view = memoryview(self._buffer)
@@ -161,10 +161,8 @@ class PackWriter:
     def _flush(self, size: int) -> None:
         """Hands `size` bytes to the writer; what is left over moves to the next buffer."""
         full = self._buffer
-        assert full is not None
         rest = full[size : self._fill]
         self._take_buffer()
-        assert self._buffer is not None
         self._buffer[: len(rest)] = rest
         self._work.put(("write", full, size))
         self._start += size
@@ -174,8 +172,7 @@ class PackWriter:
         assert self._pack is not None
         self._pack.size = self._start + self._fill
         # Padding to whole blocks is cut off again by the writer, at the pack's true size.
-        self._fill += -self._fill % BLOCK
-        self._flush(self._fill)
+        self._work.put(("write", self._buffer, self._fill + -self._fill % BLOCK))
         self._work.put(("finish", self._pack))
         self._ended.append(self._pack)
         self._pack = None
