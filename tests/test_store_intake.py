@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -126,16 +127,17 @@ def test_unchanged_files_are_not_opened_and_keep_their_leaves(
     for i in range(20):
         (src / f"f{i:02}").write_bytes(os.urandom(50))
     first = take(contents, src)
-    opened: list[bytes] = []
-    real = chunks.FileReader.take
-    monkeypatch.setattr(chunks.FileReader, "take", lambda self, *a: opened.append(a[1]) or real(self, *a))
+    opened: list[str | bytes] = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *a, **more: opened.append(path) or real(path, *a, **more))
     again = take(contents, src)
     assert again.unchanged and (again.ref, again.root, again.read_files) == (first.ref, first.root, 0)
     (src / "f07").write_bytes(b"changed")
     (src / "f09").unlink()
     (src / "f05x").write_bytes(b"new")
     second = take(contents, src)
-    assert sorted(map(os.path.basename, opened)) == [b"f05x", b"f07"]
+    files = {os.fsencode(src / name) for name in os.listdir(src)}
+    assert sorted(p for p in opened if p in files) == [os.fsencode(src / name) for name in ("f05x", "f07")]
     assert not second.unchanged and second.files == 20
     before = {e.path: e.leaf_of(c) for e, c in contents.open_manifest(first.ref).files()}
     after = {e.path: e.leaf_of(c) for e, c in contents.open_manifest(second.ref).files()}
@@ -363,14 +365,15 @@ def test_a_file_that_vanishes_is_left_out_and_named(
 ) -> None:
     (src / "a").write_bytes(b"a")
     (src / "gone").write_bytes(b"b")
-    real = chunks.FileReader.take
+    real = os.open
 
-    def vanish(self: chunks.FileReader, path: bytes, full: bytes, *args: object) -> chunks.One:
-        if full.endswith(b"gone"):
-            os.unlink(full)
-        return real(self, path, full, *args)  # type: ignore[arg-type]
+    def vanish(path: bytes | str, *args: int, **more: int) -> int:
+        if path == os.fsencode(src / "gone"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+        return real(path, *args, **more)
 
-    monkeypatch.setattr(chunks.FileReader, "take", vanish)
+    monkeypatch.setattr(os, "open", vanish)
     intake = take(contents, src)
     assert intake.skipped == ((b"gone", "vanished"),) and listed(contents, intake) == {b"a": b"a"}
 
@@ -586,17 +589,17 @@ def test_a_worker_that_fails_is_heard(
 ) -> None:
     for i in range(9):
         (src / str(i)).write_bytes(os.urandom(100))
-    real, parent = chunks.FileReader.take, os.getpid()
+    real, parent = os.open, os.getpid()
 
-    def die(self: chunks.FileReader, path: bytes, *args: object) -> chunks.One:
-        if path == b"5" and os.getpid() != parent:
+    def die(path: bytes | str, *args: int, **more: int) -> int:
+        if path == os.fsencode(src / "5") and os.getpid() != parent:
             os._exit(9)
-        return real(self, path, *args)  # type: ignore[arg-type]
+        return real(path, *args, **more)
 
-    monkeypatch.setattr(chunks.FileReader, "take", die)
+    monkeypatch.setattr(os, "open", die)
     with pytest.raises(Exception, match="ended from outside"):
         take(contents, src)
-    monkeypatch.setattr(chunks.FileReader, "take", real)
+    monkeypatch.setattr(os, "open", real)
     assert take(contents, src).files == 9 and contents.check() == []
 
 

@@ -241,6 +241,7 @@ class FileReader:
                     one = self._read_small(place, path, full)
                     if one is not None:
                         small.append(one)
+                        self._tick(one[3])
                         held += one[3]
                         if held >= SMALL_BYTES:
                             self._take_small(small, found)
@@ -299,7 +300,6 @@ class FileReader:
                 heads.offer(known_by, size, content[:HEAD_BYTES])
             secret = secrets[32 * i : 32 * i + 32]
             found[place] = size, *pack_whole(path, mode, size, mtime, secret, h), row, known_by, stamp
-        self._tick(sum(map(len, contents)))
         small.clear()
 
     def _take_file(self, path: bytes, full: bytes, former: Former | None) -> One:
