@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
-from idao.assess.report import CONTENT_BYTES, ROW_BYTES, Fingerprint, Hashes, Slice, share
+from idao.assess.report import CONTENT_BYTES, ROW_BYTES, Fingerprint, Slice, share
 
 SKETCHES_MAX = 16_384
 """Earlier documents compared with, the smallest sketches first: some 100 ms to look up."""
@@ -21,13 +21,15 @@ class Earlier:
         self._contents = _Known(CONTENT_BYTES, [(f.contents, f.contents_total) for f in self._all])
         self._rows = _Known(ROW_BYTES, [(f.rows, f.rows_total) for f in self._all])
 
-    def contents_seen(self, contents: Hashes) -> int:
-        """bp of these content ids that earlier assets hold."""
-        return self._contents.seen(contents)
+    def contents(self) -> Tally:
+        """To count content ids in that earlier assets hold."""
+        return Tally(self._contents)
 
     def rows_seen(self, rows: Sequence[bytes]) -> int:
         """bp of these row hashes that earlier assets hold."""
-        return self._rows.seen(rows)
+        tally = Tally(self._rows)
+        tally.add(rows)
+        return tally.seen()
 
     def sketches(self) -> list[bytes]:
         """The sketches of earlier documents, ascending."""
@@ -42,19 +44,35 @@ class _Known:
 
     def __init__(self, width: int, lists: Sequence[tuple[bytes, int]]) -> None:
         split = [[joined[i : i + width] for i in range(0, len(joined), width)] for joined, _ in lists]
-        self._together = frozenset(h for hashes in split for h in hashes)
-        self._cut = [
+        self.together = frozenset(h for hashes in split for h in hashes)
+        self.cut = [
             (frozenset(hashes), hashes[-1])
             for hashes, (_, total) in zip(split, lists, strict=True)
             if hashes and total > len(hashes)
         ]
 
-    def seen(self, hashes: Sequence[bytes]) -> int:
-        """bp of `hashes`: what all lists hold together or, if more, what a cut list lets expect."""
-        if not hashes:
+
+class Tally:
+    """How many of an asset's hashes earlier assets hold; they come some at a time."""
+
+    def __init__(self, known: _Known) -> None:
+        self._known = known
+        self._count = self._seen = 0
+        self._cut = [(0, 0)] * len(known.cut)
+        """Of each list that was cut: how many it holds, of how many that it would."""
+
+    def add(self, hashes: Collection[bytes]) -> None:
+        self._count += len(hashes)
+        if self._known.together:
+            self._seen += sum(h in self._known.together for h in hashes)
+        for i, (known, limit) in enumerate(self._known.cut):
+            comparable = [h for h in hashes if h <= limit]
+            held, of = self._cut[i]
+            self._cut[i] = held + sum(h in known for h in comparable), of + len(comparable)
+
+    def seen(self) -> int:
+        """bp of all: what all lists hold together or, if more, what a cut list lets expect."""
+        if not self._count:
             return 0
-        best = share(sum(h in self._together for h in hashes), len(hashes)) if self._together else 0
-        for known, limit in self._cut:
-            if comparable := sum(h <= limit for h in hashes):
-                best = max(best, share(sum(h in known for h in hashes if h <= limit), comparable))
-        return best
+        best = share(self._seen, self._count) if self._known.together else 0
+        return max([best, *(share(held, of) for held, of in self._cut if of)])

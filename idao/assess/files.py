@@ -9,7 +9,7 @@ from operator import itemgetter
 from idao.assess.earlier import Earlier
 from idao.assess.forms import damaged
 from idao.assess.privacy import assess_privacy
-from idao.assess.report import CONTENT_BYTES, WHOLE, AssessFile, Card, Hashes, share
+from idao.assess.report import WHOLE, AssessFile, Card, share
 from idao.assess.sample import Part, look_over, read_sample
 
 SECRET_NAMES = (
@@ -39,15 +39,16 @@ def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budg
 
     Sizes and content ids of all files count; contents up to `budget` bytes.
     """
-    seen = look_over(files, _suspicious)
+    known = earlier.contents()
+    seen = look_over(files, _suspicious, known)
     suspicious = seen.marked
     first = {f.content for f in suspicious}
     parts = read_sample([*suspicious, *(f for f in seen.first if f.content not in first)], budget)
     parts.sort(key=lambda part: (part.file.content not in first, part.file.content))
     short = sum(part.short for part in parts) + seen.wrong
     broken = sum(damaged(part) for part in parts)
-    filled, empty = len(seen.contents) // CONTENT_BYTES, seen.empty
-    card.contents, card.starts = seen.contents, seen.starts
+    filled, empty = seen.filled, seen.empty
+    card.contents, card.contents_total = bytes(seen.contents), seen.starts
     card.gates["intact"] = not short
     card.gates["content"] = bool(filled)
     card.counts.update(
@@ -61,7 +62,7 @@ def assess_files(files: Sequence[AssessFile], earlier: Earlier, card: Card, budg
         "replace damaged files by whole ones",
     )  # fmt: skip
     card.scores["uniqueness"] = share(filled, len(files) - empty)
-    card.scores["novelty"] = WHOLE - earlier.contents_seen(Hashes(seen.contents))
+    card.scores["novelty"] = WHOLE - known.seen()
     assess_privacy(card, parts)
     if suspicious:
         card.say(

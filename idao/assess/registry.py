@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
-from itertools import groupby, islice
 from pkgutil import get_data
 from typing import cast
 
 from idao.assess.earlier import Earlier
 from idao.assess.report import (
-    CONTENT_BYTES,
-    CONTENTS_MAX,
     HEADLINE_STEP,
     AssessFile,
     Assessment,
     Card,
     Coverage,
     Fingerprint,
-    Hashes,
     Options,
     Report,
 )
@@ -103,11 +99,7 @@ def assess(
 
 
 def _fingerprint(assessor: str, card: Card) -> Fingerprint:
-    kept = bytes(card.contents[: CONTENTS_MAX * CONTENT_BYTES])
-    if card.starts * CONTENT_BYTES < len(card.contents):
-        # Ids that begin alike count once; so many bytes of a hash are never alike by chance.
-        kept = b"".join(islice((start for start, _ in groupby(Hashes(card.contents))), CONTENTS_MAX))
     return Fingerprint(
-        1, assessor, kept, card.starts, card.rows, card.rows_total,
+        1, assessor, card.contents, card.contents_total, card.rows, card.rows_total,
         card.sketches, card.slice,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import isqrt
-from typing import Annotated, Any
+from typing import Annotated
 
 from idao.frozen import frozen
 from idao.model import BasisPoints, Hash, Range, Size, Word
@@ -180,10 +180,8 @@ class Card:
     useful: int = 0
     """Units (rows, words, files) that add something."""
     bytes_searched: int = 0
-    contents: bytearray = field(default_factory=bytearray)
-    """The start of each distinct content id, ascending."""
-    starts: int = 0
-    """How many of these differ."""
+    contents: bytes = b""
+    contents_total: int = 0
     rows: bytes = b""
     rows_total: int = 0
     sketches: tuple[bytes, ...] = ()
@@ -210,23 +208,6 @@ class Card:
 
     def merit(self) -> int:
         return isqrt(max(0, self.useful)) * self.overall() // 100
-
-
-class Hashes(Sequence[bytes]):
-    """Content ids cut to `CONTENT_BYTES` each, in one piece: a million apart take four times the memory."""
-
-    def __init__(self, joined: bytearray) -> None:
-        self._joined = joined
-
-    def __len__(self) -> int:
-        return len(self._joined) // CONTENT_BYTES
-
-    def __iter__(self) -> Iterator[bytes]:
-        joined = bytes(self._joined)
-        return (joined[at : at + CONTENT_BYTES] for at in range(0, len(joined), CONTENT_BYTES))
-
-    def __getitem__(self, i: Any) -> Any:
-        return list(self)[i]
 
 
 def smallest(hashes: Sequence[bytes], count: int) -> bytes:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from operator import eq, le
 
-from idao.assess.report import CONTENT_BYTES, AssessFile, lots
+from idao.assess.earlier import Tally
+from idao.assess.report import CONTENT_BYTES, CONTENTS_MAX, AssessFile, lots
 from idao.crypto.hashing import Kind, digest
 from idao.errors import UsageError
 from idao.frozen import frozen
@@ -52,17 +53,19 @@ class Overview:
     empty: int = 0
     wrong: int = 0
     """Files that have the content of another, and another size."""
+    filled: int = 0
+    """Contents that are not empty."""
     contents: bytearray = field(default_factory=bytearray)
-    """The start of each content id that is not empty, ascending."""
+    """The start of each of their ids, once, ascending; of more than a fingerprint holds, the smallest."""
     starts: int = 0
-    """How many of these differ."""
+    """How many starts differ."""
     distinct_bytes: int = 0
     first: list[AssessFile] = field(default_factory=list)
     """Of the contents with the smallest ids, as many as a sample may want; none is empty."""
     marked: list[AssessFile] = field(default_factory=list)
     """Of those that `mark` says, the same."""
 
-    def add(self, files: Sequence[AssessFile], some: _Some, names: _Names) -> None:
+    def add(self, files: Sequence[AssessFile], some: _Some, names: _Names, earlier: Tally) -> None:
         """The next contents: no other files have these, or smaller ones that were not yet added.
 
         Of files with one content the one with the smallest path stands for all.
@@ -78,8 +81,12 @@ class Overview:
         empty = sizes.count(0)
         filled = sorted(one if not empty else (c for c, i in one.items() if sizes[i]))
         starts = [c[:CONTENT_BYTES] for c in filled]
-        self.contents += b"".join(starts)
-        self.starts += len(starts) - sum(map(eq, starts, islice(starts, 1, None)))
+        earlier.add(starts)
+        if any(map(eq, starts, islice(starts, 1, None))):  # so much of a hash is never alike by chance
+            starts = list(dict.fromkeys(starts))
+        self.contents += b"".join(starts[: CONTENTS_MAX - len(self.contents) // CONTENT_BYTES])
+        self.starts += len(starts)
+        self.filled += len(filled)
         self.empty += empty
         self.size += sum(sizes)
         self.distinct_bytes += sum(sizes if len(one) == len(sizes) else (sizes[i] for i in one.values()))
@@ -110,8 +117,9 @@ class _Names:
         self._count += len(paths)
 
 
-def look_over(files: Sequence[AssessFile], mark: Mark) -> Overview:
+def look_over(files: Sequence[AssessFile], mark: Mark, earlier: Tally) -> Overview:
     """Goes through all files in the order of their contents; where they come in lots, a 256th at once.
+    Counts in `earlier` which of these are known.
 
     `UsageError` for content ids that are not 32 bytes, and negative sizes.
     """
@@ -123,14 +131,14 @@ def look_over(files: Sequence[AssessFile], mark: Mark) -> Overview:
             raise UsageError("a file to assess needs a content id of 32 bytes and a size")
         names.add(paths)
         if len(paths) == len(files):
-            found.add(files, (range(len(paths)), sizes, contents), names)
+            found.add(files, (range(len(paths)), sizes, contents), names, earlier)
             return found
         for i, content in enumerate(contents, count):
             parts[content[0]].append(i)
         count += len(paths)
     for part in parts:
         some = [files[i] for i in part]
-        found.add(files, (part, [f.size for f in some], [f.content for f in some]), names)
+        found.add(files, (part, [f.size for f in some], [f.content for f in some]), names, earlier)
     return found
 
 
