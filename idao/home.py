@@ -38,7 +38,7 @@ from idao import plaintoml
 from idao.crypto import canonical, seal
 from idao.crypto.hashing import Kind, digest
 from idao.crypto.keys import Signer
-from idao.errors import Busy, Locked, Malformed, Newer, NoHome, NotFound, UsageError
+from idao.errors import Busy, IdaoError, Locked, Malformed, Newer, NoHome, NotFound, UsageError
 from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
@@ -56,6 +56,8 @@ DEFAULTS: dict[str, Any] = {"wait": 30, "color": "auto"}
 """Settings outside the sections of config.toml. A block of one's own takes milliseconds, of a LAN a second:
 who waits half a minute waits for somebody who is away."""
 WAIT_S_MAX = 10**9
+TIME_MS_MAX = 253_402_300_799_999
+"""9999-12-31T23:59:59.999Z: RFC 3339 has no later time."""
 COLORS = ("auto", "never")
 IDENTITY_FILES = ("identity", "next", "after")
 """Key files that may hold the current and the next identity key; `after` only while a rotation runs."""
@@ -87,14 +89,18 @@ class Keys:
 
 
 def now_ms() -> int:
-    """The clock: milliseconds UTC."""
-    return time.time_ns() // 1_000_000
+    """The clock: milliseconds UTC. `IdaoError` `clock` where it shows what nobody could write down."""
+    ms = time.time_ns() // 1_000_000
+    if not 0 <= ms <= TIME_MS_MAX:  # a block of such a time would hold up all that come after
+        raise IdaoError("this machine's clock is before 1970 or after 9999", hint="set it", code="clock")
+    return ms
 
 
 def show_time(ms: int) -> str:
-    """RFC 3339 UTC with milliseconds."""
+    """RFC 3339 UTC with milliseconds; the nearest that it can say, as others' blocks may bear any number."""
     from datetime import UTC, datetime
 
+    ms = min(max(ms, 0), TIME_MS_MAX)
     return datetime.fromtimestamp(ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{ms % 1000:03d}Z"
 
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import Lived, at_home
 
 from idao.dao import Dao
-from idao.home import now_ms
+from idao.home import now_ms, show_time
 from idao.store import moments
 from idao.store.audit import audit
 from idao.store.home_db import open_home_db
@@ -203,3 +203,18 @@ def test_a_backup_from_the_future_is_no_reason_to_stop_reminding(lived: Lived, t
         moments.remember(db, moments.BACKUP_VERIFIED, now_ms())
     backup = next(c for c in at(0, home, "doctor")[1]["checks"] if c["name"] == "backup")
     assert backup["status"] == "warn" and "to come" in backup["detail"]
+
+
+@pytest.mark.parametrize("late_ms", [8000 * YEAR_MS, -100 * YEAR_MS])
+def test_a_clock_beyond_all_times(lived: Lived, late_ms: int) -> None:
+    for words in (("account", "issue", "5"), ("contribute", str(lived.data))):
+        code, said = at(late_ms, lived.path, *words)
+        assert (code, said["error"]["code"]) == (1, "clock")
+    code, said = at(late_ms, lived.path, "doctor")
+    assert code == 6 and "clock" in [c["name"] for c in said["checks"] if c["status"] == "fail"]
+    assert at(late_ms, lived.path, "asset", "list")[0] == 0
+
+
+@pytest.mark.parametrize("ms", [-1, 1 << 62, 253_402_300_800_000])
+def test_times_that_rfc_3339_cannot_say(ms: int) -> None:
+    assert show_time(ms) in ("1970-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z")

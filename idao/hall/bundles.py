@@ -8,7 +8,7 @@ from typing import Any
 
 from idao.errors import IdaoError, Malformed, NotFound, UsageError
 from idao.frozen import frozen
-from idao.home import now_ms, show_time, write_file
+from idao.home import TIME_MS_MAX, now_ms, show_time, write_file
 from idao.model import PREFIX_MIN
 from idao.store import givenfile
 from idao.store.bundles import SUFFIX, find, folder, keep_evidence, last_evidence, path_of
@@ -16,9 +16,6 @@ from idao.tee import collateral
 from idao.tee.given import FILE_BYTES_MAX
 
 __all__ = ["SUFFIX", "find", "folder", "keep_evidence", "last_evidence"]
-
-TIME_MS_MAX = 253_402_300_799_999
-"""Last moment of the year 9999: certificates that never end go past it."""
 
 
 @frozen
@@ -149,4 +146,5 @@ def show(bundle: collateral.Bundle, at_ms: int) -> dict[str, Any]:
 
 def show_ms(ms: int | None) -> str | None:
     """RFC 3339, or None for no time or one past what that can write."""
+    # Certificates that never end go past what can be said.
     return show_time(ms) if ms is not None and 0 <= ms <= TIME_MS_MAX else None
