@@ -131,5 +131,6 @@ def test_a_contribution_reads_before_it_loads_what_comes_after(home: str, tmp_pa
         "idao.ledger.reviews",
         "idao.node.engine",
         "mimetypes",
+        "socket",
     }
     assert modules & (after | NEVER - {"dataclasses", "platform"}) == set()

@@ -9,13 +9,12 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import socket
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any
 
 from idao.store import forks
-from idao.store.forks import die_with, receive, send
+from idao.store.forks import Socket, die_with, receive, send, socketpair
 
 Ask = Callable[[Any], Any]
 """A question of plain values to the process that made this one, and its answer."""
@@ -29,8 +28,8 @@ class Beside:
         if not forks.may_fork():
             return
         parent = os.getpid()
-        self._socket, child = socket.socketpair()
-        with child:
+        self._socket, child = socketpair()
+        with closing(child):
             try:
                 self._pid = os.fork()
             except OSError:  # the system will not have more processes
@@ -61,7 +60,7 @@ class Beside:
             self._socket.close()
 
 
-def _child(calculate: Callable[[Ask], Any], sock: socket.socket, parent: int) -> None:
+def _child(calculate: Callable[[Ask], Any], sock: Socket, parent: int) -> None:
     """Never returns."""
 
     def ask(question: Any) -> Any:

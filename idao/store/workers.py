@@ -13,7 +13,6 @@ import mmap
 import os
 import select
 import signal
-import socket
 import struct
 import sys
 from array import array
@@ -25,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from idao.errors import IdaoError
 from idao.store.chunks import ChunkWriter, FileReader, Taken
-from idao.store.forks import die_with, receive, send
+from idao.store.forks import Socket, die_with, receive, send, socketpair
 from idao.store.packs import Pack
 from idao.store.seal import StoreKeys
-from idao.store.walk import UNSEEN, Found
+from idao.store.walk import UNSEEN
 
 if TYPE_CHECKING:
     from idao.store.intake import Step
@@ -101,10 +100,8 @@ class Sizes:
     def add(self, files: int, size: int) -> None:
         self._files, self._bytes = self._files + files, self._bytes + size
 
-    def of(self, found: Found) -> int:
-        if found.size == UNSEEN:
-            return self._bytes // self._files if self._files else 0
-        return found.size
+    def mean(self) -> int:
+        return self._bytes // self._files if self._files else 0
 
 
 def enough(steps: Iterator[Step], sizes: Sizes) -> tuple[list[Step], bool]:
@@ -139,7 +136,7 @@ class _Worker:
     """The parent's side of one worker."""
 
     def __init__(self, number: int, setup: Setup, claims: Claims, others: list[_Worker]) -> None:
-        self.socket, child = socket.socketpair()
+        self.socket, child = socketpair()
         parent = os.getpid()
         self.pid = os.fork()
         if self.pid == 0:
@@ -311,14 +308,16 @@ def batches(steps: Iterator[Step], sizes: Sizes) -> Iterator[list[Step]]:
     """Groups neighbouring steps that are to be read, or that are the same."""
     batch: list[Step] = []
     size = paths = 0
+    mean = sizes.mean()
     for step in steps:
         full = len(batch) >= BATCH_FILES or size >= BATCH_BYTES or paths >= BATCH_PATHS
         if batch and (full or step.same != batch[0].same):
             yield batch
-            batch, size, paths = [], 0, 0
+            batch, size, paths, mean = [], 0, 0, sizes.mean()
         batch.append(step)
         if not step.same:
-            size, paths = size + sizes.of(step.found), paths + 2 * len(step.found.full) + 128
+            _, full_path, _, its, _ = step.found
+            size, paths = size + (mean if its == UNSEEN else its), paths + 2 * len(full_path) + 128
     if batch:
         yield batch
 
@@ -326,7 +325,7 @@ def batches(steps: Iterator[Step], sizes: Sizes) -> Iterator[list[Step]]:
 # --- the worker's side ------------------------------------------------------------------------------------
 
 
-def _child(sock: socket.socket, number: int, setup: Setup, claims: Claims, parent: int) -> None:
+def _child(sock: Socket, number: int, setup: Setup, claims: Claims, parent: int) -> None:
     """Works until told to close; never returns."""
     status = 1
     try:
@@ -349,7 +348,7 @@ def _child(sock: socket.socket, number: int, setup: Setup, claims: Claims, paren
         os._exit(status)
 
 
-def _work(sock: socket.socket, number: int, setup: Setup, claims: Claims) -> None:
+def _work(sock: Socket, number: int, setup: Setup, claims: Claims) -> None:
     waiting: deque[Any] = deque()
     known, read = setup.known, [0]
 
