@@ -20,6 +20,8 @@ __all__ = ["Socket", "die_with", "may_fork", "receive", "send", "socketpair"]
 a twentieth of what a contribution does before it reads."""
 
 _LENGTH = struct.Struct(">Q")
+COPIED_MAX = 64 * 1024
+"""A message up to this size is copied behind its length, to be sent by one call: more costs more than that."""
 _PDEATHSIG = 1
 """PR_SET_PDEATHSIG (linux/prctl.h): the signal that ends a process whose parent has ended."""
 
@@ -41,7 +43,12 @@ def die_with(parent: int) -> None:
 def send(sock: Socket, message: tuple[str, Any]) -> None:
     """Sends one message of plain values."""
     data = marshal.dumps(message)
-    sock.sendall(_LENGTH.pack(len(data)) + data)
+    head = _LENGTH.pack(len(data))
+    if len(data) > COPIED_MAX:
+        sock.sendall(head)
+        sock.sendall(data)
+    else:
+        sock.sendall(head + data)
 
 
 def receive(sock: Socket) -> tuple[str, Any] | None:
