@@ -21,7 +21,7 @@ a twentieth of what a contribution does before it reads."""
 
 _LENGTH = struct.Struct(">Q")
 COPIED_MAX = 64 * 1024
-"""A message up to this size is copied behind its length, to be sent by one call: more costs more than that."""
+"""A message up to this size is copied behind its length, to be sent by one call: else that costs more."""
 _PDEATHSIG = 1
 """PR_SET_PDEATHSIG (linux/prctl.h): the signal that ends a process whose parent has ended."""
 
