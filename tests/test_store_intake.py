@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -399,6 +400,18 @@ def test_files_that_are_only_named_are_the_same_ones(src: Path) -> None:
         assert one[:3] == other[:3]
         assert other.size == walk.UNSEEN if one.kind == FILE else other == one
     assert seen.skipped == named.skipped == [(b"pipe", "a pipe")]
+
+
+@pytest.mark.parametrize("see", [True, False])
+def test_a_huge_folder_is_walked_in_little_memory(src: Path, see: bool) -> None:
+    for i in range(count := 3000):
+        (src / f"f{i:05}").touch()
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in walk.Walk([os.fsencode(src)], see=see)) == count
+        assert tracemalloc.get_traced_memory()[1] < 330 * count, "all that the system tells of each takes 700"
+    finally:
+        tracemalloc.stop()
 
 
 def test_batches_of_files_that_nobody_has_seen_go_by_those_that_were_read(

@@ -50,6 +50,11 @@ class Found(NamedTuple):
     """Fingerprint: kind, mode, size, mtime, ctime, inode. Equal means unchanged."""
 
 
+_Seen = tuple[int, int, bytes]
+"""Kind, size and stamp of a `Found`."""
+_NAMED: _Seen = (FILE, UNSEEN, NO_PRINT)
+
+
 def stamp_of(st: os.stat_result) -> bytes:
     kind = FILE if stat.S_ISREG(st.st_mode) else LINK if stat.S_ISLNK(st.st_mode) else FOLDER
     mode = st.st_mode & MODE_MASK
@@ -92,19 +97,13 @@ class Walk:
         stack = [(prefix, full, st, self._list(prefix, full, st), [0])]
         while stack:
             prefix, full, st, names, taken = stack[-1]
-            for key, name, st_child in names:
-                path, below = prefix + name, full + b"/" + name
-                if st_child is None:
-                    taken[0] += 1
-                    yield Found(path, below, FILE, UNSEEN, NO_PRINT)
-                    continue
-                if key.endswith(b"/"):
-                    path += b"/"
-                    stack.append((path, below, st_child, self._list(path, below, st_child), [0]))
+            for key, seen in names:
+                path, below = prefix + key, full + b"/" + key.removesuffix(b"/")
+                if isinstance(seen, os.stat_result):
+                    stack.append((path, below, seen, self._list(path, below, seen), [0]))
                     break
                 taken[0] += 1
-                kind = FILE if stat.S_ISREG(st_child.st_mode) else LINK
-                yield Found(path, below, kind, st_child.st_size, stamp_of(st_child))
+                yield Found(path, below, *seen)
             else:
                 stack.pop()
                 if not taken[0] and prefix and not self._refused(prefix):
@@ -118,23 +117,26 @@ class Walk:
 
     def _list(
         self, prefix: bytes, full: bytes, st: os.stat_result
-    ) -> Iterator[tuple[bytes, bytes, os.stat_result | None]]:
-        """(sort key, name, stat unless it is a file not to be seen) of what a folder holds and can be stored,
-        in order."""
+    ) -> Iterator[tuple[bytes, _Seen | os.stat_result]]:
+        """(name, what was seen of it) of what a folder holds and can be stored, in order.
+
+        A folder's name ends in `/`. Of it alone all is kept: of many files in one folder it would be most of
+        the memory.
+        """
         if (st.st_dev, st.st_ino) == self._home:
             self.skipped.append((prefix, "the home of idao itself"))
             return iter(())
         if is_home(full):
             self.skipped.append((prefix, "the home of another iDAO: back it up instead"))
             return iter(())
-        found: list[tuple[bytes, bytes, os.stat_result | None]] = []
+        found: list[tuple[bytes, _Seen | os.stat_result]] = []
         room = PATH_MAX - len(prefix)
         try:
             with os.scandir(full) as entries:
                 for e in entries:
                     name = e.name
                     if not self._see and len(name) < room and e.is_file(follow_symlinks=False):
-                        found.append((name, name, None))
+                        found.append((name, _NAMED))
                         continue
                     try:
                         child = e.stat(follow_symlinks=False)
@@ -146,9 +148,11 @@ class Walk:
                         self.skipped.append((prefix + name, special))
                     elif len(name) >= room:
                         self.unreadable.append((prefix + name, "path too long"))
+                    elif stat.S_ISDIR(child.st_mode):
+                        found.append((name + b"/", child))
                     else:
-                        folder = stat.S_ISDIR(child.st_mode)
-                        found.append((name + b"/" if folder else name, name, child))
+                        kind = FILE if stat.S_ISREG(child.st_mode) else LINK
+                        found.append((name, (kind, child.st_size, stamp_of(child))))
         except FileNotFoundError:
             self.skipped.append((prefix, "vanished"))
         except OSError as e:
