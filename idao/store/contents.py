@@ -93,7 +93,6 @@ class Contents:
             except OSError as e:
                 raise disk_error(e, f"cannot use {self.folder}") from e
         self.db = open_home_db(home / "home.db", readonly=readonly)
-        self.db.execute(f"pragma cache_size = -{INDEX_CACHE_KIB}")
         self._reader = PackReader(self.folder)
         self.sealer = ChunkSealer()
 
@@ -163,6 +162,7 @@ class Contents:
 
     def begin_intake(self) -> str:
         """Clears what crashed intakes left, and names the packs of a new one."""
+        self.db.execute(f"pragma cache_size = -{INDEX_CACHE_KIB}")
         if self.db.execute("select 1 from freed limit 1").fetchone():
             reclaim(self)
         crashed = [row[0] for row in self.db.execute("select prefix from intake")]
