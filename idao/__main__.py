@@ -54,13 +54,16 @@ def leave(code: int) -> None:
     """
     import atexit
 
+    try:
+        sys.stderr.flush()
+    except (OSError, ValueError):  # what nobody could hear (`ui`) is no failure
+        sys.stderr = None
     threads = sys.modules.get("threading")
     if threads and threads.active_count() > 1:
         sys.exit(code)
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
-        sys.stderr.flush()
     except (OSError, ValueError):
         sys.exit(code)  # closed, or nobody reads it any more: Python has its own words for that
     os._exit(code)

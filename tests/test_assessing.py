@@ -58,10 +58,23 @@ def take(contents: Contents, src: Path, listener: Assessing) -> Intake:
     return contents.take_in(raw, contents.last_from(raw), listener=listener)
 
 
+_made: list[Assessing] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    yield
+    while _made:
+        _made.pop().stop()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
 def judge(contents: Contents) -> Assessing:
     """One that begins as soon as it may."""
     docs = Documents(contents.db, KEY)
     made = Assessing(docs, ("value",), lambda: made.begin("", ()))
+    _made.append(made)
     return made
 
 

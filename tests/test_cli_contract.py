@@ -395,8 +395,9 @@ def test_a_full_disk_behind_stdout(plain: World) -> None:
     assert done.stderr.startswith("idao: error: ") and "Traceback" not in done.stderr
 
 
-def test_talk_that_cannot_be_written_ends_nothing(plain: World) -> None:
-    environment = {**os.environ, "IDAO_HOME": str(plain.home)}
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_talk_that_cannot_be_written_ends_nothing(plain: World, unbuffered: str) -> None:
+    environment = {**os.environ, "IDAO_HOME": str(plain.home), "PYTHONUNBUFFERED": unbuffered}
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "idao", "status"]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, env=environment)
