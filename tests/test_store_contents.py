@@ -264,6 +264,17 @@ def test_every_flipped_byte_of_a_pack_is_found_and_named(contents: Contents, src
     assert contents.check() == []
 
 
+def test_a_key_that_changed_in_the_index_is_not_blamed_on_its_pack(contents: Contents, src: Path) -> None:
+    take(contents, src)
+    (pack,) = contents.folder.iterdir()
+    contents.db.execute("update chunk set key = zeroblob(48) where id = (select min(id) from chunk)")
+    (about,) = [f.what for f in contents.check() if f.where.startswith(f"packs/{pack.name}")]
+    assert about.startswith("home.db: ")
+    pack.write_bytes(bytes(pack.stat().st_size))
+    blamed = [f.what.startswith("home.db: ") for f in contents.check() if f.where.startswith("packs/")]
+    assert blamed.count(True) == 1 and False in blamed
+
+
 def test_missing_cut_and_foreign_packs_are_named(contents: Contents, src: Path, tmp_path: Path) -> None:
     ref = take(contents, src).ref
     (pack,) = contents.folder.iterdir()

@@ -108,20 +108,17 @@ def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
     )
     sound, insert = [], "insert or ignore into part values(?, ?)"
     for pack, offset, chunk_id, wrapped, sealed, size, stored, form in contents.db.execute(query):
-        where = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}"
+        where, blamed = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", "home.db: "
         try:
-            try:
-                key = contents.sealer.unwrap_key(contents.keys.wrapping, chunk_id, sealed, wrapped)
-            except IdaoError as e:
-                yield where, f"home.db: {e.message}"  # its row there, not the pack, is what changed
-                continue
+            key = contents.sealer.unwrap_key(contents.keys.wrapping, chunk_id, sealed, wrapped)
+            blamed = ""  # the row there is sound so far
             _, h = contents.open_chunk(pack, offset, ChunkRef(chunk_id, key, sealed, size, stored, form))
             sound.append((chunk_id, h))
             if len(sound) == 10_000:
                 contents.db.executemany(insert, sound)
                 sound.clear()
         except IdaoError as e:
-            yield where, e.message
+            yield where, blamed + e.message
         meter.file(stored)
     contents.db.executemany(insert, sound)
 

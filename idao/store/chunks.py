@@ -137,7 +137,7 @@ class ChunkWriter:
         search: bool = True,
         direct: bool = True,
     ) -> None:
-        self._keys, self._lookup, self._claim, self._search = keys, lookup, claim, search
+        self._lookup, self._claim, self._search = lookup, claim, search
         # Used again and again: to take in the key, or to copy what has, costs as much as to hash.
         self._id_hasher, self._key_hasher = blake3(key=keys.chunk_id), blake3(key=run_secret)
         self._sealer = ChunkSealer()
@@ -158,7 +158,7 @@ class ChunkWriter:
     def keep_all(
         self, contents: Sequence[bytes | memoryview], sources: Sequence[Any]
     ) -> list[tuple[bytes, bytes]]:
-        """The same of several: what is looked up once for all is a twentieth of the work of a small one."""
+        """The same of several: what is looked up once for all is a fiftieth of the work of a small one."""
         ids, fresh, search, seal = self._id_hasher, self._fresh, self._search, self._sealing()
         out = []
         for content, source in zip(contents, sources, strict=True):

@@ -15,9 +15,9 @@ from typing import Any
 
 from idao.store import libc
 
+# Sockets as they are beneath module `socket`, most of whose loading is giving names to all their constants: a
+# twentieth of what a contribution does before it reads.
 __all__ = ["Socket", "die_with", "may_fork", "receive", "send", "socketpair"]
-"""Sockets as they are beneath module `socket`, most of whose loading is giving names to all their constants:
-a twentieth of what a contribution does before it reads."""
 
 _LENGTH = struct.Struct(">Q")
 COPIED_MAX = 64 * 1024

@@ -43,7 +43,8 @@ SUFFIX = ".pack"
 
 INDEX_ROW = struct.Struct(">32s32s48sIIIB")
 """Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, hash of the sealed bytes,
-wrapped key, offset, bytes stored, bytes of content, form. Packed it takes a fifth, and sorts by id."""
+wrapped key, offset, bytes stored, bytes of content, form. Packed it takes half of what a tuple does, and
+sorts by id."""
 INDEX_NUMBERS = struct.Struct(">112xIIIB")
 """Of the same: offset, bytes stored, bytes of content, form."""
 _index_row = INDEX_ROW.pack
