@@ -61,6 +61,41 @@ def test_nested_folders_and_links_to_folders_are_proven(lived: Lived, tmp_path: 
     assert idao(lived, "verify", str(proof), str(top)).returncode == 6
 
 
+def test_a_new_name_for_what_a_path_was_is_said(lived: Lived, tmp_path: Path) -> None:
+    for name in ("rides", "walks"):
+        (tmp_path / name).write_text(f"a,b\n{name},1\n")
+        assert idao(lived, "contribute", str(tmp_path / name)).returncode == 0
+    said = "warning: this path is the asset 'rides' already: version 2 of it is called 'tours'"
+    plan = idao(lived, "contribute", str(tmp_path / "rides"), "--name", "tours", "--dry-run")
+    assert said in plan.stderr and "would make version 2 of asset:" in plan.stdout
+    done = idao(lived, "--json", "contribute", str(tmp_path / "rides"), "--name", "tours")
+    answer = json.loads(done.stdout)
+    assert said in done.stderr and answer["renamed_from"] == "rides" and answer["version"] == 2
+    same = idao(lived, "--json", "contribute", str(tmp_path / "rides"), "--name", "tours", "--dry-run")
+    assert "warning" not in same.stderr and "renamed_from" not in json.loads(same.stdout)
+
+    for more in ([], ["--dry-run"]):
+        taken = idao(lived, "--json", "contribute", str(tmp_path / "rides"), "--name", "walks", *more)
+        error = json.loads(taken.stderr)["error"]
+        assert (taken.returncode, error["code"]) == (2, "usage") and answer["asset"] in error["message"]
+    assert json.loads(idao(lived, "--json", "asset", "show", "tours").stdout)["version"] == 2
+
+
+def test_a_plan_tells_what_the_next_version_keeps(lived: Lived, tmp_path: Path) -> None:
+    (tmp_path / "rides").write_text("a,b\n1,2\n")
+    made = [str(tmp_path / "rides"), "--name", "tours", "--license", "MIT", "--category", "text"]
+    assert idao(lived, "contribute", *made).returncode == 0
+    public = json.loads(idao(lived, "--json", "contribute", made[0], "--dry-run").stdout)["public"]
+    assert (public["name"], public["license"], public["category"]) == ("tours", "MIT", "text")
+
+
+def test_a_proof_and_an_answer_cannot_both_be_printed(lived: Lived) -> None:
+    both = idao(lived, "proof", lived.asset, "-o", "-", "--json")
+    assert (both.returncode, both.stdout) == (2, "") and json.loads(both.stderr)["error"]["hint"]
+    plan = idao(lived, "proof", lived.asset, "-o", "-", "--dry-run")
+    assert plan.returncode == 0 and plan.stdout.startswith("would write ")
+
+
 @pytest.mark.parametrize("words", [("status",), ("asset", "list"), ("mint", "nope")])
 def test_a_closed_output_is_no_bug(lived: Lived, words: tuple[str, ...]) -> None:
     line = f'exec "$0" -m idao --home "{lived.path}" {" ".join(words)} >&-'

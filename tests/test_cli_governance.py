@@ -13,9 +13,11 @@ import pytest
 from cli_person import DAY, SECOND, Person, alone, founded, three, three_homed
 from conftest import Lived
 
+from idao.dao import Dao
 from idao.hall import governance
 from idao.ledger import assets, charter
 from idao.ledger.idao import Member, rules_of
+from idao.model import show_id
 from idao.policy import parse, policy_hash
 
 __all__ = ["alone", "founded", "three", "three_homed"]
@@ -179,6 +181,22 @@ def test_weights_and_their_cap(three: Person) -> None:
     after = three.proposes("six count as three")
     data = three.reads("vote", after, "no", "--as", "bob")
     assert data["state"] == "open" and data["tally"]["no"] == 3 and data["votes"] == 7
+
+
+@pytest.mark.parametrize(("command", "way_out"), [("mint", "--to "), ("class create", "members make one")])
+def test_a_token_on_what_others_own(
+    three: Person, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, way_out: str
+) -> None:
+    """Whose asset it is, and what its members can do, where the ledger says only that the signer is none."""
+    (tmp_path / "rides.csv").write_text("a,b\n1,2\n")
+    asset = three.runs("contribute", str(tmp_path / "rides.csv")).id
+    three.runs("member", "add", "dora", "--role", "observer")  # registered; nobody has voted for her
+    dao = three.dao()
+    me, dora = (show_id("idao", i) for i in (dao.me, dao.actor("dora").idao))
+    monkeypatch.setattr(Dao, "actor", lambda self, member="dora", actor=Dao.actor: actor(self, member))
+    told = three.fails(5, "not-a-member", *command.split(), asset)
+    assert f"{asset} belongs to the iDAO {me} (" in told["message"]
+    assert way_out in told["hint"] and asset in told["hint"] and dora not in told["hint"]
 
 
 def test_who_may_not_vote(three: Person) -> None:

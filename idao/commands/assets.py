@@ -25,7 +25,9 @@ def _contribute(
     paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files or folders; - is stdin.")],
     kind: Annotated[str, typer.Option(help="dataset, model, agent, flow, pov or result.")] = "dataset",
     category: Annotated[str, typer.Option(help="What data it is (tabular, text, …); else detected.")] = "",
-    name: Annotated[str, typer.Option(help="What you call it; the same name means a new version.")] = "",
+    name: Annotated[
+        str, typer.Option(help="What you call it; the same name, or path, means a new version.")
+    ] = "",
     license: Annotated[str, typer.Option(help="SPDX licence expression.")] = "",
     policy: Annotated[Path | None, typer.Option(help="Terms of use (ODRL); default: nobody but you.")] = None,
     parent: Annotated[list[str] | None, typer.Option(help="Asset it was made from; may repeat.")] = None,
@@ -50,24 +52,34 @@ def _contribute(
     dao = open_dao()
     if ui.options.dry_run:
         plan = dao.assets.plan(paths, wish)
-        lines = [f"public  {key}: {value}" for key, value in plan["public"].items()]
+        follows = (
+            f"version {plan['version']} of {plan['asset']}, if it has changed"
+            if "asset" in plan
+            else "a new asset"
+        )
+        lines = [f"would make {follows}"]
+        lines += [f"public  {key}: {value}" for key, value in plan["public"].items()]
         lines += [f"hidden  {what}" for what in plan["hidden"]]
         lines += routed(plan) if why else [f"quorum  {plan['quorum']}"]
         ui.result({**plan, "dry_run": True}, lines)
+        _tell_name(plan, plan["public"]["name"])
         return
     dao.keys()  # asks for the passphrase before a bar is drawn
     with ui.progress("contribute") as bar:
         try:
             data = dao.assets.contribute(paths, wish, bar)
         except Pending as e:
-            if why and e.answer and "coordinator" in e.answer:
-                for line in routed(dict(e.answer)):
+            answer: dict[str, Any] = dict(e.answer or {})
+            if why and "coordinator" in answer:
+                for line in routed(answer):
                     ui.say(line)
+            _tell_name(answer, name)
             raise
     if why and not data["unchanged"]:
         for line in routed(data):
             ui.say(line)
     _tell(data)
+    _tell_name(data, name)
     ui.result(data, ids=data["asset"])
 
 
@@ -105,6 +117,15 @@ def _tell(data: dict[str, Any]) -> None:
     verdict = "verified" if data["verified"] else "not verified"
     ui.say(f"reviewed  {ui.bp(data['score'])}, {verdict}, by {by}")
     ui.hint(f"see why: idao asset show {data['asset']} --why{_elsewhere(data['quorum'])}")
+
+
+def _tell_name(data: dict[str, Any], name: str) -> None:
+    """A new name for an asset that is known by its path: a second asset may have been meant."""
+    if "renamed_from" in data:
+        ui.warn(
+            f"this path is the asset '{data['renamed_from']}' already: "
+            f"version {data['version']} of it is called '{name}'"
+        )
 
 
 def _elsewhere(quorum: str) -> str:

@@ -42,9 +42,11 @@ def _proof(
 
     Example: idao proof clinic -o clinic.idao-proof
     """
+    if out == "-" and ui.options.json:
+        raise UsageError("-o - puts the proof itself where --json answers", hint="give -o FILE, or no --json")
     made = open_dao().proofs.prepare(subject)
     write = partial(made.write, files=file or (), no_files=no_files)
-    if out == "-":
+    if out == "-" and not ui.options.dry_run:
         _to_stdout(write)
         return
     path = Path(out or f"{made.subject.replace(':', '-')[:20]}.idao-proof")

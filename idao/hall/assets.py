@@ -74,29 +74,32 @@ class Assets:
 
     def plan(self, paths: Sequence[str], wish: Wish) -> dict[str, Any]:
         """What would become public, and what stays hidden; stores nothing."""
-        from idao.hall.contribute import checked, name_of
+        from idao.hall.contribute import checked, follows, name_of
         from idao.hall.routing import Routing, Subject
 
         wish = checked(wish)
         files = size = 0
-        routing = Routing(self.dao)
-        home = routing.earlier(wish.kind, None, wish.name) if wish.name else None
+        routing, known = Routing(self.dao), None
         if "-" not in paths:
             raw = [os.fsencode(p) for p in paths]
             with self.opened() as (contents, docs):
                 files, size, _walk = contents.measure(raw)
                 previous = contents.last_from(raw)
                 known = next(iter(self.taken_as(docs, previous)), None) if previous else None
-                home = (routing.earlier(wish.kind, known[0], "") if known else None) or home
+        home = follows(routing, wish, known)
+        before = self._newest(*home) if home else None
+        was = before.name if before else ""
         category = wish.category or str(self.dao.home.get("idao", "domain", ""))
         choice = routing.require(Subject(wish.kind, category, wish.parents, home))
         return {
             **routing.show(choice),
+            **({"asset": show_id("asset", before.asset), "version": before.version + 1} if before else {}),
+            **({"renamed_from": was} if was and wish.name and was != wish.name else {}),
             "public": {
                 "kind": wish.kind,
-                "name": wish.name or name_of(paths),
-                "category": wish.category or "as detected",
-                "license": wish.licence,
+                "name": wish.name or was or name_of(paths),
+                "category": wish.category or (before.category if before else "as detected"),
+                "license": wish.licence or (before.licence if before else ""),
                 "size": rules.round_size(size),
                 "parents": list(wish.parents),
                 "score": "rounded to whole per cents",
@@ -105,6 +108,10 @@ class Assets:
             "files": files,
             "bytes": size,
         }
+
+    def _newest(self, quorum: bytes, asset: bytes) -> rules.AssetVersion:
+        state = self.dao.on(show_id("quorum", quorum)).state()
+        return state.need(rules.AssetVersion, asset, state.need(rules.Asset, asset).latest)
 
     def contribute(
         self, paths: Sequence[str], wish: Wish, progress: Progress | None = None

@@ -109,6 +109,8 @@ class Contribution:
         raw = [os.fsencode(p) for p in paths]
         previous = None if "-" in paths else self.contents.last_from(raw)
         self.fresh = previous is None
+        if previous and self.wish.name:
+            follows(Routing(self.dao), self.wish, self._known(previous))  # before hours of work
         intake = self.contents.take_in(
             raw,
             previous,
@@ -117,9 +119,9 @@ class Contribution:
             meanwhile=_load_ahead(),
             listener=self.assessing,
         )
-        known = next(iter(self.desk.taken_as(self.docs, previous)), None) if previous else None
+        known = self._known(previous)
         routing = Routing(self.dao)
-        home = self._home(routing, known)
+        home = follows(routing, self.wish, known)
         if home is not None:
             self._turn_to(home[0])
         registered = known is not None and self.dao.state().get(rules.AssetVersion, *known) is not None
@@ -138,12 +140,9 @@ class Contribution:
             e.answer = {**(e.answer or {}), **routing.show(choice)}
             raise
 
-    def _home(self, routing: Routing, known: tuple[bytes, int] | None) -> tuple[bytes, bytes] | None:
-        """(quorum, asset) that a new version must stay with: of the same paths, or of the same --name."""
-        found = routing.earlier(self.wish.kind, known[0], "") if known else None
-        if found is None and self.wish.name:
-            found = routing.earlier(self.wish.kind, None, self.wish.name)
-        return found
+    def _known(self, previous: bytes | None) -> tuple[bytes, int] | None:
+        """(asset, version) that was taken in from these paths last."""
+        return next(iter(self.desk.taken_as(self.docs, previous)), None) if previous else None
 
     def _turn_to(self, quorum: bytes) -> None:
         """Goes on on the ledger of `quorum`, after what waits for it."""
@@ -179,13 +178,15 @@ class Contribution:
             self.docs.put(target.asset, target.version, documents.REPORT, opened.salt, report)
             mark = canonical.pack(assessed.fingerprint)
             self.docs.put(target.asset, target.version, documents.FINGERPRINT, bytes(32), mark)
+        was = target.before.name if target.before else target.name
+        renamed = {} if was == target.name else {"renamed_from": was}
         try:
             done = self.dao.submit([("asset.contribute", body), ("review.open", opened)])
         except Pending as e:
-            e.answer = self.desk.waiting(target.asset, target.version, intake, e.txs[0])
+            e.answer = {**self.desk.waiting(target.asset, target.version, intake, e.txs[0]), **renamed}
             e.ids = [show_id("asset", target.asset)]
             raise
-        return self.desk.outcome(target.asset, target.version, intake, done[0])
+        return {**self.desk.outcome(target.asset, target.version, intake, done[0]), **renamed}
 
     def _cut_short(
         self, routing: Routing, known: tuple[bytes, int], intake: Intake
@@ -349,6 +350,22 @@ class Contribution:
             passed=report.passed,
         )
         return reviews.Open(review, salt)
+
+
+def follows(routing: Routing, wish: Wish, known: tuple[bytes, int] | None) -> tuple[bytes, bytes] | None:
+    """(quorum, asset) whose next version this is: that of the same paths, else the one of the same --name.
+
+    `known` is what was taken in from the paths last. `UsageError` where paths and name mean two assets.
+    """
+    same_paths = routing.earlier(wish.kind, known[0], "") if known else None
+    same_name = routing.earlier(wish.kind, None, wish.name) if wish.name else None
+    if same_paths and same_name and same_paths != same_name:
+        here, there = (show_id("asset", asset) for _, asset in (same_paths, same_name))
+        raise UsageError(
+            f"the path was taken in as {here}; '{wish.name}' is another asset, {there}",
+            hint="leave --name out for its next version, or give a name that is free",
+        )
+    return same_paths or same_name
 
 
 def _load_ahead() -> Iterator[None]:

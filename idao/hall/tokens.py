@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from idao.errors import NotFound, UsageError
+from idao.errors import NotFound, Refused, UsageError
 from idao.home import now_ms, show_time
-from idao.ledger import accounts, dats, usage
+from idao.ledger import accounts, assets, dats, usage
 from idao.ledger.state import State
 from idao.model import INT_MAX, show_id
 
 if TYPE_CHECKING:
-    from idao.dao import Dao
+    from idao.dao import Dao, Done
 
 STAKE = "stake"
 
@@ -54,7 +54,7 @@ class Tokens:
         asset_id, version = self._dao.assets.find(asset)
         parts = tuple(sorted(self._share(s) for s in split))
         body = dats.Create(asset_id, version, metadata, decimals, b"", parts)
-        done = self._dao.submit([("class.create", body)])[0]
+        done = self._of_asset(("class.create", body), "its members make one: idao class create {asset}")
         found = dats.class_id_of(self._dao.quorum, asset_id, version)
         return {**self.show_class(show_id("class", found)), "status": self._dao.stage(done.receipt.height)}
 
@@ -92,6 +92,23 @@ class Tokens:
     def _unit(unit: bytes) -> dict[str, str]:
         return {"unit": STAKE if unit == accounts.STAKE else show_id("idao", unit)}
 
+    def _of_asset(self, tx: tuple[str, dats.Create | dats.Mint], way_out: str) -> Done:
+        """Submits what members of the asset's iDAO may do; the ledger's refusal does not say whose it is."""
+        try:
+            return self._dao.submit([tx])[0]
+        except Refused as e:
+            if e.code != "not-a-member":
+                raise
+            body = tx[1]
+            owner = self._dao.state().need(assets.AssetVersion, body.asset, body.version).owner
+            named = f" ({name})" if (name := self._dao.petname(owner)) else ""
+            asset, whose = show_id("asset", body.asset), show_id("idao", owner) + named
+            hint = way_out.format(asset=asset, me=show_id("idao", self._dao.me))
+            raise Refused(
+                f"{asset} belongs to the iDAO {whose}: it is for its members, and the signer is none of them",
+                hint=hint, code=e.code,
+            ) from e  # fmt: skip
+
     # --- DATs
 
     def mint(
@@ -115,7 +132,7 @@ class Tokens:
             share_ratio=share_ratio,
             expire_at=expire_at,
         )
-        done = self._dao.submit([("dat.mint", body)])[0]
+        done = self._of_asset(("dat.mint", body), "its members can mint to you: idao mint {asset} --to {me}")
         state = self._dao.state()
         own = dats.class_id_of(self._dao.quorum, asset_id, version)
         made: list[dict[str, Any]] = []
