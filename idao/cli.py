@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, NamedTuple, get_type_hints
 
 from idao import __version__
@@ -221,6 +222,16 @@ def _helped(run: Callable[[str, list[str]], int], words: list[str]) -> int:
     return code
 
 
+def _need_stdin(words: list[str]) -> None:
+    """`UsageError` where `-` names standard input and the caller has closed it (`<&-`): it is not empty."""
+    if getattr(sys.stdin, "name", "") != os.devnull:  # what `__main__` opens in its place
+        return
+    if any(w.endswith("=-") or (w == "-" and b not in ("-o", "--out")) for b, w in pairwise(["", *words])):
+        raise UsageError(
+            "standard input is closed", hint="name a file in place of -, or redirect one: < FILE"
+        )
+
+
 def _each(word: str, args: list[str]) -> int:
     """Runs the command once for each id on standard input where an argument is `-`."""
     at = next(
@@ -310,6 +321,7 @@ def main(args: list[str] | None = None) -> int:
             setattr(ui.options, field, value)
         if ui.options.no_input:
             os.environ["IDAO_NO_INPUT"] = "1"
+        _need_stdin(words)
         code = _run(words)
         sys.stdout.flush()
         return code

@@ -43,6 +43,7 @@ from idao.frozen import frozen
 from idao.identity import next_commitment
 from idao.ledger.idao import KEY_EVENTS_MAX
 from idao.model import Inception, KeyEvent, SignedKeyEvent, Size
+from idao.store import onlyfiles
 from idao.store.wholefile import sync_folder as sync_folder
 from idao.store.wholefile import write_file as write_file
 
@@ -155,12 +156,13 @@ class Home:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        onlyfiles.need_files(path)
         self.config = _read_config(path)
 
     @classmethod
     def open(cls, path: Path) -> Home:
         """`NoHome` when there is none (or only an unfinished one)."""
-        if not (path / "config.toml").is_file():
+        if not (path / "config.toml").exists():
             raise NoHome(f"no iDAO here: '{path}'", hint="create one with 'idao init'")
         return cls(path)
 
@@ -417,7 +419,9 @@ def _first_line(data: bytes, where: str) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     file = path / "config.toml"
     try:
-        data = file.read_bytes() if file.exists() else b""
+        if (found := file.exists()) and not file.is_file():
+            raise UsageError("config.toml is not a file", hint=f"move '{file}' away", code="config")
+        data = file.read_bytes() if found else b""
         if len(data) > CONFIG_BYTES_MAX:
             raise Malformed("config.toml is too large")
         config = plaintoml.read(data.decode())

@@ -26,7 +26,7 @@ from idao.hall.soundness import CHANGED_CONFIG, CHANGED_CONFIG_HINT
 from idao.home import DEFAULTS, Home, config_as_written, now_ms, show_time
 from idao.model import show_id
 from idao.node import room
-from idao.store import home_db, moments
+from idao.store import home_db, moments, onlyfiles
 from idao.store.ledger import QUARANTINED, LedgerStore
 from idao.store.packs import SUFFIX
 
@@ -80,6 +80,10 @@ def examine(path: Path) -> list[Check]:
     """All checks of the home at `path`. Damage is a failed check, never an exception. `NoHome`."""
     if not (path / "config.toml").exists():
         raise NoHome(f"no iDAO here: '{path}'", hint="create one with 'idao init'")
+    try:
+        onlyfiles.need_files(path)
+    except IdaoError as e:  # any look might wait for it
+        return [Check("files", FAIL, e.message, e.hint, {"code": e.code})]
     checks: list[Check] = []
     for name, look in _LOOKS.items():
         checks += _guarded(name, look, path)

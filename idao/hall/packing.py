@@ -7,6 +7,7 @@ the keys, never older than a ledger's.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -207,14 +208,17 @@ class _Packing:
         absent = []
         for name in known:
             if name not in self.packs:
+                stored = f"packs/{name}{SUFFIX}"
                 try:
-                    self._add(f"packs/{name}{SUFFIX}", self._home.path / "packs" / f"{name}{SUFFIX}")
+                    self._add(stored, self._home.path / stored)
                     self.packs.add(name)
                 except FileNotFoundError:
-                    absent.append(f"packs/{name}{SUFFIX}")
+                    absent.append(stored)
         return absent
 
     def _add(self, name: str, path: Path) -> None:
+        if not path.is_file():  # a named pipe would be waited for
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         with path.open("rb") as file:
             info = tarfile.TarInfo(name)
             info.size = os.fstat(file.fileno()).st_size

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from idao.crypto import canonical
 from idao.crypto.hashing import Kind, hash_of
-from idao.errors import IdaoError, Refused
+from idao.errors import IdaoError, NotFound, Refused
 from idao.frozen import frozen
 from idao.home import now_ms
 from idao.ledger import assets as asset_rules
@@ -67,6 +67,8 @@ class Routing:
 
     def _refuse(self, choice: Choice, subject: Subject) -> NoReturn:
         """In the words of the quorum that came furthest."""
+        if not choice.verdicts:
+            raise NotFound("this home has no ledger", hint="restore a backup")
         first = choice.verdicts[0]
         name = show_id("quorum", first.quorum)
         there = self._dao.on(name)

@@ -251,6 +251,10 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+_READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""Nobody waits for a named pipe that lies where a pack should be."""
+
+
 class PackReader:
     """Reads sealed chunks; keeps a few packs open."""
 
@@ -272,7 +276,7 @@ class PackReader:
         if fd is None:
             if len(self._open) >= OPEN_PACKS:
                 os.close(self._open.popitem(last=False)[1])
-            fd = self._open[name] = os.open(self._folder / (name + SUFFIX), os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._open[name] = os.open(self._folder / (name + SUFFIX), _READ)
         else:
             self._open.move_to_end(name)
         return fd
@@ -294,7 +298,7 @@ def punch(path: Path, offset: int, size: int) -> bool:
     if fallocate is None:
         return False
     fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         return bool(fallocate(fd, _PUNCH, offset, size) == 0)
     finally:
