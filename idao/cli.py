@@ -12,10 +12,13 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
 
 from idao import __version__
 from idao.errors import EXIT_CODES, IdaoError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _near(word: str, known: Any, n: int) -> list[str]:
@@ -351,19 +354,33 @@ def _of_this_machine(e: Exception) -> IdaoError | None:
         from idao.store.opening import refusal
 
         outside = isinstance(e, sqlite3.OperationalError) or type(e) is sqlite3.DatabaseError
-        return refusal("a database of this home", e) if isinstance(e, sqlite3.Error) and outside else None
+        known = isinstance(e, sqlite3.Error) and outside
+        return refusal(e, _home(), "a database of this home") if known else None
     if isinstance(e, UnicodeDecodeError) and _innermost(e).startswith("idao.store."):
         from idao.store.opening import refusal  # bytes of a damaged database where text should be
 
-        return refusal("a database of this home", e)
+        return refusal(e, _home(), "a database of this home")
     if isinstance(e, OSError) and e.strerror:
         if e.filename is None:
             _close_stdout()
-        where = f"{os.fsdecode(e.filename)}: " if e.filename else ""
-        return IdaoError(f"{where}{e.strerror}", hint="see 'idao doctor'", code="disk")
+        from pathlib import Path
+
+        from idao.store.opening import no_room
+
+        where = os.fsdecode(e.filename or "")
+        words = f"{where}: {e.strerror}" if where else e.strerror
+        full = no_room(e, Path(where) if where else _home())
+        return full or IdaoError(words, hint="see 'idao doctor'", code="disk")
     if isinstance(e, MemoryError):
         return IdaoError("this machine has not enough memory for that", code="memory")
     return None
+
+
+def _home() -> Path:
+    from idao import ui
+    from idao.home import locate
+
+    return locate(ui.options.home)
 
 
 def _innermost(e: Exception) -> str:

@@ -38,6 +38,7 @@ set -u
 idao() { "$PYTHON" -m idao --home "$W/disk/home" "$@"; }
 said() { # NAME COMMAND...: its exit code, and how many lines it had for stderr
   name=$1; shift; "$@" > $W/out 2> $W/err; code=$?
+  grep -i -e 'I/O error' -e 'unable to open' $W/err >&2
   echo "$name $code $(grep -c '^idao: error' $W/err) $(grep -c Traceback $W/err)"; }
 mount -t tmpfs -o size=64m tmpfs $W/disk || exit 99
 idao init --name ana --no-passphrase -q > $W/out 2>&1 || exit 98
@@ -62,6 +63,7 @@ SMALL_BLOCKS = """
 set -u
 idao() { "$PYTHON" -m idao --home "$W/disk/home" "$@"; }
 said() { name=$1; shift; "$@" > $W/out 2> $W/err; code=$?
+  grep -i -e 'I/O error' -e 'unable to open' $W/err >&2
   echo "$name $code $(grep -c '^idao: error' $W/err) $(grep -c Traceback $W/err)"; }
 truncate -s 40M $W/image && mkfs.ext4 -q -b 1024 -m 0 $W/image && mount -o loop $W/image $W/disk || exit 77
 idao init --name ana --no-passphrase -q > $W/out 2>&1 || exit 98
@@ -109,6 +111,7 @@ def on_a_disk(folder: Path, script: str, setup: str = SETUP, **more: str) -> lis
     if done.returncode == 77:
         pytest.skip("needs an ext4 of its own")
     assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stderr == "", "what is wrong has other words"
     rows = [line.split() for line in done.stdout.splitlines()]
     return [(name, int(code), int(lines), int(traces)) for name, code, lines, traces in rows]
 

@@ -276,7 +276,7 @@ def test_a_ledger_without_room_rests_until_there_is_some(home: Home, monkeypatch
         free["now"] = room.GO_BYTES
         until(driven)
         free["now"] = room.STOP_BYTES  # room by the last look, none when it wrote
-        full = IdaoError("database or disk is full", code="disk")
+        full = IdaoError("the disk is full", code="disk-full")
         network.runner._end.get_loop().call_soon_threadsafe(network.failed, full)  # type: ignore[attr-defined]
         until(lambda: not driven())
         free["now"] = room.GO_BYTES

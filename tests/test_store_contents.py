@@ -407,7 +407,7 @@ def test_a_full_database_is_reported_as_what_it_is(contents: Contents, src: Path
     pages = contents.db.execute("pragma page_count").fetchone()[0]
     contents.db.execute(f"pragma max_page_count = {pages}")
     with (
-        pytest.raises(IdaoError, match="database or disk is full"),
+        pytest.raises(IdaoError, match="the disk is full"),
         contents._sqlite(),
         contents.transaction(),
     ):

@@ -59,7 +59,10 @@ def _proof(
         with wholefile.writing(path, 0o644) as f:
             size = _written(write, f.write)
     except OSError as e:
-        raise IdaoError(f"cannot write '{path}': {e.strerror}", code="not-writable") from e
+        from idao.store.opening import no_room
+
+        refused = IdaoError(f"cannot write '{path}': {e.strerror}", code="not-writable")
+        raise no_room(e, path) or refused from e
     ui.say(f"proof of {made.subject} in a log of {made.tree_size} leaves, {ui.size(size)}")
     ui.result({**body, "bytes": size}, ids=str(path))
 

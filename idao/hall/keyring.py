@@ -126,6 +126,8 @@ class Keyring:
                 e.message = (
                     f"the key is rotated here, but 'quorum:{path.stem}' does not know it yet: {e.message}"
                 )
+                if e.code == "disk-full":  # the same command again would rotate the key once more
+                    e.hint = "free some space there: whatever you sign next on that ledger brings it the key"
                 trouble = trouble or e
         if trouble is not None:
             raise trouble

@@ -31,6 +31,6 @@ def lacking(folder: Path, least: int = STOP_BYTES) -> str | None:
 
 def ran_out(error: BaseException, folder: Path) -> str | None:
     """Why, if that is what a write failed of: the disk filled up between two looks."""
-    told = isinstance(error, IdaoError) and error.code == "disk"  # as the store says it
+    told = isinstance(error, IdaoError) and error.code in ("disk", "disk-full")  # as the store says it
     outside = told or isinstance(error, OSError | sqlite3.OperationalError)
     return lacking(folder, GO_BYTES) if outside else None

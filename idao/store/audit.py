@@ -32,7 +32,7 @@ from idao.store.opening import APPLICATION_ID
 from idao.store.signatures import Signatures
 from idao.store.tables import from_row, sql_of
 
-REFUSALS = ("not-found", "older", "newer", "foreign", "busy", "disk")
+REFUSALS = ("not-found", "older", "newer", "foreign", "busy", "disk", "disk-full")
 """What keeps a file from being audited, with a way out of its own; all else that opening finds is damage."""
 FINDINGS_MAX = 1000
 """A file with more is past naming one by one."""

@@ -33,7 +33,7 @@ from idao.errors import Locked, Malformed, Newer, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Range, Size
 from idao.store.home_db import BUSY_SECONDS, USER_VERSION, resum
-from idao.store.opening import atomic, check_owner, connect_reading, refusal
+from idao.store.opening import atomic, check_owner, connect_reading, no_room, refusal
 from idao.store.packs import disk_error
 from idao.store.seal import unwrap, wrap
 
@@ -333,23 +333,23 @@ def snapshot(source: Path, target: Path, version: int) -> None:
     """A consistent copy of a database that others may be writing. Refusals as when it is opened."""
     try:
         with closing(connect_reading(source, BUSY_SECONDS)) as live:
-            check_owner(live, str(source), version, least=1)
+            check_owner(live, source, version, least=1)
             target.touch(0o600)
             with closing(sqlite3.connect(target)) as copy:
                 copy.execute("pragma synchronous = off")  # read once and thrown away
                 live.backup(copy)
     except sqlite3.Error as e:
-        raise refusal(str(source), e) from e
+        raise no_room(e, target) or refusal(e, source) from e
 
 
 def packs_of(path: Path) -> dict[str, int]:
     """(name, size) of the packs that a home.db knows."""
     try:
         with closing(connect_reading(path, BUSY_SECONDS)) as db:
-            check_owner(db, str(path), USER_VERSION, least=1)
+            check_owner(db, path, USER_VERSION, least=1)
             return dict(db.execute("select name, size from pack order by id"))
     except sqlite3.Error as e:
-        raise refusal(str(path), e) from e
+        raise refusal(e, path) from e
 
 
 def expire_outbox(db: sqlite3.Connection, quorum: bytes) -> int:

@@ -19,7 +19,15 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError
 from idao.home import sync_folder
-from idao.store.opening import APPLICATION_ID, check_owner, connect_reading, hold_room, need_room, refusal
+from idao.store.opening import (
+    APPLICATION_ID,
+    check_owner,
+    connect_reading,
+    hold_room,
+    need_room,
+    no_room,
+    refusal,
+)
 
 USER_VERSION = 2
 """Format 1 had no sums. `store.migrate` leads from each to the next."""
@@ -175,9 +183,9 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         try:
             db = _with_sums(connect_reading(Path(path), BUSY_SECONDS))
         except (sqlite3.Error, UnicodeDecodeError) as e:
-            raise refusal(str(path), e) from e
+            raise refusal(e, Path(path)) from e
         try:
-            check_owner(db, str(path), USER_VERSION)
+            check_owner(db, Path(path), USER_VERSION)
         except BaseException:
             db.close()
             raise
@@ -191,7 +199,7 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         opened = db = _with_sums(sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None))
         if path == ":memory:":
             _create(db)
-        check_owner(db, str(path), USER_VERSION)
+        check_owner(db, Path(path), USER_VERSION)
         if path != ":memory:":
             hold_room(Path(path))
         db.execute("pragma synchronous=full")
@@ -200,7 +208,7 @@ def open_home_db(path: Path | str, *, readonly: bool = False) -> sqlite3.Connect
         if opened is not None:
             opened.close()
         if isinstance(e, sqlite3.DatabaseError | UnicodeDecodeError):
-            raise refusal(str(path), e) from e
+            raise refusal(e, Path(path)) from e
         raise
     return db
 
@@ -220,7 +228,7 @@ def _make(path: Path) -> None:
                 os.replace(aside, path)
         sync_folder(path.parent)
     except OSError as e:
-        raise IdaoError(f"cannot make {path}: {e.strerror}", code="disk") from e
+        raise no_room(e, path) or IdaoError(f"cannot make {path}: {e.strerror}", code="disk") from e
     finally:
         for extra in ("", "-wal", "-shm"):
             Path(f"{aside}{extra}").unlink(missing_ok=True)
@@ -238,4 +246,4 @@ def _create(db: sqlite3.Connection) -> None:
 
 def damaged(path: Path | str, error: Exception) -> IdaoError:
     """The refusal for what SQLite raised about this file."""
-    return refusal(str(path), error)
+    return refusal(error, Path(path))

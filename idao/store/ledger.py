@@ -13,7 +13,7 @@ from pathlib import Path
 
 from idao.crypto import canonical, merkle
 from idao.crypto.hashing import Kind, digest, header_hash
-from idao.errors import IdaoError, NotFound, Refused, VerificationFailed
+from idao.errors import NotFound, Refused, VerificationFailed
 from idao.ledger import genesis as genesis_rules
 from idao.ledger import succession
 from idao.ledger.execution import LOG_LEVEL, Chain, Executed, Tip
@@ -75,7 +75,7 @@ class LedgerStore:
         db = _connect(aside, "rwc")
         db.execute(f"pragma application_id = {APPLICATION_ID}")
         db.execute(f"pragma user_version = {VERSION}")
-        with _atomic(db):
+        with _atomic(db, aside):
             for statement in schema():
                 db.execute(statement)
             for key, value in (("bundle", canonical.pack(bundle)), ("place", place.place_of(aside))):
@@ -97,16 +97,16 @@ class LedgerStore:
     def open(cls, path: Path, *, readonly: bool = False) -> LedgerStore:
         if not path.exists():
             raise NotFound(f"no ledger file '{path.name}'")
-        what, db = f"ledger '{path.name}'", None
+        called, db = f"ledger '{path.name}'", None
         try:
             db = connect_reading(path, BUSY_MS / 1000) if readonly else _connect(path, "rw")
-            check_owner(db, what, VERSION)
+            check_owner(db, path, VERSION, called=called)
             return cls(path, db, readonly=readonly)
         except BaseException as e:
             if db is not None:
                 db.close()
             if isinstance(e, sqlite3.Error | UnicodeDecodeError):  # the latter: damage in SQLite's own words
-                raise refusal(what, e) from e
+                raise refusal(e, path, called) from e
             raise
 
     def close(self) -> None:
@@ -118,7 +118,7 @@ class LedgerStore:
     def transaction(self) -> Iterator[None]:
         """One atomic, durable step."""
         try:
-            with _atomic(self.db):
+            with _atomic(self.db, self.path):
                 yield
         except BaseException:
             self._forget()  # what it wrote is in the memory too
@@ -492,9 +492,9 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _atomic(db: sqlite3.Connection) -> Iterator[None]:
+def _atomic(db: sqlite3.Connection, path: Path) -> Iterator[None]:
     try:
         with opening.atomic(db):
             yield
     except sqlite3.OperationalError as e:
-        raise IdaoError(f"the ledger could not be written: {e}", hint="see 'idao doctor'", code="disk") from e
+        raise refusal(e, path, f"ledger '{path.name}'") from e

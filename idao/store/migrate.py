@@ -76,7 +76,7 @@ def run(home: Path, step: Step, progress: Progress | None = None) -> Path:
         aside.parent.mkdir(mode=0o700)
         _STEPS[kind, step.found](path, copy, aside, partial(_replace, path, copy, aside), progress)
     except (sqlite3.Error, UnicodeDecodeError) as e:
-        raise refusal(str(path), e) from e
+        raise refusal(e, path) from e
     except OSError as e:
         raise disk_error(e, f"migrating {path}") from e
     finally:
@@ -119,7 +119,7 @@ def _flush(path: Path) -> None:
 
 def _format_of(path: Path, current: int) -> int:
     with closing(connect_reading(path, home_db.BUSY_SECONDS)) as db:
-        check_owner(db, str(path), current, least=1)
+        check_owner(db, path, current, least=1)
         return int(db.execute("pragma user_version").fetchone()[0])
 
 

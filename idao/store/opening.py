@@ -21,13 +21,13 @@ INDEX_ROOM = 128 * 1024
 
 
 def need_room(path: Path) -> None:
-    """Refuses to open a database for writing where its index might have no room: `IdaoError` `disk`.
+    """Refuses to open a database for writing where its index might have no room: `IdaoError` `disk-full`.
 
     Where blocks are smaller than SQLite thinks, most of the index is a hole at first. If the disk is full
     when a hole is touched, the kernel ends the process (SIGBUS).
     """
     if _has_small_blocks(path) and _free(path) < INDEX_ROOM:
-        raise IdaoError(f"{path}: the disk is full", hint="see 'idao doctor'", code="disk")
+        raise _full(path)
 
 
 def hold_room(path: Path) -> None:
@@ -51,7 +51,27 @@ def hold_room(path: Path) -> None:
         os.posix_fallocate(number, 0, index.st_size)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):  # else a disk that is only read, or that cannot do this
-            raise IdaoError(f"{path}: the disk is full", hint="see 'idao doctor'", code="disk") from e
+            raise _full(path) from e
+
+
+def no_room(error: Exception, path: Path) -> IdaoError | None:
+    """The refusal (`disk-full`) where `error`, of the system or of SQLite, comes of a full disk; else None.
+
+    SQLite has such words only for writing pages: what else it cannot do for want of room is an I/O error, or
+    a file that cannot be opened. What the system says without a file's name may be of standard output.
+    `path`: what was being written.
+    """
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    spent = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    sure = code == sqlite3.SQLITE_FULL or (spent and getattr(error, "filename", None))
+    may_be = spent or code in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+    return _full(path) if sure or (may_be and _free(path) < INDEX_ROOM) else None
+
+
+def _full(path: Path) -> IdaoError:
+    hint = "free some space there and run the same command again: what is stored stays stored"
+    left = f"{_free(path) >> 10} KiB free"
+    return IdaoError(f"{path}: the disk is full ({left})", hint=hint, code="disk-full")
 
 
 def _has_small_blocks(path: Path) -> bool:
@@ -62,7 +82,9 @@ def _has_small_blocks(path: Path) -> bool:
 
 
 def _free(path: Path) -> int:
-    room = os.statvfs(path.parent)
+    """Bytes of room where `path` is, or will be."""
+    path = path.absolute()
+    room = os.statvfs(next(p for p in (path, *path.parents) if p.is_dir()))
     return room.f_bavail * room.f_frsize
 
 
@@ -125,16 +147,20 @@ def atomic(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def check_owner(db: sqlite3.Connection, what: str, version: int, *, least: int | None = None) -> None:
+def check_owner(
+    db: sqlite3.Connection, path: Path, version: int, *, called: str = "", least: int | None = None
+) -> None:
     """Refuses, by name, a file of another program (`foreign`), of a newer or older idao, or a broken one.
 
-    `least`: the oldest format that will do, if it is not `version`.
+    `called`: how a person knows it, if not by its path. `least`: the oldest format that will do, if it is not
+    `version`.
     """
+    what = called or str(path)
     try:
         owner = db.execute("pragma application_id").fetchone()[0]
         found = db.execute("pragma user_version").fetchone()[0]
     except (sqlite3.Error, UnicodeDecodeError) as e:
-        raise refusal(what, e) from e
+        raise refusal(e, path, called) from e
     if owner != APPLICATION_ID:
         raise IdaoError(f"{what} is not a file of idao", code="foreign")
     if found > version:
@@ -147,8 +173,12 @@ def check_owner(db: sqlite3.Connection, what: str, version: int, *, least: int |
         )
 
 
-def refusal(what: str, error: Exception) -> IdaoError:
-    """What SQLite raised, as a refusal: busy, damaged, or in its own words (a full or read-only disk)."""
+def refusal(error: Exception, path: Path, called: str = "") -> IdaoError:
+    """What SQLite raised, as a refusal: busy, damaged, a full disk, or in its own words (a read-only one).
+
+    `called`: how a person knows the file, if not by its path.
+    """
+    what = called or str(path)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{what} is in use by another process", hint="wait for it, or give '--wait SECONDS'")
@@ -158,4 +188,7 @@ def refusal(what: str, error: Exception) -> IdaoError:
         return VerificationFailed(
             f"{what} is damaged: {error}", hint="restore it from a backup", code="damaged"
         )
-    return IdaoError(f"{what}: {error}", hint="see 'idao doctor'", code="disk")
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) and not os.access(path.parent, os.W_OK):
+        hint = "make it writable, or give another home: --home DIR"
+        return IdaoError(f"{what}: the folder '{path.parent}' can only be read", hint=hint, code="disk")
+    return no_room(error, path) or IdaoError(f"{what}: {error}", hint="see 'idao doctor'", code="disk")

@@ -14,9 +14,13 @@ ASIDE_CHARS = 50
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o600, *, new: bool = False) -> None:
-    """As `writing`, of what is all there."""
-    with writing(path, mode, new=new) as f:
-        f.write(data)
+    """As `writing`, of what is all there. An `OSError` names the file."""
+    try:
+        with writing(path, mode, new=new) as f:
+            f.write(data)
+    except OSError as e:
+        e.filename = str(path)
+        raise
 
 
 @contextlib.contextmanager
