@@ -132,17 +132,15 @@ def unpacks(cls: type, check: Callable[[Seeds, Any], Any] | None = None) -> Call
 def read_pack(s: Seeds, data: bytes) -> None:
     """A chunk's row as it may stand in a damaged index."""
     row = canonical.decode(data)
-    if type(row) is not list or len(row) != 8:
+    if type(row) is not list or len(row) != 9:
         raise Malformed("no row at all: SQLite gives none such")
-    pack, offset, chunk, key, sealed, size, stored, form = row
-    opened = s.contents.sealer.unwrap_key(s.contents.keys.wrapping, chunk, sealed, key)
-    s.contents.open_chunk(pack, offset, manifest.ChunkRef(chunk, opened, sealed, size, stored, form))
+    chunk, pack, offset, stored, size, form, sealed, key, secret = row
+    opened = s.contents.key_of(chunk, sealed, key, secret)
+    s.contents.open_chunk(pack, offset, manifest.ChunkRef(chunk, opened, sealed or b"", size, stored, form))
 
 
 def seed_pack(s: Seeds) -> bytes:
-    columns = "name, offset, chunk.id, key, sealed, chunk.size, stored, form"
-    row = s.contents.db.execute(f"select {columns} from chunk join pack on pack = pack.id").fetchone()
-    return canonical.encode(list(row))
+    return canonical.encode(list(s.contents.db.execute(home_db.CHUNK).fetchone()))
 
 
 def read_row(s: Seeds, data: bytes) -> None:

@@ -15,33 +15,47 @@ from blake3 import blake3
 from cli_world import must, run
 from conftest import Lived, at_home
 
-from idao.crypto import canonical
+from idao import manifest
+from idao.crypto import canonical, sodium
 from idao.crypto.hashing import Kind
 from idao.dao import Dao
 from idao.store import backup, home_db, ledger, migrate
 from idao.store.petnames import find
 
-SCHEMA_1 = (Path(__file__).parent / "vectors" / "home-db-1.sql").read_text()
 
-
-def age(home: Path) -> None:
-    """Makes the home one of format 1, row by row, as the idao of then would have left it."""
+def age(home: Path, to: int = 1) -> None:
+    """Makes the home one of format 1 or 2, row by row, as the idao of then would have left it."""
     path, aside = home / "home.db", home / "old.db"
     with closing(sqlite3.connect(aside, isolation_level=None)) as db:
         db.execute("pragma journal_mode=wal")
-        db.executescript(SCHEMA_1)
+        db.executescript((Path(__file__).parent / "vectors" / f"home-db-{to}.sql").read_text())
         db.execute("attach ? as new", (str(path),))
-        for (table,) in db.execute("select name from new.sqlite_master where type = 'table'").fetchall():
-            columns = ", ".join(home_db.SUMMED.get(table, ())) or "*"
-            db.execute(f"insert into main.{table} select {columns} from new.{table}")
+        for (table,) in db.execute("select name from main.sqlite_master where type = 'table'").fetchall():
+            there = {name for _, name, *_ in db.execute(f"pragma new.table_info({table})")}
+            had = [name for _, name, *_ in db.execute(f"pragma main.table_info({table})")]
+            if there and table != "chunk":
+                db.execute(f"insert into main.{table} select {', '.join(had)} from new.{table}")
+        _with_wrapped_keys(home, db)
         db.execute(f"pragma main.application_id={home_db.APPLICATION_ID}")
-        db.execute("pragma main.user_version=1")
+        db.execute(f"pragma main.user_version={to}")
     for extra in ("-wal", "-shm"):
         Path(f"{path}{extra}").unlink(missing_ok=True)
     aside.rename(path)
+    if to > 1:
+        return
     key = home / "keys" / "backup.pub"
     kept = canonical.decode(key.read_bytes())
     key.write_bytes(canonical.encode({"v": 1, "public": kept["public"], "kek": kept["kek"]}))
+
+
+def _with_wrapped_keys(home: Path, old: sqlite3.Connection) -> None:
+    with Dao.open(home).assets.opened() as (contents, _):
+        for row in contents.db.execute("select id, pack, offset from chunk"):
+            ((i, key, sealed, size, stored, form),) = manifest.chunk_rows(contents.chunk_row(row[0]) or b"")
+            wrapped = sodium.seal(key, i, sealed[:24], contents.keys.wrapping)
+            old.execute(
+                "insert into chunk values(?,?,?,?,?,?,?,?)", (*row, stored, size, form, sealed, wrapped)
+            )
 
 
 @pytest.fixture
@@ -56,7 +70,8 @@ def rows(path: Path) -> dict[str, list[object]]:
         tables = [t for (t,) in db.execute("select name from sqlite_master where type = 'table' order by 1")]
         out = {}
         for table in tables:
-            columns = ", ".join(home_db.SUMMED.get(table, ())) or "*"
+            had = (name for _, name, *_ in db.execute(f"pragma table_info({table})"))
+            columns = ", ".join(name for name in had if name not in ("sum", "secret"))
             out[table] = db.execute(f"select {columns} from {table} order by 1, 2").fetchall()
     return out
 
@@ -78,7 +93,7 @@ def test_dry_run_says_and_changes_nothing(old: Lived) -> None:
     before = files(old.path)
     said = must("migrate", "--dry-run", "--json", home=old.path).json
     assert [(s["file"], s["from"], s["to"]) for s in said["steps"]] == [
-        ("keys/backup.pub", 1, 2), ("home.db", 1, 2),
+        ("keys/backup.pub", 1, 2), ("home.db", 1, 3),
     ]  # fmt: skip
     assert files(old.path) == before
 
@@ -87,7 +102,7 @@ def test_migrate(old: Lived, tmp_path: Path) -> None:
     was, key = rows(old.path / "home.db"), (old.path / "keys/backup.pub").read_bytes()
     steps = must("migrate", "--json", home=old.path).json["steps"]
     is_now = rows(old.path / "home.db")
-    assert {**is_now, "draft": []} == was
+    assert {**is_now, "draft": []} == {**was, "secret": []}
     assert [Path(s["copy"]).name for s in steps] == ["backup.pub.format1", "home.db.format1"]
     assert Path(steps[0]["copy"]).read_bytes() == key and rows(Path(steps[1]["copy"])) == was
     assert run("asset", "check", home=old.path).code == 0
@@ -98,6 +113,26 @@ def test_migrate(old: Lived, tmp_path: Path) -> None:
     restored = run("asset", "get", old.asset, "-o", tmp_path / "out", home=old.path)
     assert restored.code == 0 and (tmp_path / "out" / "visits.csv").exists()
     must("backup", "create", "-o", tmp_path / "b.idao-backup", home=old.path)
+
+
+def test_sums_of_format_2_are_taken_over_and_old_chunks_met_again(lived: Lived, tmp_path: Path) -> None:
+    age(lived.path, 2)
+    was = rows(lived.path / "home.db")
+    with closing(sqlite3.connect(lived.path / "home.db")) as db:
+        db.execute("update moment set at_ms = at_ms + 1")
+        db.execute("insert into moment values('a flipped row', 5, zeroblob(32))")
+        db.commit()
+    steps = must("migrate", "--json", home=lived.path).json["steps"]
+    assert [(s["file"], s["from"], s["to"]) for s in steps] == [("home.db", 2, 3)]
+    found = run("asset", "check", home=lived.path)
+    assert found.code == 6 and "table moment" in found.out, "what was damaged is not blessed"
+    with closing(home_db.open_home_db(lived.path / "home.db")) as db:
+        db.execute("delete from moment")
+    assert {**rows(lived.path / "home.db"), "moment": was["moment"]} == {**was, "secret": []}
+    assert run("asset", "check", home=lived.path).code == 0
+    shutil.copytree(lived.data, tmp_path / "copy")
+    must("contribute", tmp_path / "copy", home=lived.path)
+    assert run("asset", "check", home=lived.path).code == 0
 
 
 def test_a_node_at_work_is_not_migrated_under(old: Lived) -> None:
@@ -140,7 +175,7 @@ sys.exit(cli.main(["migrate", "-q", "--home", sys.argv[2]]))
         code = subprocess.run(command, capture_output=True, timeout=60, check=False).returncode
         assert code in (0, 77)
         must("migrate", home=old.path)
-        assert {**rows(old.path / "home.db"), "draft": []} == was, f"ended at {n}"
+        assert {**rows(old.path / "home.db"), "draft": []} == {**was, "secret": []}, f"ended at {n}"
         if code == 0:
             break
     assert 8 < n < 59
@@ -229,7 +264,7 @@ def test_a_foreign_pack_is_named(lived: Lived) -> None:
     assert ran.code == 6 and "packs/holiday.jpg: is not in the index" in ran.out
 
 
-MADE = {"home.db": (1,), "keys/backup.pub": (1,), "ledger": (1, 2)}
+MADE = {"home.db": (1, 2), "keys/backup.pub": (1,), "ledger": (1, 2)}
 """Formats that the fixtures here, and those of test_migrate_ledger, make."""
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from idao.errors import Busy, NotFound, UsageError
+from idao.errors import Busy, NotFound, UsageError, VerificationFailed
 from idao.manifest import FILE, FOLDER, HOLE, LINK, check_disclosure
 from idao.store import chunks, forks, packs, walk, workers
 from idao.store import intake as taking
@@ -195,6 +195,22 @@ def test_duplicates_and_moved_bytes_are_stored_once(contents: Contents, src: Pat
     assert listed(contents, moved)[b"copy"] == data
     other = contents.take_in([os.fsencode(src / "copy")])
     assert other.new_bytes == 0 and other.root not in (first.root, moved.root)
+
+
+def test_a_damaged_copy_is_not_relied_upon_when_its_content_is_met_again(
+    contents: Contents, src: Path
+) -> None:
+    (src / "b").write_bytes(b"text\n" * 1000)
+    take(contents, src)
+    (pack,) = contents.folder.iterdir()
+    good = pack.read_bytes()
+    pack.write_bytes(bytes([good[0] ^ 1]) + good[1:])
+    (src / "again").write_bytes((src / "b").read_bytes())
+    with pytest.raises(VerificationFailed, match="is damaged") as refusal:
+        take(contents, src / "again")
+    assert refusal.value.code == "chunk-damaged" and "asset check" in refusal.value.hint
+    pack.write_bytes(good)
+    assert take(contents, src / "again").new_bytes == 0 and contents.check() == []
 
 
 def test_ids_and_cuts_depend_on_the_home(src: Path, tmp_path: Path) -> None:

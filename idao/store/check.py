@@ -27,8 +27,9 @@ from idao.manifest import (
     show_path,
 )
 from idao.store import wal
-from idao.store.home_db import SUMMED, damaged, open_home_db
+from idao.store.home_db import CHUNK, SUMMED, damaged, open_home_db
 from idao.store.packs import SUFFIX
+from idao.store.seal import WRAP_SECRET, unwrap
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents, Finding
@@ -46,8 +47,11 @@ def check(contents: Contents, progress: Progress | None) -> list[Finding]:
         out = [Finding("home.db", what) for what in _database(contents)]
         count, size = contents.db.execute("select count(*), coalesce(sum(stored), 0) from chunk").fetchone()
         meter = Meter(progress, count, size)
-        # Part hashes of the chunks that are sound: the content roots are recomputed from these.
-        contents.db.execute("create temp table part(id blob primary key, hash blob) without rowid")
+        # Of the chunks that are sound: their part hashes, from which the content roots are recomputed, and
+        # the hashes of their sealed bytes, as manifests name them.
+        contents.db.execute(
+            "create temp table part(id blob primary key, hash blob, sealed blob) without rowid"
+        )
         try:
             out += [Finding(where, what) for where, what in _packs(contents)]
             out += [Finding(where, what) for where, what in _chunks(contents, meter)]
@@ -81,6 +85,11 @@ def _database(contents: Contents) -> Iterator[str]:
         for (key,) in db.execute(f"select {columns[0]} from {table} where {where}"):
             shown = key.hex()[:12] if isinstance(key, bytes) else key
             yield f"a row of table {table} ({shown}) is not as it was written"
+    for number, wrapped in db.execute("select id, key from secret"):
+        try:
+            unwrap(contents.keys.wrapping, wrapped, WRAP_SECRET)
+        except IdaoError:
+            yield f"the secret of an intake ({number}) does not open"
 
 
 def _packs(contents: Contents) -> Iterator[tuple[str, str]]:
@@ -102,18 +111,16 @@ def _packs(contents: Contents) -> Iterator[tuple[str, str]]:
 
 
 def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
-    query = (
-        "select name, offset, chunk.id, key, sealed, chunk.size, stored, form"
-        " from chunk join pack on chunk.pack = pack.id order by pack, offset"
-    )
-    sound, insert = [], "insert or ignore into part values(?, ?)"
-    for pack, offset, chunk_id, wrapped, sealed, size, stored, form in contents.db.execute(query):
+    sound, insert = [], "insert or ignore into part values(?, ?, ?)"
+    for row in contents.db.execute(f"{CHUNK} where name is not null order by pack, offset"):
+        chunk_id, pack, offset, stored, size, form, sealed, wrapped, secret = row
         where, blamed = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", "home.db: "
         try:
-            key = contents.sealer.unwrap_key(contents.keys.wrapping, chunk_id, sealed, wrapped)
+            key = contents.key_of(chunk_id, sealed, wrapped, secret)
             blamed = ""  # the row there is sound so far
-            _, h = contents.open_chunk(pack, offset, ChunkRef(chunk_id, key, sealed, size, stored, form))
-            sound.append((chunk_id, h))
+            ref = ChunkRef(chunk_id, key, sealed or b"", size, stored, form)
+            _, h, its_hash = contents.open_chunk(pack, offset, ref)
+            sound.append((chunk_id, h, its_hash))
             if len(sound) == 10_000:
                 contents.db.executemany(insert, sound)
                 sound.clear()
@@ -157,8 +164,8 @@ def _entry(contents: Contents, entry: FileEntry, parts: list[ChunkRef]) -> str:
         if part.form == HOLE:
             hashes.append(hole_hash(part.size))
             continue
-        row = contents.db.execute("select hash from part where id=?", (part.id,)).fetchone()
-        if row is None:
+        row = contents.db.execute("select hash, sealed from part where id=?", (part.id,)).fetchone()
+        if row is None or row[1] != part.sealed:
             return "a chunk is missing or damaged"
         hashes.append(row[0])
     good = content_root(entry.secret, hashes) == entry.content_root and entry.size == sum(

@@ -120,8 +120,8 @@ class ChunkWriter:
     """Keeps contents: finds the chunk that is already there, or seals a new one into a pack.
 
     `lookup` finds the row of a chunk of the home by id. `run_secret` gives the keys of this run's chunks:
-    32 random bytes, the same in all workers of the run, forgotten when it ends; so two workers that meet
-    the same content write the same row, and one of them need not write the chunk (`claim` says which).
+    32 random bytes, the same in all workers of the run; so two workers that meet the same content write the
+    same row, and one of them need not write the chunk (`claim` says which).
     `search=False`: the home was empty, so only this run's chunks can be met, and memory holds those.
     """
 
@@ -145,7 +145,6 @@ class ChunkWriter:
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
         self._plain, self._compressed = forms()
         self._compress_small, self._compress = compressors()
-        self._wrapping = keys.wrapping
         self._fresh: dict[bytes, bytes] = {}
         self._scratch = bytearray()
         self.new_bytes = 0
@@ -182,14 +181,13 @@ class ChunkWriter:
     def _sealing(self) -> Callable[[bytes, bytes | memoryview, Any], bytes]:
         """What seals one content and gives its row, with everything that it needs at hand."""
         keys, plain, compressed, claim = self._key_hasher, self._plain, self._compressed, self._claim
-        small, large, wrapping = self._compress_small, self._compress, self._wrapping
-        encrypt, wrap_key = self._sealer.seal, self._sealer.wrap_key
+        small, large, encrypt = self._compress_small, self._compress, self._sealer.seal
         reserve, view, commit = self.packs.reserve, self.packs.view, self.packs.commit
 
         def seal(chunk_id: bytes, content: bytes | memoryview, source: Any) -> bytes:
             size = n = len(content)
             keys.reset()
-            form, key = plain, keys.update(chunk_id).digest()
+            form, key = plain, keys.update(chunk_id).digest()  # as seal.chunk_key
             packed = small(content) if size <= ZSTD_SMALL else large(content)
             if len(packed) <= n - n // PAYS - 1:
                 form, n, source = compressed, len(packed), packed
@@ -197,7 +195,7 @@ class ChunkWriter:
                 return self._row_only(chunk_id, size, n, form, key, source)
             stored = encrypt(form, key, chunk_id, source, n, reserve(n + TAG_MAX))
             sealed = sealed_hash(view(stored))
-            commit(chunk_id, stored, size, form, sealed, wrap_key(wrapping, chunk_id, sealed, key))
+            commit(chunk_id, stored, size, form, sealed)
             self.new_bytes += size
             return pack_chunk(chunk_id, key, sealed, size, stored, form)
 

@@ -22,20 +22,24 @@ from idao.errors import Busy, NotFound, VerificationFailed
 from idao.frozen import frozen
 from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
 from idao.store.forget import forget, freed_by, reclaim
-from idao.store.home_db import damaged, open_home_db, summed
+from idao.store.home_db import CHUNK, damaged, open_home_db, summed
 from idao.store.intake import Intake, Listener, Meter, Progress, Unreadable, take_in
 from idao.store.opening import atomic, empty_log
 from idao.store.packs import INDEX_NUMBERS, INDEX_ROW, SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
+    SEALED_KEPT,
     TAG_MAX,
+    WRAP_SECRET,
     ChunkSealer,
     StoreKeys,
+    chunk_key,
     manifest_open,
     manifest_seal,
     sealed_hash,
     source_of,
     unwrap,
+    unwrap_key,
     wrap,
 )
 from idao.store.version import Version, unpack_scan
@@ -95,6 +99,10 @@ class Contents:
         self.db = open_home_db(home / "home.db", readonly=readonly)
         self._reader = PackReader(self.folder)
         self.sealer = ChunkSealer()
+        self.intake: int | None = None
+        """The number of the secret of the intake that runs here."""
+        self._secrets: dict[bytes, bytes] = {}
+        """Wrapped, unwrapped."""
 
     def close(self) -> None:
         self._reader.close()
@@ -160,8 +168,8 @@ class Contents:
 
     # What an intake writes besides packs:
 
-    def begin_intake(self) -> str:
-        """Clears what crashed intakes left, and names the packs of a new one."""
+    def begin_intake(self) -> tuple[str, bytes]:
+        """Clears what crashed intakes left; what the packs of a new one are called, and its secret."""
         self.db.execute(f"pragma cache_size = -{INDEX_CACHE_KIB}")
         if self.db.execute("select 1 from freed limit 1").fetchone():
             reclaim(self)
@@ -172,11 +180,17 @@ class Contents:
                 name = path.name.removesuffix(SUFFIX)
                 if name not in known and name.rsplit("-", 2)[0] in crashed:
                     path.unlink(missing_ok=True)
-        prefix = os.urandom(8).hex()
+        prefix, secret = os.urandom(8).hex(), os.urandom(32)
         with self.transaction():
             self.db.execute("delete from intake")
             self.db.execute(summed("intake"), (prefix, _now_ms()))
-        return prefix
+            # Of intakes that stored nothing.
+            self.db.execute(
+                "delete from secret where not exists (select 1 from pack where pack.secret = secret.id)"
+            )
+            wrapped = wrap(self.keys.wrapping, secret, WRAP_SECRET)
+            self.intake = self.db.execute("insert into secret(key) values(?)", (wrapped,)).lastrowid
+        return prefix, secret
 
     def index(self, packs: Iterable[Pack], durable: Callable[[], object] | None = None) -> None:
         """Makes packs known, in one transaction and in the order of ids: no page is written twice.
@@ -188,8 +202,8 @@ class Contents:
         rows: list[tuple[bytes | int | None, ...]] = []
         with self.transaction():
             for pack in packs:
-                insert = "insert into pack(name, size) values(?, ?)"
-                number = self.db.execute(insert, (pack.name, pack.size)).lastrowid
+                insert = "insert into pack(name, size, secret) values(?, ?, ?)"
+                number = self.db.execute(insert, (pack.name, pack.size, self.intake)).lastrowid
                 joined, each = b"".join(pack.rows), INDEX_ROW.size
                 starts = range(0, len(joined), each)
                 plain = zip(starts, INDEX_NUMBERS.iter_unpack(joined), strict=True)
@@ -236,18 +250,35 @@ class Contents:
         self.db.execute("delete from intake where prefix=?", (prefix,))
 
     def chunk_row(self, chunk_id: bytes) -> bytes | None:
-        """A chunk of this home as a row of a manifest; None when it is not here."""
-        row = self.db.execute(
-            "select sealed, size, stored, form, key from chunk where id=?", (chunk_id,)
-        ).fetchone()
+        """A chunk of this home as a row of a manifest; None when it is not here. `VerificationFailed`: a
+        small one is read, as the index has no hash of it."""
+        row = self.db.execute(f"{CHUNK} where chunk.id=?", (chunk_id,)).fetchone()
         if row is None:
             return None
-        sealed, size, stored, form, wrapped = row
-        key = self.sealer.unwrap_key(self.keys.wrapping, chunk_id, sealed, wrapped)
+        _, pack, offset, stored, size, form, sealed, wrapped, secret = row
+        key = self.key_of(chunk_id, sealed, wrapped, secret)
         try:
+            if sealed is None:
+                ref = ChunkRef(chunk_id, key, b"", size, stored, form)
+                sealed = self.open_chunk(pack, offset, ref)[2]
             return pack_chunk(chunk_id, key, sealed, size, stored, form)
         except struct.error as e:
             raise VerificationFailed("the index holds an impossible chunk", code="index-damaged") from e
+        except VerificationFailed as e:
+            what = f"what is stored of a content is damaged: {e.message} (pack {pack}, byte {offset})"
+            raise VerificationFailed(what, hint="what else is: idao asset check", code=e.code) from e
+
+    def key_of(
+        self, chunk_id: bytes, sealed: bytes | None, wrapped: bytes | None, secret: bytes | None
+    ) -> bytes:
+        """The key of a chunk, given what CHUNK selects. `VerificationFailed`."""
+        if wrapped is not None:
+            return unwrap_key(self.keys.wrapping, chunk_id, sealed, wrapped)
+        if type(secret) is not bytes or type(chunk_id) is not bytes:
+            raise VerificationFailed("a chunk has no key", code="key-damaged")
+        if secret not in self._secrets:
+            self._secrets[secret] = unwrap(self.keys.wrapping, secret, WRAP_SECRET)
+        return chunk_key(self._secrets[secret], chunk_id)
 
     # --- reading -----------------------------------------------------------------------------------------
 
@@ -303,8 +334,9 @@ class Contents:
                 if row := self.db.execute(place, (chunk_id,)).fetchone():
                     self._reader.expect(*row)
 
-    def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes]:
-        """(content, part hash) of the chunk that should lie there. Or `VerificationFailed`."""
+    def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes, bytes]:
+        """(content, part hash, hash of the sealed bytes) of the chunk that should lie there. Or
+        `VerificationFailed`. Where `ref` has no hash of them, that they open shows that they are sound."""
         numbers = offset, ref.stored, ref.size, ref.form  # a damaged page can hold anything here
         odd = type(pack) is not str or any(type(n) is not int for n in numbers)
         if odd or offset < 0 or not 0 <= ref.stored <= CHUNK_BYTES_MAX + TAG_MAX:
@@ -316,13 +348,14 @@ class Contents:
             raise VerificationFailed(f"pack {pack} cannot be read: {why}", code="pack-missing") from e
         if len(sealed) != ref.stored:
             raise VerificationFailed(f"pack {pack} is cut short", code="pack-damaged")
-        if sealed_hash(sealed) != ref.sealed:
+        its_hash = sealed_hash(sealed)
+        if ref.sealed and its_hash != ref.sealed:
             raise VerificationFailed(f"pack {pack} is damaged at byte {offset}", code="chunk-damaged")
         content = self.sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
         h = part_hash(content)
         if self.keys.id_of(h) != ref.id:
             raise VerificationFailed("a chunk holds another content than its id says", code="chunk-damaged")
-        return content, h
+        return content, h, its_hash
 
     def versions(self) -> list[bytes]:
         """All versions of this home, oldest first."""
@@ -432,7 +465,8 @@ class Contents:
 def _put_chunks(count: int) -> str:
     """The statement for `count` rows of the index. What has a fixed length comes as one value: to hand
     over each costs more than to cut them out of it."""
-    row = "substr(?{0}, 1, 32), ?{1}, ?{2}, ?{3}, ?{4}, ?{5}, substr(?{0}, 33, 32), substr(?{0}, 65, 48)"
+    sealed = f"case when ?{{3}} > {SEALED_KEPT} then substr(?{{0}}, 33, 32) end"
+    row = f"substr(?{{0}}, 1, 32), ?{{1}}, ?{{2}}, ?{{3}}, ?{{4}}, ?{{5}}, {sealed}, null"
     rows = (row.format(*range(i, i + 6)) for i in range(1, 6 * count, 6))
     return f"insert or ignore into chunk values ({'), ('.join(rows)})"
 

@@ -1,7 +1,8 @@
 """Forgetting a version: keys first, in one transaction; then the space, which may take its time.
 
-What no remaining version refers to goes: its wrapped keys are overwritten, so its sealed bytes mean nothing,
-and their place is noted in table `freed` until the file system has it back.
+What no remaining version refers to goes: its keys are overwritten, wrapped ones and the secrets that others
+follow from, so its sealed bytes mean nothing, and their place is noted in table `freed` until the file system
+has it back. What stays of an intake whose secret goes gets keys of its own, wrapped.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from idao.errors import VerificationFailed
+from idao.store.home_db import CHUNK
 from idao.store.packs import SUFFIX, punch, sync_folder
+from idao.store.seal import WRAP_KEY, wrap
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents
@@ -43,6 +46,7 @@ def forget(contents: Contents, refs: Sequence[bytes]) -> int:
             "insert or ignore into freed"
             f" select pack, offset, stored, row_sum('freed', pack, offset, stored) from {DEAD}"
         )
+        _give_up_secrets(contents)
         db.execute(f"delete from {DEAD}")
         for table in ("asset_key", "version", "scan"):
             db.executemany(f"delete from {table} where ref=?", [(ref,) for ref in refs])
@@ -51,6 +55,26 @@ def forget(contents: Contents, refs: Sequence[bytes]) -> int:
     db.execute("drop table live")
     reclaim(contents)
     return freed
+
+
+def _give_up_secrets(contents: Contents) -> None:
+    """Destroys the secrets from which the keys of dead chunks follow, for good or with those of others."""
+    db = contents.db
+    its = f"select secret from pack where id in (select pack from {DEAD} and key is null)"
+    given_up = db.execute(f"select id, key from secret where id in ({its})").fetchall()
+    for number, secret in given_up:
+        stay = (
+            f"{CHUNK} where pack in (select id from pack where secret = ?) and chunk.key is null"
+            " and chunk.id in (select id from live) and chunk.id > ? order by chunk.id limit ?"
+        )
+        last = b""
+        while rows := db.execute(stay, (number, last, MARKED_AT_ONCE)).fetchall():
+            last = rows[-1][0]
+            keys = [(row[0], contents.key_of(row[0], None, None, secret)) for row in rows]
+            wrapped = [(wrap(contents.keys.wrapping, key, WRAP_KEY + i), i) for i, key in keys]
+            db.executemany("update chunk set key=? where id=?", wrapped)
+        db.execute("update pack set secret = null where secret=?", (number,))
+        db.execute("delete from secret where id=?", (number,))
 
 
 def freed_by(contents: Contents, refs: Sequence[bytes]) -> int:

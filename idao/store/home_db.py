@@ -4,8 +4,8 @@ SQLite in WAL mode with synchronous FULL: a commit that returned survives a powe
 milliseconds UTC. What is secret in it is wrapped under the home's data key (`store.seal`).
 
 A row that nothing else would check carries `sum`, the hash of its other columns (`row_sum`, a function of
-every connection made here): SQLite itself does not notice a flipped bit in a value. Rows of `pack`, `chunk`
-and `asset_key` need none: reading the packs shows whether they are true.
+every connection made here): SQLite itself does not notice a flipped bit in a value. Rows of `pack`, `chunk`,
+`secret` and `asset_key` need none: reading the packs shows whether they are true.
 """
 
 from __future__ import annotations
@@ -29,17 +29,25 @@ from idao.store.opening import (
     refusal,
 )
 
-USER_VERSION = 2
-"""Format 1 had no sums. `store.migrate` leads from each to the next."""
+USER_VERSION = 3
+"""Format 1 had no sums; 1 and 2 had a wrapped key for each chunk. `store.migrate` leads from each to this."""
 BUSY_SECONDS = 30
 """How long a statement waits for another process's short transaction."""
 
 SCHEMA = """
+-- Secrets of intakes: the keys of the chunks that an intake stored are keyed hashes of their ids under its
+-- secret, until one of them is to be forgotten: then each other gets its key, wrapped, and the secret goes.
+create table secret(
+  id integer primary key,
+  key blob not null                 -- wrapped, 72 bytes
+) strict;
+
 -- Packs: files under packs/, each a run of sealed chunks, written once and flushed before its row exists.
 create table pack(
   id integer primary key,
   name text not null unique,        -- file name without the suffix
-  size integer not null             -- bytes
+  size integer not null,            -- bytes
+  secret integer references secret(id)  -- of the intake that wrote it; null: its chunks have wrapped keys
 ) strict;
 
 -- The chunk index: where each sealed chunk lies.
@@ -50,8 +58,8 @@ create table chunk(
   stored integer not null,          -- bytes sealed
   size integer not null,            -- bytes of content
   form integer not null,            -- how it is sealed: manifest.AEGIS ...
-  sealed blob not null,             -- hash of the sealed bytes, 32 bytes
-  key blob not null                 -- the chunk's own key, wrapped, 48 bytes
+  sealed blob,                      -- hash of the sealed bytes, 32 bytes; null: small, hashed again
+  key blob                          -- its key, wrapped; null: it follows from the secret
 ) without rowid, strict;
 
 -- Space of forgotten chunks that is still to be given back to the file system.
@@ -137,6 +145,11 @@ create table moment(
   sum blob not null                 -- row_sum of the above
 ) without rowid, strict;
 """
+CHUNK = (
+    "select chunk.id, name, offset, stored, chunk.size, form, sealed, chunk.key, secret.key"
+    " from chunk left join pack on pack = pack.id left join secret on pack.secret = secret.id"
+)
+"""Rows of the index, each with the name of its pack and what gives its key."""
 SUMMED = {
     "freed": ("pack", "offset", "size"),
     "version": ("ref", "manifest", "source", "taken_ms"),

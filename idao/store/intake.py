@@ -8,7 +8,6 @@ appears in one last transaction.
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice, repeat
@@ -222,8 +221,7 @@ class _Run:
     ) -> None:
         self._contents, self._walk, self._meter, self._meanwhile = contents, walk, meter, meanwhile
         self._listener = listener
-        self.prefix = contents.begin_intake()
-        self._run_secret = os.urandom(32)
+        self.prefix, self._run_secret = contents.begin_intake()
         search = contents.db.execute("select 1 from chunk limit 1").fetchone() is not None
         self._writer = ChunkWriter(
             contents.keys,

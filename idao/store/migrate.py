@@ -144,7 +144,7 @@ _KINDS: tuple[tuple[str, Callable[[Path], int], int, str], ...] = (
         "home.db",
         _format_of_home_db,
         home_db.USER_VERSION,
-        "each row gets a hash, so that a flipped bit is found",
+        "room for smaller rows of what is stored from now on; each row that has none gets a hash",
     ),
 )
 
@@ -165,19 +165,24 @@ def _held(path: Path, copy: Path) -> Iterator[None]:
         yield
 
 
-def _sums_for_rows(
-    path: Path, copy: Path, aside: Path, replace: Callable[[], None], _: Progress | None
-) -> None:
-    """home.db 1 to 2: every table with its rows, each with its sum; drafts, which nothing wrote, go."""
+def _rows_again(path: Path, copy: Path, aside: Path, replace: Callable[[], None], _: Progress | None) -> None:
+    """home.db 1 or 2 to 3: every table with its rows.
+
+    New in 2: sums of rows, and no drafts, which nothing wrote. New in 3: secrets of intakes, from which keys
+    of chunks follow; what was stored before keeps its wrapped keys.
+    """
     with _held(path, copy):
         home_db.open_home_db(aside).close()
         with closing(home_db.open_home_db(aside)) as db:
             db.execute("attach ? as old", (str(copy),))
             db.execute("begin immediate")
             for (table,) in db.execute("select name from main.sqlite_master where type = 'table'").fetchall():
-                columns = ", ".join(home_db.SUMMED.get(table, ()))
-                row = f"{columns}, row_sum('{table}', {columns})" if columns else "*"
-                db.execute(f"insert into main.{table} select {row} from old.{table}")
+                had = [name for _, name, *_ in db.execute(f"pragma old.table_info({table})")]
+                columns, values = ", ".join(had), ", ".join(had)
+                if table in home_db.SUMMED and "sum" not in had:
+                    columns, values = f"{columns}, sum", f"{values}, row_sum('{table}', {values})"
+                if had:
+                    db.execute(f"insert into main.{table}({columns}) select {values} from old.{table}")
             db.execute("commit")
             db.execute("detach old")
         replace()
@@ -211,7 +216,8 @@ def _sum_for_backup_key(
 
 _Make = Callable[[Path, Path, Path, Callable[[], None], Progress | None], None]
 _STEPS: dict[tuple[str, int], _Make] = {
-    ("home.db", 1): _sums_for_rows,
+    ("home.db", 1): _rows_again,
+    ("home.db", 2): _rows_again,
     ("ledger", 1): _ledger_again,
     ("ledger", 2): _ledger_again,
     ("keys/backup.pub", 1): _sum_for_backup_key,

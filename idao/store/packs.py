@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PACK_BYTES = 64 * 1024 * 1024
 """A pack is closed at this size: one flush for each, and the unit that is whole or absent after a crash."""
 PACK_CHUNKS = 16_384
-"""... or at this many chunks: their rows take 8 MiB of memory until they are indexed."""
+"""... or at this many chunks: their rows take 2 MiB of memory until they are indexed."""
 BLOCK = 4096
 """What O_DIRECT wants lengths and addresses to be multiples of, on every disk sold; also a memory page."""
 BUFFER_BYTES = CHUNK_BYTES_MAX + 2 * 1024 * 1024
@@ -41,11 +41,10 @@ OPEN_PACKS = 16
 SUFFIX = ".pack"
 
 
-INDEX_ROW = struct.Struct(">32s32s48sIIIB")
+INDEX_ROW = struct.Struct(">32s32sIIIB")
 """Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, hash of the sealed bytes,
-wrapped key, offset, bytes stored, bytes of content, form. Packed it takes half of what a tuple does, and
-sorts by id."""
-INDEX_NUMBERS = struct.Struct(">112xIIIB")
+offset, bytes stored, bytes of content, form. Packed it takes half of what a tuple does, and sorts by id."""
+INDEX_NUMBERS = struct.Struct(">64xIIIB")
 """Of the same: offset, bytes stored, bytes of content, form."""
 _index_row = INDEX_ROW.pack
 
@@ -103,11 +102,11 @@ class PackWriter:
         """The `size` bytes at the reserved address."""
         return self._view[self._fill : self._fill + size]
 
-    def commit(self, chunk_id: bytes, stored: int, size: int, form: int, sealed: bytes, key: bytes) -> None:
-        """Keeps the `stored` bytes at the reserved address as one sealed chunk; `key` is wrapped."""
+    def commit(self, chunk_id: bytes, stored: int, size: int, form: int, sealed: bytes) -> None:
+        """Keeps the `stored` bytes at the reserved address as one sealed chunk."""
         assert self._pack is not None
         offset = self._start + self._fill
-        self._pack.rows.append(_index_row(chunk_id, sealed, key, offset, stored, size, form))
+        self._pack.rows.append(_index_row(chunk_id, sealed, offset, stored, size, form))
         self._fill += stored
         if offset + stored >= PACK_BYTES or len(self._pack.rows) >= PACK_CHUNKS:
             self._finish()

@@ -24,7 +24,11 @@ from idao.manifest import AEGIS, AEGIS_ZSTD, COMPRESSED, XCHACHA, XCHACHA_ZSTD
 TAG_MAX = 32
 """Bytes that sealing adds at most: 32 for AEGIS-256, 16 for XChaCha20-Poly1305."""
 WRAPPED_KEY = 32 + 16
-"""A chunk's wrapped key: sealed key, tag."""
+"""A chunk's wrapped key as homes of format 2 had it: sealed key, tag. The nonce is the start of the sealed
+chunk's hash: another key makes another hash. Today's are as `wrap` makes them."""
+SEALED_KEPT = 16 * 1024
+"""Of longer sealed chunks the index keeps the hash. Shorter ones are read again when their content is met
+again: that costs less than 32 bytes for each small file of a home."""
 CHUNK_BYTES_MAX = 2 * 1024 * 1024
 """Largest chunk: what one sealed chunk may claim to unpack to, and a third of what memory holds at once."""
 ZSTD_LEVEL = 1
@@ -32,6 +36,8 @@ ZSTD_LEVEL = 1
 ZSTD_SMALL = 16 * 1024
 """Contents up to this size are looked at for matches of 6 bytes and more, as that level does with larger ones
 itself: a tenth less time, and no more bytes on the mean of tables, JSON and texts."""
+
+WRAP_KEY, WRAP_SECRET = b"chunk key", b"intake"
 
 Cdata = Any
 
@@ -81,7 +87,7 @@ class ChunkSealer:
     """Seals and opens chunks with libsodium's C functions. One per thread."""
 
     __slots__ = (
-        "_decompress", "_functions", "_length", "_null", "_wrap", "_wrapped", "_wrapped_bytes", "ffi"
+        "_decompress", "_functions", "_length", "_null", "ffi"
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -94,8 +100,7 @@ class ChunkSealer:
             16,
         )
         self._functions = {AEGIS: aegis, AEGIS_ZSTD: aegis, XCHACHA: xchacha, XCHACHA_ZSTD: xchacha}
-        self._wrap, self._wrapped = xchacha[0], self.ffi.new("unsigned char[48]")
-        self._wrapped_bytes, self._null = self.ffi.buffer(self._wrapped), self.ffi.NULL
+        self._null = self.ffi.NULL
         self._decompress: Any = None
 
     def seal(self, form: int, key: bytes, chunk_id: bytes, source: Cdata, size: int, out: Cdata) -> int:
@@ -104,26 +109,6 @@ class ChunkSealer:
         null = self._null
         encrypt(out, null, source, size, _FORM_BYTE[form] + chunk_id, 33, null, _ZERO_NONCE, key)
         return size + tag
-
-    def wrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, key: bytes) -> bytes:
-        """A chunk's key under the home's wrapping key, 48 bytes.
-
-        The nonce is the start of the sealed chunk's hash: another key gives another hash, so no nonce meets
-        two keys, and none has to be stored.
-        """
-        self._wrap(self._wrapped, self._null, key, 32, chunk_id, 32, self._null, sealed[:24], wrapping)
-        wrapped: bytes = self._wrapped_bytes[:]
-        return wrapped
-
-    def unwrap_key(self, wrapping: bytes, chunk_id: bytes, sealed: bytes, wrapped: bytes) -> bytes:
-        """Undoes `wrap_key`; `VerificationFailed`."""
-        null, key = self.ffi.NULL, self.ffi.new("unsigned char[32]")
-        unwrap = self._functions[XCHACHA][1]
-        kinds = {type(chunk_id), type(sealed), type(wrapped)}  # a damaged page can hold a number here
-        bad = kinds != {bytes} or (len(chunk_id), len(sealed), len(wrapped)) != (32, 32, WRAPPED_KEY)
-        if bad or unwrap(key, null, null, wrapped, WRAPPED_KEY, chunk_id, 32, sealed[:24], wrapping) != 0:
-            raise VerificationFailed("a chunk's key does not open", code="key-damaged")
-        return bytes(self.ffi.buffer(key))
 
     def open(self, form: int, key: bytes, chunk_id: bytes, size: int, sealed: bytes) -> bytes:
         """The content of a sealed chunk. `VerificationFailed` if key, id, form, size or a byte is wrong."""
@@ -176,6 +161,23 @@ def unwrap(key: bytes, wrapped: bytes, purpose: bytes) -> bytes:
     if secret is None:
         raise VerificationFailed("a wrapped key does not open", code="key-damaged")
     return secret
+
+
+def chunk_key(secret: bytes, chunk_id: bytes) -> bytes:
+    """The key of a chunk that the intake with this secret stores."""
+    return blake3(chunk_id, key=secret).digest()
+
+
+def unwrap_key(wrapping: bytes, chunk_id: bytes, sealed: bytes | None, wrapped: bytes) -> bytes:
+    """A chunk's key that is wrapped in the index; `VerificationFailed`."""
+    if type(chunk_id) is type(wrapped) is bytes:  # a damaged page can hold anything here
+        if len(wrapped) != WRAPPED_KEY:
+            return unwrap(wrapping, wrapped, WRAP_KEY + chunk_id)
+        if type(sealed) is bytes and len(sealed) == 32:
+            key = sodium.unseal(wrapped, chunk_id, sealed[:24], wrapping)
+            if key is not None:
+                return key
+    raise VerificationFailed("a chunk's key does not open", code="key-damaged")
 
 
 class StoreKeys:
