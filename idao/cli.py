@@ -12,10 +12,11 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from idao import __version__
+from idao import __version__, grammar
 from idao.errors import EXIT_CODES, IdaoError, UsageError
+from idao.grammar import App
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,16 +173,17 @@ def exit_codes_text() -> str:
     return "\n".join(f"{code:>4}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
+def _app(word: str) -> App:
+    """What a family declares."""
+    family = FAMILIES[word]
+    app: App = getattr(importlib.import_module(family.module), family.app)
+    return app
+
+
 @functools.cache
 def command_of(word: str) -> Any:
     """The command of a family as Typer builds it."""
-    from typer.main import get_command
-
-    family = FAMILIES[word]
-    app = getattr(importlib.import_module(family.module), family.app)
-    for command in app.registered_commands:  # evaluated once: Typer would do so four times
-        command.callback.__annotations__ = get_type_hints(command.callback, include_extras=True)
-    return get_command(app)
+    return grammar.typed(_app(word))
 
 
 def _unknown(word: str) -> UsageError:
@@ -270,13 +272,23 @@ def _help(words: list[str]) -> int:
 
 
 def _invoke(word: str, args: list[str]) -> int:
-    from idao.spared import import_typer
+    try:
+        if found := grammar.plain(_app(word), args):
+            command, given = found
+            command(**given)
+            return 0
+        return _by_typer(word, args)
+    except grammar.Exit as e:
+        return e.code
+    except EOFError as e:  # Ctrl-D instead of a passphrase or an invite
+        raise UsageError("nothing was typed", hint="see 'idao help' for how to give it in a file") from e
 
-    import_typer()
+
+def _by_typer(word: str, args: list[str]) -> int:
+    command = command_of(word)
     import typer
     from typer._click.exceptions import ClickException, NoArgsIsHelpError
 
-    command = command_of(word)
     try:
         # Not its `main`: that prints and exits on its own when interrupted or when a pipe is closed.
         width = None if sys.stdout.isatty() else HELP_WIDTH
@@ -287,8 +299,6 @@ def _invoke(word: str, args: list[str]) -> int:
         return int(e.exit_code)
     except typer.Abort as e:
         raise KeyboardInterrupt from e
-    except EOFError as e:  # Ctrl-D instead of a passphrase or an invite
-        raise UsageError("nothing was typed", hint="see 'idao help' for how to give it in a file") from e
     except NoArgsIsHelpError as e:
         group = e.ctx.command if e.ctx else command
         names = ", ".join(getattr(group, "commands", {}))

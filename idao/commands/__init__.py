@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from idao import home as homes
 from idao import ui
 
 if TYPE_CHECKING:
     from idao.dao import Dao
-
-PLAIN: dict[str, Any] = {
-    "rich_markup_mode": None,
-    "pretty_exceptions_enable": False,
-    "add_completion": False,
-}
-"""How every family makes its Typer app: no markup, no coloured tracebacks, nothing that installs itself."""
 
 
 def open_dao(quorum: str | None = None) -> Dao:

@@ -5,38 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import Pending, UsageError, VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 
 if TYPE_CHECKING:
     from idao.dao import Dao
 
-contribute = typer.Typer(**PLAIN)
-asset = typer.Typer(**PLAIN, no_args_is_help=True, help="Read, restore, verify and delete assets.")
-_Asset = Annotated[str, typer.Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
+contribute = App()
+asset = App(help="Read, restore, verify and delete assets.")
+_Asset = Annotated[str, Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
 
 
 @contribute.command()
 def _contribute(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH…", help="Files or folders; - is stdin.")],
-    kind: Annotated[str, typer.Option(help="dataset, model, agent, flow, pov or result.")] = "dataset",
-    category: Annotated[str, typer.Option(help="What data it is (tabular, text, …); else detected.")] = "",
-    name: Annotated[
-        str, typer.Option(help="What you call it; the same name, or path, means a new version.")
-    ] = "",
-    license: Annotated[str, typer.Option(help="SPDX licence expression.")] = "",
-    policy: Annotated[Path | None, typer.Option(help="Terms of use (ODRL); default: nobody but you.")] = None,
-    parent: Annotated[list[str] | None, typer.Option(help="Asset it was made from; may repeat.")] = None,
-    card: Annotated[Path | None, typer.Option(help="Your own card (Croissant JSON-LD).")] = None,
-    label: Annotated[list[str] | None, typer.Option(help="Column that holds a label; may repeat.")] = None,
+    paths: Annotated[list[str], Argument(metavar="PATH…", help="Files or folders; - is stdin.")],
+    kind: Annotated[str, Option(help="dataset, model, agent, flow, pov or result.")] = "dataset",
+    category: Annotated[str, Option(help="What data it is (tabular, text, …); else detected.")] = "",
+    name: Annotated[str, Option(help="What you call it; the same name, or path, means a new version.")] = "",
+    license: Annotated[str, Option(help="SPDX licence expression.")] = "",
+    policy: Annotated[Path | None, Option(help="Terms of use (ODRL); default: nobody but you.")] = None,
+    parent: Annotated[list[str] | None, Option(help="Asset it was made from; may repeat.")] = None,
+    card: Annotated[Path | None, Option(help="Your own card (Croissant JSON-LD).")] = None,
+    label: Annotated[list[str] | None, Option(help="Column that holds a label; may repeat.")] = None,
     skip_unreadable: Annotated[
-        bool, typer.Option("--skip-unreadable", help="Leave out what cannot be read, and say so.")
+        bool, Option("--skip-unreadable", help="Leave out what cannot be read, and say so.")
     ] = False,
-    why: Annotated[bool, typer.Option("--why", help="Say why this quorum, and who is to review it.")] = False,
+    why: Annotated[bool, Option("--why", help="Say why this quorum, and who is to review it.")] = False,
 ) -> None:
     """Take in files or folders: stored encrypted, registered on a quorum you trust, reviewed.
 
@@ -135,7 +132,7 @@ def _elsewhere(quorum: str) -> str:
 
 
 @asset.command("list")
-def _list(all: Annotated[bool, typer.Option("--all", help="Also assets of others.")] = False) -> None:
+def _list(all: Annotated[bool, Option("--all", help="Also assets of others.")] = False) -> None:
     """List your assets.
 
     Example: idao asset list --json
@@ -158,7 +155,7 @@ def _list(all: Annotated[bool, typer.Option("--all", help="Also assets of others
 
 @asset.command("show")
 def _show(
-    asset: _Asset, why: Annotated[bool, typer.Option("--why", help="The score card in words.")] = False
+    asset: _Asset, why: Annotated[bool, Option("--why", help="The score card in words.")] = False
 ) -> None:
     """Show what the ledger says of an asset; with --why its score card and how to improve it.
 
@@ -195,8 +192,8 @@ def _show(
 @asset.command("get")
 def _get(
     asset: _Asset,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder to write into.")] = Path("."),
-    file: Annotated[list[str] | None, typer.Option(help="Only this file of it; may repeat.")] = None,
+    out: Annotated[Path, Option("-o", "--out", help="Folder to write into.")] = Path("."),
+    file: Annotated[list[str] | None, Option(help="Only this file of it; may repeat.")] = None,
 ) -> None:
     """Restore an asset's files, every byte verified. Nothing that exists is overwritten.
 
@@ -220,7 +217,7 @@ def _get(
 @asset.command("check")
 def _check(
     asset: Annotated[
-        str, typer.Argument(metavar="[ASSET]", help="Only this asset; without one, everything stored.")
+        str, Argument(metavar="[ASSET]", help="Only this asset; without one, everything stored.")
     ] = "",
 ) -> None:
     """Read what is stored again and verify every byte. Exit code 6 if anything is damaged.
@@ -238,15 +235,15 @@ def _check(
     lines = [f"{where}: {what}" for where, what in findings] or [sound]
     ui.result(data, lines)
     if findings:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 @asset.command("forget")
 def _forget(
-    asset: Annotated[str, typer.Argument(metavar="[ASSET]", help="Id, prefix or name.")] = "",
+    asset: Annotated[str, Argument(metavar="[ASSET]", help="Id, prefix or name.")] = "",
     unregistered: Annotated[
         bool,
-        typer.Option("--unregistered", help="What was taken in and is on no ledger: left by runs cut short."),
+        Option("--unregistered", help="What was taken in and is on no ledger: left by runs cut short."),
     ] = False,
 ) -> None:
     """Destroy the keys of an asset's contents and free their space. Its record stays on the ledger.

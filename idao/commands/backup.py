@@ -7,17 +7,13 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN
 from idao.commands.phrases import typed_phrase
 from idao.errors import UsageError, VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 
-backup = typer.Typer(
-    **PLAIN,
-    no_args_is_help=True,
+backup = App(
     help="Make, verify and restore backups: one encrypted file each.",
 )
 _PHRASE_FILE = "File with the 24 words; - is stdin."
@@ -26,7 +22,7 @@ _PHRASE_FILE = "File with the 24 words; - is stdin."
 @backup.command("create")
 def _create(
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE|DIR", help="Where to write it; default: here.")
+        Path | None, Option("-o", "--out", metavar="FILE|DIR", help="Where to write it; default: here.")
     ] = None,
 ) -> None:
     """Write the whole home into one encrypted file. Needs no secret, and works while a node runs.
@@ -69,7 +65,7 @@ def _create(
     )
     ui.result(data, ids=str(made.path))
     if made.missing:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 def _target(home: homes.Home, out: Path | None) -> Path:
@@ -93,8 +89,8 @@ def _passphrase_given() -> bool:
 
 @backup.command("verify")
 def _verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
-    phrase_file: Annotated[str, typer.Option("--phrase-file", help=_PHRASE_FILE)] = "",
+    file: Annotated[Path, Argument(metavar="FILE", help="The backup.")],
+    phrase_file: Annotated[str, Option("--phrase-file", help=_PHRASE_FILE)] = "",
 ) -> None:
     """Check a backup. Exit code 6 if anything is wrong with it.
 
@@ -134,20 +130,20 @@ def _verify(
         ui.hint("this shows that the file is whole; that it can be restored: add --phrase-file FILE")
     ui.result(data, lines, quiet=[c.name for c in checks if not c.ok])
     if not ok:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 @backup.command("restore")
 def _restore(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")],
-    phrase_file: Annotated[str, typer.Option("--phrase-file", help=_PHRASE_FILE)] = "",
-    name: Annotated[str, typer.Option(help="Another name for the restored iDAO.")] = "",
+    file: Annotated[Path, Argument(metavar="FILE", help="The backup.")],
+    phrase_file: Annotated[str, Option("--phrase-file", help=_PHRASE_FILE)] = "",
+    name: Annotated[str, Option(help="Another name for the restored iDAO.")] = "",
     new_passphrase_file: Annotated[
         Path | None,
-        typer.Option("--new-passphrase-file", help="File whose first line is to lock the keys from now on."),
+        Option("--new-passphrase-file", help="File whose first line is to lock the keys from now on."),
     ] = None,
     no_passphrase: Annotated[
-        bool, typer.Option("--no-passphrase", help="Keep the keys without a passphrase from now on.")
+        bool, Option("--no-passphrase", help="Keep the keys without a passphrase from now on.")
     ] = False,
 ) -> None:
     """Restore a backup into an empty home (--home DIR). Needs the recovery phrase, or the passphrase.
@@ -224,7 +220,7 @@ def _tell(restored: Any) -> None:
     lines = [f"quorum  {q['quorum']}  {q['name']}" for q in data["quorums"]]
     ui.result(data, [*lines, f"home    {data['home']}"], ids=str(data["idao"]))
     if restored.findings:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 def tell_continued(c: Any) -> None:

@@ -11,14 +11,12 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN
 from idao.errors import IdaoError
+from idao.grammar import App, Option
 from idao.hall.service import own_command
 
-demo = typer.Typer(**PLAIN)
+demo = App()
 
 VISITS = 200
 """Rows of the made-up table: enough for the assessor to have something to say."""
@@ -26,10 +24,8 @@ VISITS = 200
 
 @demo.command()
 def _demo(
-    alone: Annotated[bool, typer.Option("--alone", help="Only the story of one person.")] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the temporary folder and say where it is.")
-    ] = False,
+    alone: Annotated[bool, Option("--alone", help="Only the story of one person.")] = False,
+    keep: Annotated[bool, Option("--keep", help="Keep the temporary folder and say where it is.")] = False,
 ) -> None:
     """Tell the whole story: one person (init, contribute, mint, vote, prove, verify, audit), then a quorum of
     four nodes, one of them killed, one lying for a while.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import UsageError, VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 from idao.ledger import charter
 
 STATES = ("open", "passed", "executed", "failed", "rejected", "expired")
@@ -23,44 +22,44 @@ def _rules() -> str:
     return "\n\n".join(parts)
 
 
-propose = typer.Typer(**PLAIN)
-vote = typer.Typer(**PLAIN)
-proposal = typer.Typer(**PLAIN, no_args_is_help=True, help="Proposals and their tallies.")
+propose = App()
+vote = App()
+proposal = App(help="Proposals and their tallies.")
 
-_Proposal = Annotated[str, typer.Argument(metavar="PROPOSAL", help="Id, prefix or unique title.")]
-_By = Annotated[str, typer.Option("--as", metavar="MEMBER", help="Sign as a member whose key is here.")]
+_Proposal = Annotated[str, Argument(metavar="PROPOSAL", help="Id, prefix or unique title.")]
+_By = Annotated[str, Option("--as", metavar="MEMBER", help="Sign as a member whose key is here.")]
 
 
-@propose.command(epilog=_rules())
+@propose.command(epilog=_rules)
 def _propose(
-    title: Annotated[str, typer.Argument(metavar="TITLE", help="What is proposed, in one line.")],
+    title: Annotated[str, Argument(metavar="TITLE", help="What is proposed, in one line.")],
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="RULE=VALUE", help="Change a rule of the charter; listed below."),
+        Option("--set", metavar="RULE=VALUE", help="Change a rule of the charter; listed below."),
     ] = None,
     add_member: Annotated[
         list[str] | None,
-        typer.Option(metavar="WHO[:ROLE[:WEIGHT]]", help="Add a member: full id or petname."),
+        Option(metavar="WHO[:ROLE[:WEIGHT]]", help="Add a member: full id or petname."),
     ] = None,
     remove_member: Annotated[
-        list[str] | None, typer.Option(metavar="WHO", help="Remove a member: full id or petname.")
+        list[str] | None, Option(metavar="WHO", help="Remove a member: full id or petname.")
     ] = None,
     policy: Annotated[
-        list[str] | None, typer.Option(metavar="ASSET=FILE", help="New terms of use of an asset.")
+        list[str] | None, Option(metavar="ASSET=FILE", help="New terms of use of an asset.")
     ] = None,
     class_policy: Annotated[
-        list[str] | None, typer.Option(metavar="CLASS=FILE", help="New terms of use of a DAT class.")
+        list[str] | None, Option(metavar="CLASS=FILE", help="New terms of use of a DAT class.")
     ] = None,
     tee_policy: Annotated[
-        str, typer.Option(metavar="strict|FILE", help="What evidence of trusted hardware the quorum counts.")
+        str, Option(metavar="strict|FILE", help="What evidence of trusted hardware the quorum counts.")
     ] = "",
     text: Annotated[
-        Path | None, typer.Option(help="A longer text; the proposal names its hash, the file stays here.")
+        Path | None, Option(help="A longer text; the proposal names its hash, the file stays here.")
     ] = None,
     by: _By = "",
     idao: Annotated[
         str,
-        typer.Option(
+        Option(
             "--for",
             metavar="IDAO|quorum",
             help="Whose proposal: full id, petname or 'quorum'; default: yours, for a TEE policy quorum.",
@@ -92,7 +91,7 @@ def _propose(
 @vote.command()
 def _vote(
     proposal: _Proposal,
-    choice: Annotated[str, typer.Argument(metavar="CHOICE", help="yes, no or abstain.")],
+    choice: Annotated[str, Argument(metavar="CHOICE", help="yes, no or abstain.")],
     by: _By = "",
 ) -> None:
     """Cast your ballot, or change it while the vote is open.
@@ -115,7 +114,7 @@ def _vote(
 
 @proposal.command("list")
 def _list(
-    state: Annotated[str, typer.Option(help="Only those that are " + ", ".join(STATES) + ".")] = "",
+    state: Annotated[str, Option(help="Only those that are " + ", ".join(STATES) + ".")] = "",
 ) -> None:
     """List the proposals on the ledger, oldest first.
 
@@ -132,7 +131,7 @@ def _list(
 @proposal.command("show")
 def _show(
     proposal: _Proposal,
-    text: Annotated[Path | None, typer.Option(help="Check that this file is the text voted on.")] = None,
+    text: Annotated[Path | None, Option(help="Check that this file is the text voted on.")] = None,
 ) -> None:
     """Show a proposal: what it would do, by which rules it is decided, who has voted what.
 
@@ -151,7 +150,7 @@ def _show(
     lines.append(f"rules     {_rules_held(data['rules'])}")
     ui.result(data, lines, quiet=[data["proposal"]])
     if not data.get("text_matches", True):
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 @proposal.command("settle")

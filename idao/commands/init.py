@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import UsageError
+from idao.grammar import App, Option
 
-init = typer.Typer(**PLAIN)
-status = typer.Typer(**PLAIN)
+init = App()
+status = App()
 
 
 @init.command()
 def _init(
-    name: Annotated[str, typer.Option(help="What you call your iDAO.")] = "",
-    domain: Annotated[str, typer.Option(help="Its field, as a default category: medical, text, …")] = "",
+    name: Annotated[str, Option(help="What you call your iDAO.")] = "",
+    domain: Annotated[str, Option(help="Its field, as a default category: medical, text, …")] = "",
     no_passphrase: Annotated[
-        bool, typer.Option("--no-passphrase", help="Keep the keys without a passphrase.")
+        bool, Option("--no-passphrase", help="Keep the keys without a passphrase.")
     ] = False,
 ) -> None:
     """Create your iDAO: a key, a charter, and a quorum of one. Offline. Safe to run twice.

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import VerificationFailed
+from idao.grammar import App, Argument, Exit
 
-peer = typer.Typer(**PLAIN, no_args_is_help=True, help="The nodes of the other members, and where they are.")
-WHO = Annotated[str, typer.Argument(metavar="ID", help="Full iDAO id or petname.")]
+peer = App(help="The nodes of the other members, and where they are.")
+WHO = Annotated[str, Argument(metavar="ID", help="Full iDAO id or petname.")]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """The commands of this file that belong to `quorum`."""
     app.command("why")(_why)
     app.command("doctor")(_doctor)
@@ -51,7 +50,7 @@ def _doctor() -> None:
         lines += [f"      → {c['hint']}"] if c["hint"] else []
     ui.result(data, lines, quiet=[c["name"] for c in data["checks"] if not c["ok"]])
     if not data["ok"]:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 def _forensics() -> None:
@@ -69,7 +68,7 @@ def _forensics() -> None:
 
 
 def _accuse(
-    files: Annotated[list[str], typer.Argument(metavar="FILE…", help="The two messages; - is stdin.")],
+    files: Annotated[list[str], Argument(metavar="FILE…", help="The two messages; - is stdin.")],
 ) -> None:
     """Report two conflicting messages that one validator signed; its bond answers for it.
 
@@ -138,7 +137,7 @@ def _cells(p: dict[str, Any]) -> tuple[str, ...]:
 
 @peer.command("add")
 def _add(
-    who: WHO, address: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Where its node listens.")]
+    who: WHO, address: Annotated[str, Argument(metavar="HOST:PORT", help="Where its node listens.")]
 ) -> None:
     """Say where a member's node is, for networks that carry no multicast. It is tried first.
 

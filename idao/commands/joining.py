@@ -6,16 +6,15 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
 from idao.commands import open_dao
 from idao.errors import UsageError
+from idao.grammar import App, Argument, Option
 
-NAME = Annotated[str, typer.Option("--name", help="What you call it here; default: as its founder did.")]
+NAME = Annotated[str, Option("--name", help="What you call it here; default: as its founder did.")]
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     """The commands of this file, in the order of help."""
     app.command("invite")(_invite)
     app.command("join")(_join)
@@ -27,8 +26,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _invite(
-    minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long it holds.")] = 10,
-    qr: Annotated[bool, typer.Option("--qr", help="Also draw it as a QR code on the terminal.")] = False,
+    minutes: Annotated[int, Option(min=1, max=1440, help="How long it holds.")] = 10,
+    qr: Annotated[bool, Option("--qr", help="Also draw it as a QR code on the terminal.")] = False,
 ) -> None:
     """Make an invite: one line that lets one newcomer in, once. Needs the running node.
 
@@ -59,10 +58,10 @@ def _draw(text: str) -> None:
 
 def _join(
     invite: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="File with the invite; - is stdin; else you are asked.")
+        str, Argument(metavar="[FILE]", help="File with the invite; - is stdin; else you are asked.")
     ] = "",
     peer: Annotated[
-        list[str] | None, typer.Option("--peer", metavar="HOST:PORT", help="Where the inviter's node is.")
+        list[str] | None, Option("--peer", metavar="HOST:PORT", help="Where the inviter's node is.")
     ] = None,
     name: NAME = "",
 ) -> None:
@@ -112,13 +111,11 @@ def _invite_text(given: str) -> str:
 
 
 def _accept(
-    words: Annotated[str, typer.Option("--words", help="The six words on the joiner's screen.")] = "",
-    name: Annotated[
-        str, typer.Option("--name", help="What you call it here; default: as it calls itself.")
-    ] = "",
-    refuse: Annotated[bool, typer.Option("--refuse", help="Turn the newcomer away.")] = False,
+    words: Annotated[str, Option("--words", help="The six words on the joiner's screen.")] = "",
+    name: Annotated[str, Option("--name", help="What you call it here; default: as it calls itself.")] = "",
+    refuse: Annotated[bool, Option("--refuse", help="Turn the newcomer away.")] = False,
     member: Annotated[
-        str, typer.Option("--member", metavar="ID", help="Admit one who asks on the ledger already.")
+        str, Option("--member", metavar="ID", help="Admit one who asks on the ledger already.")
     ] = "",
 ) -> None:
     """Let a newcomer in whose screen shows the same six words; waits for one up to --wait seconds.
@@ -188,7 +185,7 @@ def _leave() -> None:
 
 def _withdraw(
     member: Annotated[
-        str, typer.Argument(metavar="[ID]", help="Whose bond: full id or petname; default: your own.")
+        str, Argument(metavar="[ID]", help="Whose bond: full id or petname; default: your own.")
     ] = "",
 ) -> None:
     """Give the bond of a seat that was left back to whoever put it up, once it has answered long enough.
@@ -204,8 +201,8 @@ def _withdraw(
 
 
 def _remove(
-    member: Annotated[str, typer.Argument(metavar="ID", help="Full iDAO id or petname.")],
-    force: Annotated[bool, typer.Option("--force", help="Even if too few of the rest are online.")] = False,
+    member: Annotated[str, Argument(metavar="ID", help="Full iDAO id or petname.")],
+    force: Annotated[bool, Option("--force", help="Even if too few of the rest are online.")] = False,
 ) -> None:
     """Take a seat away from one who is lost: opens a vote of the members, with your yes.
 

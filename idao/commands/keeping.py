@@ -6,18 +6,16 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN
 from idao.errors import IdaoError, VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 
-config = typer.Typer(**PLAIN, no_args_is_help=True, help="Settings, and where each comes from.")
-doctor = typer.Typer(**PLAIN)
-migrate = typer.Typer(**PLAIN)
-schema = typer.Typer(**PLAIN)
-completion = typer.Typer(**PLAIN)
+config = App(help="Settings, and where each comes from.")
+doctor = App()
+migrate = App()
+schema = App()
+completion = App()
 
 
 # --- config -----------------------------------------------------------------------------------------
@@ -25,7 +23,7 @@ completion = typer.Typer(**PLAIN)
 
 @config.command("show")
 def _show(
-    origin: Annotated[bool, typer.Option("--origin", help="Also say where each comes from.")] = False,
+    origin: Annotated[bool, Option("--origin", help="Also say where each comes from.")] = False,
 ) -> None:
     """Show every setting. Flags win over the environment, that over config.toml, that over defaults.
 
@@ -47,8 +45,8 @@ def _show(
 
 @config.command("set")
 def _set(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="As 'idao config show' names it.")],
-    value: Annotated[str, typer.Argument(metavar="VALUE", help="The new value.")],
+    key: Annotated[str, Argument(metavar="KEY", help="As 'idao config show' names it.")],
+    value: Annotated[str, Argument(metavar="VALUE", help="The new value.")],
 ) -> None:
     """Change a setting of this home.
 
@@ -86,7 +84,7 @@ def _path() -> None:
 def _doctor(
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write what helpers need, without names or paths."),
+        Option(metavar="FILE", help="Also write what helpers need, without names or paths."),
     ] = None,
 ) -> None:
     """Check the home and this machine; says what to do about what it finds. Exit code 6 if a check fails.
@@ -114,7 +112,7 @@ def _doctor(
         lines += [f"      {'':15}  → {c.hint}"] if c.hint else []
     ui.result(data, lines, quiet=failed)
     if failed:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 # --- migrate ----------------------------------------------------------------------------------------
@@ -150,7 +148,7 @@ def _migrate() -> None:
 @schema.command()
 def _schema(
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND…]", help="As typed; else a list.")
+        list[str] | None, Argument(metavar="[COMMAND…]", help="As typed; else a list.")
     ] = None,
 ) -> None:
     """Print the JSON Schema of what a command prints with --json; without a command, list them.
@@ -168,7 +166,7 @@ def _schema(
 
 
 @completion.command()
-def _completion(shell: Annotated[str, typer.Argument(metavar="bash|zsh|fish", help="The shell.")]) -> None:
+def _completion(shell: Annotated[str, Argument(metavar="bash|zsh|fish", help="The shell.")]) -> None:
     """Print the completion script of a shell, for its start file.
 
     Example: idao completion bash > ~/.local/share/bash-completion/completions/idao

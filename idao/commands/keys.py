@@ -8,18 +8,15 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.commands.phrases import typed_phrase
 from idao.errors import NotFound, Pending, UsageError
+from idao.grammar import App, Exit, Option
 from idao.store import givenfile
 
-key = typer.Typer(
-    **PLAIN,
-    no_args_is_help=True,
+key = App(
     help="Show, rotate, lock and recover the identity key.",
 )
 
@@ -42,8 +39,8 @@ def _show() -> None:
 
 @key.command("phrase")
 def _phrase(
-    out: Annotated[Path | None, typer.Option("--out", help="Write it to this new file, mode 0600.")] = None,
-    done: Annotated[bool, typer.Option("--done", help="It is written down: destroy the copy here.")] = False,
+    out: Annotated[Path | None, Option("--out", help="Write it to this new file, mode 0600.")] = None,
+    done: Annotated[bool, Option("--done", help="It is written down: destroy the copy here.")] = False,
 ) -> None:
     """Show the recovery phrase on a terminal, or write it to a file; then have it forgotten.
 
@@ -108,15 +105,15 @@ def _rotate() -> None:
     ui.say("the old key signs nothing any more; backups from before hold the old keys: make a new one")
     ui.result(data, [f"key_seq {data['key_seq']}"], ids=data["key"])
     if waiting:
-        raise typer.Exit(Pending.exit_code)
+        raise Exit(Pending.exit_code)
 
 
 @key.command("passphrase")
 def _passphrase(
     new_passphrase_file: Annotated[
-        Path | None, typer.Option("--new-passphrase-file", help="File whose first line is the new one.")
+        Path | None, Option("--new-passphrase-file", help="File whose first line is the new one.")
     ] = None,
-    no_passphrase: Annotated[bool, typer.Option("--no-passphrase", help="Remove it.")] = False,
+    no_passphrase: Annotated[bool, Option("--no-passphrase", help="Remove it.")] = False,
 ) -> None:
     """Change, set or remove the passphrase of your keys. The keys themselves stay.
 
@@ -150,16 +147,16 @@ def _passphrase(
 
 @key.command("recover")
 def _recover(
-    name: Annotated[str, typer.Option(help="What you call your iDAO.")] = "",
-    phrase_file: Annotated[str, typer.Option(help="File with the 24 words; - is stdin.")] = "",
+    name: Annotated[str, Option(help="What you call your iDAO.")] = "",
+    phrase_file: Annotated[str, Option(help="File with the 24 words; - is stdin.")] = "",
     history: Annotated[
-        Path | None, typer.Option(help="Proof, or a copy of keys/history: your newest key history.")
+        Path | None, Option(help="Proof, or a copy of keys/history: your newest key history.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option("--from", help="Proof or checkpoint of the quorum you had.")
+        Path | None, Option("--from", help="Proof or checkpoint of the quorum you had.")
     ] = None,
     no_passphrase: Annotated[
-        bool, typer.Option("--no-passphrase", help="Keep the keys without a passphrase.")
+        bool, Option("--no-passphrase", help="Keep the keys without a passphrase.")
     ] = False,
 ) -> None:
     """Restore your iDAO on a new machine from the 24 words: same id, a fresh key, a new quorum of one.

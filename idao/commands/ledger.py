@@ -5,17 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 
-audit = typer.Typer(**PLAIN)
-events = typer.Typer(**PLAIN)
-log = typer.Typer(
-    **PLAIN,
-    no_args_is_help=True,
+audit = App()
+events = App()
+log = App(
     help="The transparency log: blocks, receipts, checkpoints.",
 )
 
@@ -51,13 +48,13 @@ def _audit() -> None:
     lines.append(f"{data['blocks']} blocks, {data['receipts']} receipts: {verdict}")
     ui.result(data, lines)
     if findings:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 @events.command()
 def _events(
-    follow: Annotated[bool, typer.Option("--follow", help="Go on as blocks are decided.")] = False,
-    since: Annotated[int, typer.Option(min=1, help="First height to show.")] = 1,
+    follow: Annotated[bool, Option("--follow", help="Go on as blocks are decided.")] = False,
+    since: Annotated[int, Option(min=1, help="First height to show.")] = 1,
 ) -> None:
     """Show what happened on the ledger, one line a transaction; JSON Lines with --json.
 
@@ -72,7 +69,7 @@ def _events(
 
 
 @log.command("list")
-def _list(last: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 20) -> None:
+def _list(last: Annotated[int, Option(min=1, help="How many blocks.")] = 20) -> None:
     """List the newest blocks.
 
     Example: idao log list --last 5
@@ -83,7 +80,7 @@ def _list(last: Annotated[int, typer.Option(min=1, help="How many blocks.")] = 2
 
 
 @log.command("show")
-def _show(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> None:
+def _show(tx: Annotated[str, Argument(help="Full transaction id.")]) -> None:
     """Show the receipt of a transaction.
 
     Example: idao log show tx:…
@@ -97,7 +94,7 @@ def _show(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> No
 
 
 @log.command("tail")
-def _tail(last: Annotated[int, typer.Option(min=1, help="How many blocks back.")] = 10) -> None:
+def _tail(last: Annotated[int, Option(min=1, help="How many blocks back.")] = 10) -> None:
     """Show the transactions of the newest blocks.
 
     Example: idao log tail
@@ -112,8 +109,8 @@ def _tail(last: Annotated[int, typer.Option(min=1, help="How many blocks back.")
 
 @log.command("checkpoint")
 def _checkpoint(
-    height: Annotated[int, typer.Option(help="Of this height instead of the newest.")] = 0,
-    vkeys: Annotated[bool, typer.Option("--vkeys", help="Print the verifier keys instead.")] = False,
+    height: Annotated[int, Option(help="Of this height instead of the newest.")] = 0,
+    vkeys: Annotated[bool, Option("--vkeys", help="Print the verifier keys instead.")] = False,
 ) -> None:
     """Print the signed head of the log as a C2SP checkpoint, or the keys to verify it with other tools.
 
@@ -132,7 +129,7 @@ def _checkpoint(
 
 
 @log.command("proof")
-def _proof(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> None:
+def _proof(tx: Annotated[str, Argument(help="Full transaction id.")]) -> None:
     """Print the C2SP tlog-proof of a transaction's receipt, for other tools.
 
     Example: idao log proof tx:… > receipt.tlog-proof
@@ -145,7 +142,7 @@ def _proof(tx: Annotated[str, typer.Argument(help="Full transaction id.")]) -> N
 
 
 @log.command("leaf")
-def _leaf(position: Annotated[int, typer.Argument(min=0, help="Position in the log.")]) -> None:
+def _leaf(position: Annotated[int, Argument(min=0, help="Position in the log.")]) -> None:
     """Print the bytes of a log leaf in hexadecimal: a receipt, or a block's header hash.
 
     Example: idao log leaf 0
@@ -156,11 +153,9 @@ def _leaf(position: Annotated[int, typer.Argument(min=0, help="Position in the l
 
 @log.command("prune")
 def _prune(
-    keep: Annotated[
-        int, typer.Option(min=0, metavar="BLOCKS", help="Newest blocks that stay whole.")
-    ] = 20_000,
+    keep: Annotated[int, Option(min=0, metavar="BLOCKS", help="Newest blocks that stay whole.")] = 20_000,
     force: Annotated[
-        bool, typer.Option("--force", help="Even if no other member of the group is known to keep them.")
+        bool, Option("--force", help="Even if no other member of the group is known to keep them.")
     ] = False,
 ) -> None:
     """Take the bodies of old transactions out of the ledger. Everything that proofs rest on stays.
@@ -183,8 +178,8 @@ def _prune(
 
 @log.command("table")
 def _table(
-    name: Annotated[str, typer.Argument(help="Table; without one, all are listed.")] = "",
-    csv: Annotated[bool, typer.Option("--csv", help="Rows as CSV instead of JSON Lines.")] = False,
+    name: Annotated[str, Argument(help="Table; without one, all are listed.")] = "",
+    csv: Annotated[bool, Option("--csv", help="Rows as CSV instead of JSON Lines.")] = False,
 ) -> None:
     """Export a table of the ledger as JSON Lines or CSV, or list the tables and what their columns mean.
 

@@ -6,23 +6,22 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import UsageError
+from idao.grammar import App, Option
 
-node = typer.Typer(**PLAIN, no_args_is_help=True, help="The process that takes part in quorums of many.")
-service = typer.Typer(**PLAIN, no_args_is_help=True, help="The node as a service of this user.")
-node.add_typer(service, name="service")
+node = App(help="The process that takes part in quorums of many.")
+service = App(help="The node as a service of this user.")
+node.add("service", service)
 
 LEVELS = "debug|info|warning|error"
 
 
 @node.command("run")
 def _run(
-    log: Annotated[Path | None, typer.Option("--log", metavar="FILE", help="Write the log there.")] = None,
-    level: Annotated[str, typer.Option("--log-level", metavar=LEVELS, help="What is worth a line.")] = "info",
+    log: Annotated[Path | None, Option("--log", metavar="FILE", help="Write the log there.")] = None,
+    level: Annotated[str, Option("--log-level", metavar=LEVELS, help="What is worth a line.")] = "info",
 ) -> None:
     """Take part in the quorums of this home until told to stop.
 
@@ -117,10 +116,8 @@ def _metrics() -> None:
 
 # --- service ----------------------------------------------------------------------------------------
 
-PRINT = Annotated[bool, typer.Option("--print", help="Only print the file; install nothing.")]
-MANAGER = Annotated[
-    str, typer.Option("--manager", metavar="systemd|launchd", help="Instead of this system's own.")
-]
+PRINT = Annotated[bool, Option("--print", help="Only print the file; install nothing.")]
+MANAGER = Annotated[str, Option("--manager", metavar="systemd|launchd", help="Instead of this system's own.")]
 
 
 @service.command("install")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
+from idao.grammar import App, Argument, Option
 
-member = typer.Typer(**PLAIN, no_args_is_help=True, help="People of an iDAO.")
-trust = typer.Typer(**PLAIN, no_args_is_help=True, help="Which quorums this iDAO trusts, and for what.")
-name = typer.Typer(**PLAIN, no_args_is_help=True, help="Local petnames for ids: nobody else sees them.")
+member = App(help="People of an iDAO.")
+trust = App(help="Which quorums this iDAO trusts, and for what.")
+name = App(help="Local petnames for ids: nobody else sees them.")
 
 _Quorum = Annotated[
-    str, typer.Argument(metavar="QUORUM", help="Full id, petname, or the name of a ledger of this home.")
+    str, Argument(metavar="QUORUM", help="Full id, petname, or the name of a ledger of this home.")
 ]
 
 
@@ -23,12 +22,12 @@ _Quorum = Annotated[
 
 @member.command("add")
 def _add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What you call this person, here.")],
+    name: Annotated[str, Argument(metavar="NAME", help="What you call this person, here.")],
     idao: Annotated[
-        str, typer.Option("--id", metavar="IDAO", help="Their iDAO; without it a new one is made here.")
+        str, Option("--id", metavar="IDAO", help="Their iDAO; without it a new one is made here.")
     ] = "",
-    role: Annotated[str, typer.Option(help="owner, member or observer.")] = "member",
-    weight: Annotated[int, typer.Option(min=0, help="Votes in the weighted method.")] = 1,
+    role: Annotated[str, Option(help="owner, member or observer.")] = "member",
+    weight: Annotated[int, Option(min=0, help="Votes in the weighted method.")] = 1,
 ) -> None:
     """Add a member: proposes it and votes yes, which is all it takes where you decide alone.
 
@@ -49,7 +48,7 @@ def _add(
 
 @member.command("remove")
 def _remove(
-    name: Annotated[str, typer.Argument(metavar="NAME|ID", help="Petname or full iDAO id.")],
+    name: Annotated[str, Argument(metavar="NAME|ID", help="Petname or full iDAO id.")],
 ) -> None:
     """Remove a member: proposes it and votes yes. A key kept in this home stays.
 
@@ -76,7 +75,7 @@ def _decided(data: dict[str, Any]) -> list[str]:
 
 @member.command("list")
 def _members(
-    idao: Annotated[str, typer.Option("--for", metavar="IDAO", help="Of another iDAO on the ledger.")] = "",
+    idao: Annotated[str, Option("--for", metavar="IDAO", help="Of another iDAO on the ledger.")] = "",
 ) -> None:
     """List the members, with roles and weights.
 
@@ -104,11 +103,9 @@ def _members(
 @trust.command("add")
 def _trust(
     quorum: _Quorum,
-    kind: Annotated[list[str] | None, typer.Option(help="Only for this kind of asset; may repeat.")] = None,
-    category: Annotated[
-        list[str] | None, typer.Option(help="Only for this category of data; may repeat.")
-    ] = None,
-    weight: Annotated[int, typer.Option(help="Against other trusted quorums, from 1 to 10000.")] = 1,
+    kind: Annotated[list[str] | None, Option(help="Only for this kind of asset; may repeat.")] = None,
+    category: Annotated[list[str] | None, Option(help="Only for this category of data; may repeat.")] = None,
+    weight: Annotated[int, Option(help="Against other trusted quorums, from 1 to 10000.")] = 1,
 ) -> None:
     """Trust a quorum, or change the scope of the trust there is. A record on the ledger.
 
@@ -172,8 +169,8 @@ def _distrust(quorum: _Quorum) -> None:
 
 @name.command("add")
 def _name(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Letters, digits, - and _.")],
-    id_: Annotated[str, typer.Argument(metavar="ID", help="Full id of any kind.")],
+    name: Annotated[str, Argument(metavar="NAME", help="Letters, digits, - and _.")],
+    id_: Annotated[str, Argument(metavar="ID", help="Full id of any kind.")],
 ) -> None:
     """Give an id a local name.
 
@@ -198,7 +195,7 @@ def _names() -> None:
 
 
 @name.command("remove")
-def _unname(name: Annotated[str, typer.Argument(metavar="NAME", help="The petname.")]) -> None:
+def _unname(name: Annotated[str, Argument(metavar="NAME", help="The petname.")]) -> None:
     """Remove a petname; what it named stays.
 
     Example: idao name remove ana --yes

@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, cast
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import IdaoError, NotFound, UsageError, VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 from idao.store import givenfile, wholefile
 
 COPY_BYTES = 1024 * 1024
@@ -25,16 +24,16 @@ MEMORY_BYTES = 16 * 1024 * 1024
 Put = Callable[[bytes], object]
 Write = Callable[[Put], None]
 
-proof = typer.Typer(**PLAIN)
-verify = typer.Typer(**PLAIN)
+proof = App()
+verify = App()
 
 
 @proof.command()
 def _proof(
-    subject: Annotated[str, typer.Argument(metavar="ASSET|DAT|TX", help="What to prove.")],
-    file: Annotated[list[str] | None, typer.Option(help="Disclose only this file; may repeat.")] = None,
-    no_files: Annotated[bool, typer.Option("--no-files", help="Disclose no file.")] = False,
-    out: Annotated[str, typer.Option("-o", "--out", help="File to write; - is stdout.")] = "",
+    subject: Annotated[str, Argument(metavar="ASSET|DAT|TX", help="What to prove.")],
+    file: Annotated[list[str] | None, Option(help="Disclose only this file; may repeat.")] = None,
+    no_files: Annotated[bool, Option("--no-files", help="Disclose no file.")] = False,
+    out: Annotated[str, Option("-o", "--out", help="File to write; - is stdout.")] = "",
 ) -> None:
     """Make a portable proof: one file that anyone can check offline.
 
@@ -107,26 +106,22 @@ def _disk() -> Iterator[None]:
 
 @verify.command()
 def _verify(
-    proof: Annotated[Path, typer.Argument(metavar="PROOF", help="The proof file; - is stdin.")],
-    files: Annotated[
-        list[str] | None, typer.Argument(metavar="[FILE…]", help="Files or folders of it.")
-    ] = None,
+    proof: Annotated[Path, Argument(metavar="PROOF", help="The proof file; - is stdin.")],
+    files: Annotated[list[str] | None, Argument(metavar="[FILE…]", help="Files or folders of it.")] = None,
     trust: Annotated[
-        list[str] | None, typer.Option(help="Quorum id, iDAO id, or checkpoint file you trust; may repeat.")
+        list[str] | None, Option(help="Quorum id, iDAO id, or checkpoint file you trust; may repeat.")
     ] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(
-            help="trusted, independent:N, reviews:N, tee:N, tee-measured:N, tee-intel:N, …; may repeat."
-        ),
+        Option(help="trusted, independent:N, reviews:N, tee:N, tee-measured:N, tee-intel:N, …; may repeat."),
     ] = None,
     tee_policy: Annotated[
         str,
-        typer.Option(metavar="strict|FILE", help="Which evidence of trusted hardware counts."),
+        Option(metavar="strict|FILE", help="Which evidence of trusted hardware counts."),
     ] = "strict",
     newer: Annotated[
         list[Path] | None,
-        typer.Option(
+        Option(
             "--with",
             metavar="FILE",
             help="Newer collateral, file or folder: shows what became known of the evidence later.",
@@ -146,7 +141,7 @@ def _verify(
     data["time"] = homes.show_time(time_ms) if time_ms else None
     ui.result(data, _lines(data), quiet=[data["subject"]] if data["ok"] else [])
     if not data["ok"]:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 def _newer(paths: list[Path] | None) -> list[bytes]:

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from idao import ui
-from idao.commands import PLAIN, insight, joining, open_dao, recovering
+from idao.commands import insight, joining, open_dao, recovering
+from idao.grammar import App, Argument, Option
 
-quorum = typer.Typer(
-    **PLAIN,
-    no_args_is_help=True,
+quorum = App(
     help="Groups of validators that run one ledger.",
 )
 
 
-@quorum.callback()
-def _group() -> None:
-    pass
-
-
 @quorum.command("create")
-def _create(name: Annotated[str, typer.Option("--name", help="What members call it.")]) -> None:
+def _create(name: Annotated[str, Option("--name", help="What members call it.")]) -> None:
     """Begin a quorum of several, with you as its founder. It becomes the default of this home.
 
     Until four are active only the founder signs. Invite the others: idao quorum invite
@@ -58,7 +50,7 @@ def _list() -> None:
 @quorum.command("status")
 def _status(
     name: Annotated[
-        str, typer.Argument(metavar="[QUORUM]", help="Name or id; default: --quorum, or the home's own.")
+        str, Argument(metavar="[QUORUM]", help="Name or id; default: --quorum, or the home's own.")
     ] = "",
 ) -> None:
     """Show a quorum: who validates it, how many may be away, and what stands behind each validator.

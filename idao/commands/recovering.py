@@ -5,42 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
 from idao.commands import open_dao
 from idao.commands.backup import tell_continued
 from idao.commands.phrases import typed_phrase
 from idao.errors import UsageError
+from idao.grammar import App, Option
 from idao.model import show_id
 from idao.store import givenfile
 
 
-def register(app: typer.Typer) -> None:
+def register(app: App) -> None:
     app.command("recover")(_recover)
 
 
 def _recover(
-    phrase_file: Annotated[
-        str, typer.Option("--phrase-file", help="File with the 24 words; - is stdin.")
-    ] = "",
+    phrase_file: Annotated[str, Option("--phrase-file", help="File with the 24 words; - is stdin.")] = "",
     draft: Annotated[
         Path | None,
-        typer.Option("--draft", metavar="FILE", help="Write a plan for the others to consent to."),
+        Option("--draft", metavar="FILE", help="Write a plan for the others to consent to."),
     ] = None,
     consent: Annotated[
         Path | None,
-        typer.Option("--consent", metavar="PLAN", help="Sign the plan of another member; with -o."),
+        Option("--consent", metavar="PLAN", help="Sign the plan of another member; with -o."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", metavar="FILE", help="Where the consent is written.")
+        Path | None, Option("-o", "--out", metavar="FILE", help="Where the consent is written.")
     ] = None,
     plan: Annotated[
-        Path | None, typer.Option("--plan", metavar="PLAN", help="Begin by your own plan; with --with.")
+        Path | None, Option("--plan", metavar="PLAN", help="Begin by your own plan; with --with.")
     ] = None,
     given: Annotated[
-        list[Path] | None, typer.Option("--with", metavar="FILE", help="A consent to it; may repeat.")
+        list[Path] | None, Option("--with", metavar="FILE", help="A consent to it; may repeat.")
     ] = None,
 ) -> None:
     """Go on as a new quorum that names the old one: in a copied or moved home, or when too many are away.

@@ -6,29 +6,24 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
 from idao.errors import NoHome, NotFound, VerificationFailed
+from idao.grammar import App, Argument, Exit, Option
 
-tee = typer.Typer(
-    **PLAIN, no_args_is_help=True, help="Evidence of trusted hardware: TDX, SEV-SNP, Nitro, TPM and others."
-)
-policy = typer.Typer(**PLAIN, no_args_is_help=True, help="What evidence counts.")
-collateral = typer.Typer(
-    **PLAIN, no_args_is_help=True, help="What vendors sign about their parts, kept for judging offline."
-)
-tee.add_typer(policy, name="policy")
-tee.add_typer(collateral, name="collateral")
+tee = App(help="Evidence of trusted hardware: TDX, SEV-SNP, Nitro, TPM and others.")
+policy = App(help="What evidence counts.")
+collateral = App(help="What vendors sign about their parts, kept for judging offline.")
+tee.add("policy", policy)
+tee.add("collateral", collateral)
 
-_Evidence = Annotated[list[Path], typer.Argument(metavar="EVIDENCE…", help="Files; - is stdin.")]
+_Evidence = Annotated[list[Path], Argument(metavar="EVIDENCE…", help="Files; - is stdin.")]
 _With = Annotated[
-    list[Path] | None, typer.Option("--with", metavar="FILE", help="Collateral: file or folder; may repeat.")
+    list[Path] | None, Option("--with", metavar="FILE", help="Collateral: file or folder; may repeat.")
 ]
-_At = Annotated[str, typer.Option("--at", metavar="TIME", help="Judge at this time; default: now.")]
-_Kind = Annotated[str, typer.Option("--kind", help="sgx, tdx, sev-snp, nitro, tpm, azure-snp, …")]
+_At = Annotated[str, Option("--at", metavar="TIME", help="Judge at this time; default: now.")]
+_Kind = Annotated[str, Option("--kind", help="sgx, tdx, sev-snp, nitro, tpm, azure-snp, …")]
 
 
 def _home() -> Path:
@@ -91,17 +86,15 @@ def _status() -> None:
 def _attest(
     kind: _Kind = "",
     device: Annotated[
-        str, typer.Option(metavar="NAME", help="As 'tee status' names it, or tpm: and a path or host:port.")
+        str, Option(metavar="NAME", help="As 'tee status' names it, or tpm: and a path or host:port.")
     ] = "",
     simulated: Annotated[
         bool,
-        typer.Option(
-            "--simulated", help="Evidence without hardware: worth nothing, and marked so everywhere."
-        ),
+        Option("--simulated", help="Evidence without hardware: worth nothing, and marked so everywhere."),
     ] = False,
-    out: Annotated[str, typer.Option("-o", "--out", help="Also write the evidence to this file.")] = "",
+    out: Annotated[str, Option("-o", "--out", help="Also write the evidence to this file.")] = "",
     if_due: Annotated[
-        bool, typer.Option("--if-due", help="Only if the registered evidence ends soon or does not hold up.")
+        bool, Option("--if-due", help="Only if the registered evidence ends soon or does not hold up.")
     ] = False,
 ) -> None:
     """Have this machine's hardware vouch for the validator key, and register that on the ledger.
@@ -147,10 +140,10 @@ def _verify(
     kind: _Kind = "",
     with_: _With = None,
     at: _At = "",
-    policy: Annotated[str, typer.Option(metavar="strict|FILE", help="The policy to judge under.")] = "strict",
+    policy: Annotated[str, Option(metavar="strict|FILE", help="The policy to judge under.")] = "strict",
     bind: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="KEY", help="Key that it must back: did:key, hex or file; several are bound together."
         ),
     ] = None,
@@ -166,7 +159,7 @@ def _verify(
     lines = [line for r in data["results"] for line in _verdict(r)]
     ui.result(data, lines, quiet=[r["evidence"] for r in data["results"] if r["accepted"]])
     if not data["accepted"]:
-        raise typer.Exit(VerificationFailed.exit_code)
+        raise Exit(VerificationFailed.exit_code)
 
 
 def _verdict(result: dict[str, Any]) -> list[str]:
@@ -184,9 +177,7 @@ def _verdict(result: dict[str, Any]) -> list[str]:
 
 @policy.command("show")
 def _policy_show(
-    policy: Annotated[
-        str, typer.Argument(metavar="[strict|FILE]", help="A policy; default: the quorum's.")
-    ] = "",
+    policy: Annotated[str, Argument(metavar="[strict|FILE]", help="A policy; default: the quorum's.")] = "",
 ) -> None:
     """Show a policy as a file to edit. Without a home, or a vote of the quorum, the strict one holds.
 
@@ -214,10 +205,10 @@ def _policy(text: str) -> tuple[Any, int]:
 
 @policy.command("test")
 def _policy_test(
-    policy: Annotated[str, typer.Argument(metavar="strict|FILE", help="The policy to try.")],
+    policy: Annotated[str, Argument(metavar="strict|FILE", help="The policy to try.")],
     evidence: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[EVIDENCE…]", help="Files; default: what the validators have registered."),
+        Argument(metavar="[EVIDENCE…]", help="Files; default: what the validators have registered."),
     ] = None,
     with_: _With = None,
     at: _At = "",
@@ -248,10 +239,8 @@ def _policy_test(
 
 @policy.command("diff")
 def _policy_diff(
-    new: Annotated[str, typer.Argument(metavar="strict|FILE", help="The policy to compare.")],
-    old: Annotated[
-        str, typer.Argument(metavar="[strict|FILE]", help="With which; default: the quorum's.")
-    ] = "",
+    new: Annotated[str, Argument(metavar="strict|FILE", help="The policy to compare.")],
+    old: Annotated[str, Argument(metavar="[strict|FILE]", help="With which; default: the quorum's.")] = "",
 ) -> None:
     """Show in what a policy differs from the one in force, and where it accepts more.
 
@@ -278,8 +267,8 @@ def _policy_diff(
 
 @collateral.command("import")
 def _import(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Bundles, or a vendor's files.")],
-    kind: Annotated[str, typer.Option(help="What a vendor's files are for.")] = "tdx",
+    files: Annotated[list[Path], Argument(metavar="FILE…", help="Bundles, or a vendor's files.")],
+    kind: Annotated[str, Option(help="What a vendor's files are for.")] = "tdx",
 ) -> None:
     """Keep collateral in this home. Bundles stay as they are; other files become one bundle.
 
@@ -296,10 +285,8 @@ def _import(
 
 @collateral.command("export")
 def _export(
-    name: Annotated[
-        str, typer.Argument(metavar="[NAME]", help="Beginning of its name; default: the newest.")
-    ] = "",
-    out: Annotated[str, typer.Option("-o", "--out", help="File to write.")] = "",
+    name: Annotated[str, Argument(metavar="[NAME]", help="Beginning of its name; default: the newest.")] = "",
+    out: Annotated[str, Option("-o", "--out", help="File to write.")] = "",
 ) -> None:
     """Write a bundle to a file, for a machine without network.
 
@@ -323,7 +310,7 @@ def _export(
 @collateral.command("update")
 def _update(
     evidence: Annotated[
-        str, typer.Argument(metavar="[EVIDENCE]", help="For which; default: the last of this machine.")
+        str, Argument(metavar="[EVIDENCE]", help="For which; default: the last of this machine.")
     ] = "",
 ) -> None:
     """Ask the vendor for today's collateral. This alone uses the network, and only when asked.
@@ -349,7 +336,7 @@ def _update(
 @collateral.command("show")
 def _show(
     files: Annotated[
-        list[Path] | None, typer.Argument(metavar="[FILE…]", help="Bundle files; default: all of this home.")
+        list[Path] | None, Argument(metavar="[FILE…]", help="Bundle files; default: all of this home.")
     ] = None,
     at: _At = "",
 ) -> None:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from idao import home as homes
 from idao import ui
-from idao.commands import PLAIN, open_dao
+from idao.commands import open_dao
+from idao.grammar import App, Argument, Option
 from idao.model import show_id
 
-mint = typer.Typer(**PLAIN)
-class_app = typer.Typer(**PLAIN, no_args_is_help=True, help="DAT classes: terms, shares, revenue.")
-dat = typer.Typer(**PLAIN, no_args_is_help=True, help="Data Anchoring Tokens.")
-account = typer.Typer(**PLAIN, no_args_is_help=True, help="The double-entry book of accounts.")
+mint = App()
+class_app = App(help="DAT classes: terms, shares, revenue.")
+dat = App(help="Data Anchoring Tokens.")
+account = App(help="The double-entry book of accounts.")
 
-_Asset = Annotated[str, typer.Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
-_Dat = Annotated[str, typer.Argument(metavar="DAT", help="Id or prefix.")]
-_Class = Annotated[str, typer.Argument(metavar="CLASS", help="Id or prefix, or its asset's id.")]
-_Who = Annotated[str, typer.Argument(metavar="WHO", help="Full iDAO id, petname, or 'me'.")]
-_Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Whole units.")]
-_Unit = Annotated[str, typer.Option(help="Whose credit: iDAO id, petname, 'me', or 'stake'.")]
+_Asset = Annotated[str, Argument(metavar="ASSET", help="Id, prefix or name; ASSET@2 names a version.")]
+_Dat = Annotated[str, Argument(metavar="DAT", help="Id or prefix.")]
+_Class = Annotated[str, Argument(metavar="CLASS", help="Id or prefix, or its asset's id.")]
+_Who = Annotated[str, Argument(metavar="WHO", help="Full iDAO id, petname, or 'me'.")]
+_Amount = Annotated[str, Argument(metavar="AMOUNT", help="Whole units.")]
+_Unit = Annotated[str, Option(help="Whose credit: iDAO id, petname, 'me', or 'stake'.")]
 
 
 def _planned(what: str, **plan: Any) -> bool:
@@ -34,13 +33,11 @@ def _planned(what: str, **plan: Any) -> bool:
 @mint.command()
 def _mint(
     asset: _Asset,
-    class_: Annotated[str, typer.Option("--class", help="Class that is meant, if it matters.")] = "",
-    value: Annotated[str, typer.Option(help="Quota; default: as the charter's economic model says.")] = "",
-    share_ratio: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, help="Weight in the class's revenue.")
-    ] = 10_000,
-    expires: Annotated[str, typer.Option(help="End: RFC 3339 time, or a span such as 90d.")] = "",
-    to: Annotated[str, typer.Option(help="Who gets it: iDAO id or petname; default: you.")] = "",
+    class_: Annotated[str, Option("--class", help="Class that is meant, if it matters.")] = "",
+    value: Annotated[str, Option(help="Quota; default: as the charter's economic model says.")] = "",
+    share_ratio: Annotated[int, Option(min=0, max=2**32 - 1, help="Weight in the class's revenue.")] = 10_000,
+    expires: Annotated[str, Option(help="End: RFC 3339 time, or a span such as 90d.")] = "",
+    to: Annotated[str, Option(help="Who gets it: iDAO id or petname; default: you.")] = "",
 ) -> None:
     """Mint a Data Anchoring Token on a verified asset.
 
@@ -66,9 +63,9 @@ def _mint(
 @class_app.command("create")
 def _create(
     asset: _Asset,
-    metadata: Annotated[str, typer.Option(help="Where the class is described.")] = "",
-    decimals: Annotated[int, typer.Option(min=0, max=18, help="Decimals of a DAT's quota.")] = 0,
-    split: Annotated[list[str] | None, typer.Option(help="Contributor: WHO=BASISPOINTS; may repeat.")] = None,
+    metadata: Annotated[str, Option(help="Where the class is described.")] = "",
+    decimals: Annotated[int, Option(min=0, max=18, help="Decimals of a DAT's quota.")] = 0,
+    split: Annotated[list[str] | None, Option(help="Contributor: WHO=BASISPOINTS; may repeat.")] = None,
 ) -> None:
     """Create the class of DATs of an asset version (ERC-8028 createClass).
 
@@ -107,7 +104,7 @@ def _show_class(class_: _Class) -> None:
 
 @class_app.command("approve")
 def _approve(
-    class_: _Class, operator: _Who, off: Annotated[bool, typer.Option("--off", help="Take it back.")] = False
+    class_: _Class, operator: _Who, off: Annotated[bool, Option("--off", help="Take it back.")] = False
 ) -> None:
     """Let an operator use your quota in a class (ERC-8028 approveForClass).
 
@@ -144,7 +141,7 @@ def _settle(class_: _Class, amount: _Amount, unit: _Unit = "me") -> None:
 
 
 @dat.command("list")
-def _dats(all: Annotated[bool, typer.Option("--all", help="Also those of others.")] = False) -> None:
+def _dats(all: Annotated[bool, Option("--all", help="Also those of others.")] = False) -> None:
     """List your DATs.
 
     Example: idao dat list --json
@@ -200,8 +197,8 @@ def _transfer_value(dat: _Dat, target: _Dat, amount: _Amount) -> None:
 def _use(
     dat: _Dat,
     amount: _Amount,
-    metric: Annotated[str, typer.Option(help="What was counted.")] = "uses",
-    receipt: Annotated[str, typer.Option(help="Hash of the usage receipt, 64 hex digits.")] = "",
+    metric: Annotated[str, Option(help="What was counted.")] = "uses",
+    receipt: Annotated[str, Option(help="Hash of the usage receipt, 64 hex digits.")] = "",
 ) -> None:
     """Record a use: takes it off the quota (ERC-8028 recordUsage).
 
@@ -222,7 +219,7 @@ def _use(
 
 @dat.command("claim")
 def _claim(
-    dat: _Dat, unit: _Unit = "me", to: Annotated[str, typer.Option(help="Who is paid; default: you.")] = ""
+    dat: _Dat, unit: _Unit = "me", to: Annotated[str, Option(help="Who is paid; default: you.")] = ""
 ) -> None:
     """Take what a DAT has earned (ERC-8028 claim).
 
@@ -254,8 +251,8 @@ def _accounts() -> None:
 @account.command("issue")
 def _issue(
     amount: _Amount,
-    to: Annotated[str, typer.Option(help="Who gets it; default: you.")] = "",
-    memo: Annotated[str, typer.Option(help="What for.")] = "",
+    to: Annotated[str, Option(help="Who gets it; default: you.")] = "",
+    memo: Annotated[str, Option(help="What for.")] = "",
 ) -> None:
     """Issue credit in your own name: your promise, not money.
 
@@ -272,7 +269,7 @@ def _issue(
 
 
 @account.command("retire")
-def _retire(amount: _Amount, memo: Annotated[str, typer.Option(help="What for.")] = "") -> None:
+def _retire(amount: _Amount, memo: Annotated[str, Option(help="What for.")] = "") -> None:
     """Take back own credit that you hold.
 
     Example: idao account retire 100
@@ -289,7 +286,7 @@ def _retire(amount: _Amount, memo: Annotated[str, typer.Option(help="What for.")
 
 @account.command("transfer")
 def _pay(
-    to: _Who, amount: _Amount, unit: _Unit = "me", memo: Annotated[str, typer.Option(help="What for.")] = ""
+    to: _Who, amount: _Amount, unit: _Unit = "me", memo: Annotated[str, Option(help="What for.")] = ""
 ) -> None:
     """Pay another iDAO.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -95,6 +94,8 @@ def _checked(home: Home, key: str, text: str) -> tuple[str, Any]:
         return _ledger_name(home, key, text)
     known = {s.key: s for s in SETTINGS}
     if key not in known:
+        import difflib  # only after a slip of the finger
+
         near = difflib.get_close_matches(key, [*known, f"{LEDGERS}.ID"], n=1)
         hint = f"did you mean '{near[0]}'?" if near else "see 'idao config show'"
         raise UsageError(f"no setting '{key}'", hint=hint)
@@ -183,6 +184,8 @@ def schema(words: list[str]) -> dict[str, Any]:
     name, names = "-".join(words), schema_names()
     if name not in names:
         family = [n for n in names if n.startswith(f"{name}-")]
+        import difflib  # only after a slip of the finger
+
         near = difflib.get_close_matches(name, names, n=1)
         shown = ", ".join(n.replace("-", " ", 1) for n in family)
         hint = f"one of: {shown}" if family else f"did you mean '{near[0]}'?" if near else "see 'idao schema'"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -170,6 +169,8 @@ class Ledgers:
 
         db = Database(self._dao.store.db)
         if table not in db.table_names():
+            import difflib  # only after a slip of the finger
+
             near = difflib.get_close_matches(table, db.table_names(), n=1)
             hint = f"did you mean '{near[0]}'?" if near else "see 'idao log table'"
             raise NotFound(f"no table '{table}' in the ledger", hint=hint)

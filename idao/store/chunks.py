@@ -41,6 +41,7 @@ from idao.store.seal import (
     TAG_MAX,
     ZSTD_SMALL,
     ChunkSealer,
+    Compress,
     StoreKeys,
     compressors,
     forms,
@@ -144,7 +145,7 @@ class ChunkWriter:
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
         self._plain, self._compressed = forms()
-        self._compress_small, self._compress = compressors()
+        self._compressors: tuple[Compress, Compress] | None = None  # loaded when the first is sealed
         self._fresh: dict[bytes, bytes] = {}
         self._scratch = bytearray()
         self.new_bytes = 0
@@ -181,7 +182,8 @@ class ChunkWriter:
     def _sealing(self) -> Callable[[bytes, bytes | memoryview, Any], bytes]:
         """What seals one content and gives its row, with everything that it needs at hand."""
         keys, plain, compressed, claim = self._key_hasher, self._plain, self._compressed, self._claim
-        small, large, encrypt = self._compress_small, self._compress, self._sealer.seal
+        small, large = self._compressors = self._compressors or compressors()
+        encrypt = self._sealer.seal
         reserve, view, commit = self.packs.reserve, self.packs.view, self.packs.commit
 
         def seal(chunk_id: bytes, content: bytes | memoryview, source: Any) -> bytes:

@@ -15,7 +15,6 @@ import struct
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -49,14 +48,15 @@ INDEX_NUMBERS = struct.Struct(">64xIIIB")
 _index_row = INDEX_ROW.pack
 
 
-@dataclass(slots=True)
 class Pack:
     """One pack and what is in it."""
 
-    name: str
-    size: int = 0
-    rows: list[bytes] = field(default_factory=list)
-    """Each an INDEX_ROW."""
+    __slots__ = ("name", "rows", "size")
+
+    def __init__(self, name: str, size: int = 0, rows: list[bytes] | None = None) -> None:
+        """`rows`: each an INDEX_ROW, or several in one."""
+        self.name, self.size = name, size
+        self.rows: list[bytes] = [] if rows is None else rows
 
 
 def disk_error(error: OSError, what: str) -> IdaoError:
