@@ -99,7 +99,7 @@ class FileEntry:
     size: int
     mtime_ns: int
     secret: bytes
-    """32 random bytes behind the salts of leaf and parts; kept while the file is unchanged."""
+    """32 bytes, 16 of them random, behind the salts of leaf and parts; kept while the file is unchanged."""
     content_root: bytes
     parts: int
     """How many rows of the chunk pages belong to it, following those of the entry before."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from idao.errors import Busy, NotFound, UsageError, VerificationFailed
-from idao.manifest import FILE, FOLDER, HOLE, LINK, check_disclosure
+from idao.manifest import FILE, FOLDER, HOLE, LINK, check_disclosure, pages
 from idao.store import chunks, forks, packs, walk, workers
 from idao.store import intake as taking
 from idao.store.contents import Contents, Intake, Unreadable
@@ -211,6 +211,18 @@ def test_a_damaged_copy_is_not_relied_upon_when_its_content_is_met_again(
     assert refusal.value.code == "chunk-damaged" and "asset check" in refusal.value.hint
     pack.write_bytes(good)
     assert take(contents, src / "again").new_bytes == 0 and contents.check() == []
+
+
+def test_secrets_of_files_are_random_and_take_little_space(contents: Contents, src: Path) -> None:
+    secrets = chunks.new_secrets(2000)
+    assert {len(s) for s in secrets} == {32} and len(set(secrets)) == 2000
+    assert len({s[-chunks.SECRET_RANDOM :] for s in secrets}) == 2000 and chunks.SECRET_RANDOM >= 16
+    assert all(len({s[i] for s in secrets}) > 200 for i in range(32 - chunks.SECRET_RANDOM, 32))
+    for i in range(200):
+        (src / f"f{i:03}").write_bytes(os.urandom(100))
+    head = contents.open_manifest(take(contents, src).ref).head
+    (page,) = (page for page, _ in pages(head.file_pages))
+    assert page.stored < 200 * 66, "a root and half a secret of each, and what repeats"
 
 
 def test_ids_and_cuts_depend_on_the_home(src: Path, tmp_path: Path) -> None:
