@@ -68,8 +68,9 @@ RACY_NS = 2_000_000_000
 SMALL_BYTES = 1024 * 1024
 """Of small files that are read before they are stored together: they stay in the processor's cache."""
 SECRET_RANDOM = 16
-"""Random bytes of a file's secret, at its end: who would guess at a salted content has 2^128 to try, as who would
-forge a signature here. The zeros before them cost nothing once a page of a manifest is compressed: a fifth of it."""
+"""Random bytes of a file's secret, at its end: who would guess at a salted content has 2^128 to try, as who
+would forge a signature here. The zeros before them cost nothing once a page of a manifest is compressed: it
+takes a fifth less."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """How a file is opened. O_NONBLOCK: it may have become a pipe since it was listed."""
 
