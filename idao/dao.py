@@ -18,14 +18,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idao.crypto import canonical
-from idao.crypto.keys import Signer
 from idao.errors import Busy, Malformed, NotFound, Refused, UsageError
 from idao.frozen import frozen
+from idao.hall.signing import VALID_MS, Actor, signed
 from idao.home import Home, Keys, now_ms
 from idao.ledger.idao import Identity, Rotate
 from idao.ledger.state import State
-from idao.ledger.tx import Envelope, Receipt, Tx, TxKind, parse_tx, sign_tx
+from idao.ledger.tx import Receipt, Tx, parse_tx
 from idao.model import PREFIX_MIN, parse_id, show_id
 from idao.store import moments, petnames
 from idao.store.ledger import LedgerStore
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
     from idao.hall.tee import Tee
     from idao.hall.tokens import Tokens
 
-VALID_MS = 7 * 24 * 3600 * 1000
-"""How long a signed transaction may wait for a block: a week of a laptop being closed."""
-
 
 @frozen
 class Done:
@@ -57,14 +53,6 @@ class Done:
     tx: bytes
     position: int
     receipt: Receipt
-
-
-@frozen
-class Actor:
-    """Who signs: the owner of the home, or a member whose key it keeps."""
-
-    idao: bytes
-    signer: Signer
 
 
 class Dao:
@@ -453,46 +441,10 @@ class Dao:
             return Outbox(db, self.quorum).count()
 
 
-def signed(
-    who: Actor, quorum: bytes, key_seq: int, seq: int, kind: str, body: Any, valid_until: int | None = None
-) -> bytes:
-    """One transaction of `who`, its `seq`-th on the ledger of `quorum`."""
-    return sign_tx(
-        who.signer,
-        Envelope(
-            v=1,
-            quorum=quorum,
-            idao=who.idao,
-            key=who.signer.public,
-            key_seq=key_seq,
-            seq=seq,
-            valid_until=now_ms() + VALID_MS if valid_until is None else valid_until,
-            kind=kind,
-            kind_version=kind_of(kind).version,
-            body=_body_bytes(body),
-        ),
-    )
-
-
 def _done(tx: bytes, position: int, receipt: Receipt) -> Done:
     if not receipt.ok:
         raise Refused(receipt.reason, code=receipt.code)
     return Done(tx, position, receipt)
-
-
-def _body_bytes(body: Any) -> bytes:
-    """What a person asked for, as bytes; `UsageError` names what is out of bounds."""
-    try:
-        return canonical.pack(body)
-    except Malformed as e:
-        field = e.message.partition(".")[2] or e.message
-        raise UsageError(f"out of bounds: {field.replace('_', ' ')}") from e
-
-
-def kind_of(name: str) -> TxKind:
-    from idao.ledger.registry import KINDS  # every family: a reader needs none of them
-
-    return KINDS[name]
 
 
 def _key_seq(body: Any) -> int:

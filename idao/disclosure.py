@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from idao import manifest
 from idao.crypto import canonical, merkle
-from idao.crypto.canonical import LIST, MAP, TEXT, UNSIGNED, head
+from idao.crypto.shapes import LIST, MAP, TEXT, UNSIGNED, head
 from idao.errors import IdaoError, Malformed, VerificationFailed
 from idao.frozen import frozen
 from idao.model import Hash, Range, Salt, Size

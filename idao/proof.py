@@ -17,8 +17,8 @@ from typing import Annotated, Any, BinaryIO, TypeVar
 
 from idao import anchor, disclosure
 from idao.crypto import canonical, merkle, note, statetree
-from idao.crypto.canonical import BYTES, TEXT, UNSIGNED
 from idao.crypto.hashing import Kind, hash_of
+from idao.crypto.shapes import BYTES, TEXT, UNSIGNED
 from idao.disclosure import Disclosure as Disclosure
 from idao.disclosure import Listed as Listed
 from idao.disclosure import check_file as check_file

@@ -46,7 +46,7 @@ class Person:
     ) -> None:
         self.home, self._patch, self._capsys = path, monkeypatch, capsys
         self._late_ms = 0
-        for where in ("idao.dao.now_ms", "idao.hall.governance.now_ms"):
+        for where in ("idao.dao.now_ms", "idao.hall.signing.now_ms", "idao.hall.governance.now_ms"):
             monkeypatch.setattr(where, lambda: home.now_ms() + self._late_ms)
 
     def wait(self, ms: int) -> None:

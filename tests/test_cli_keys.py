@@ -13,9 +13,10 @@ import pytest
 from idao import cli, identity, ui
 from idao.crypto import canonical, phrase
 from idao.crypto.keys import Signer, parse_did_key
-from idao.dao import Actor, Dao
+from idao.dao import Dao
 from idao.errors import Refused, VerificationFailed
 from idao.hall.founding import Before, recovered_history
+from idao.hall.signing import Actor
 from idao.home import Home
 from idao.ledger import genesis
 from idao.ledger.idao import AddMember, Identity

@@ -29,6 +29,7 @@ from idao.ledger.governance import (
     Tally,
 )
 from idao.ledger.idao import AddMember, Charter, Identity, Member, RemoveMember, role_of, rules_of
+from idao.ledger.registry import FAMILIES
 from idao.ledger.state import State
 from idao.ledger.tx import Envelope, Receipt, parse_tx, sign_tx
 from idao.model import Validator, ValidatorSet
@@ -406,3 +407,9 @@ def test_blocks_take_due_steps_first_and_leave_receipts() -> None:
     assert {c.table for c in done.changed} == {"charter", "proposal", "proposal_due"}
     assert rules_of(state, IDAO)["policy.derive"] == "allow"
     assert run() == []
+
+
+def test_what_a_family_lets_proposals_do_they_can_do() -> None:
+    """A family's ACTIONS are of use only where governance names the family."""
+    offered = {name: one for family in FAMILIES for name, one in getattr(family, "ACTIONS", {}).items()}
+    assert offered == governance.ACTIONS

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,45 @@ def test_every_room_stands_on_a_floor() -> None:
     named = {name.strip(" ()").split(".")[1] for layer in floors for name in re.split("[:|]", layer)}
     rooms = {p.relative_to(CLONE / "idao").parts[0].removesuffix(".py") for p in SOURCES}
     assert rooms - {"__init__"} - named == set()
+
+
+WHOLES = {
+    "idao.dao": ("idao.hall.",),
+    "idao.hall.assets": ("idao.hall.contribute",),
+    "idao.store.contents": ("idao.store.check", "idao.store.forget", "idao.store.intake"),
+    "idao.store.intake": ("idao.store.workers",),
+    "idao.store.ledger": ("idao.store.bodies",),
+    "idao.store.audit": ("idao.store.audit_pruned",),
+}
+"""Whole -> its parts, each of which is handed the whole and may name its type: nothing runs by that."""
+
+
+def imported(node: ast.AST, typed: bool = False) -> Iterator[tuple[str, bool]]:
+    """(name, whether for a type checker alone) of all that a module imports, within functions too."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, typed) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        yield from ((f"{node.module}.{alias.name}", typed) for alias in node.names)
+    typed = typed or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    for child in ast.iter_child_nodes(node):
+        yield from imported(child, typed)
+
+
+def test_no_modules_import_each_other() -> None:
+    """No circle, however long, and however late an import runs: of two, one is there without the other."""
+    paths = {name_of(p).removesuffix(".py").removesuffix("/__init__").replace("/", "."): p for p in SOURCES}
+    needs: dict[str, set[str]] = {}
+    named = set()
+    for module, path in paths.items():
+        needs[module] = set()
+        for name, typed in imported(tree(path)):
+            other = name if name in paths else name.rpartition(".")[0]
+            if typed and module.startswith(WHOLES.get(other, ())):
+                named |= {part for part in WHOLES[other] if module.startswith(part)}
+            elif other in paths and other != module:
+                needs[module].add(other)
+    list(TopologicalSorter(needs).static_order())  # `CycleError` tells one
+    assert named == {part for parts in WHOLES.values() for part in parts}, "a part names its whole no more"
 
 
 @pytest.mark.parametrize("path", still_files(), ids=name_of)

@@ -97,8 +97,9 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(fresh: Callable[[], Dao
         ran = run(*words, home=path)
         assert ran.code in (1, 2, 6) and "not a file" in ran.out + ran.err, (words, ran)
     assert writer.is_alive(), "it was opened"
-    os.close(os.open(path / name, os.O_RDWR))
+    reader = os.open(path / name, os.O_RDWR)  # open until the writer has seen it
     writer.join(60)
+    os.close(reader)
 
 
 def test_a_pipe_in_the_place_of_a_pack_is_a_pack_that_is_gone(lived: Any, tmp_path: Path) -> None:

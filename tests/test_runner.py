@@ -182,7 +182,7 @@ def test_pending_without_a_node_names_the_node(home: Home, monkeypatch: pytest.M
 
 def _signed(dao: Dao) -> bytes:
     with dao.home_db() as db:
-        from idao.dao import Actor
+        from idao.hall.signing import Actor
 
         monk = Actor(dao.me, dao.keys().identity)
         return dao._sign(dao.store, Outbox(db, dao.quorum), monk, [TRUST])[0]

@@ -17,12 +17,13 @@ from idao import invite, validatorkeys
 from idao.commands import joining
 from idao.crypto import note
 from idao.crypto.keys import Signer, did_key
-from idao.dao import Dao, signed
+from idao.dao import Dao
 from idao.errors import IdaoError, NotFound, UsageError
 from idao.frozen import replace
 from idao.hall import chores, insight, quorums
 from idao.hall.joining import Joining, carrier
 from idao.hall.reattest import Reattest
+from idao.hall.signing import signed
 from idao.hall.tee import Tee
 from idao.home import Home
 from idao.ledger import genesis, membership

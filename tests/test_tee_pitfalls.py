@@ -590,7 +590,9 @@ def test_own_checks_of_signatures_stand_alone(flaw: str) -> None:
     from idao.tee.result import Findings
 
     e, found = simulator.intel(NOW, bytes(64), [flaw] if flaw else []), Findings("tdx")
-    dcap.check_signatures(found, quote.parse(e.evidence), read_collateral(e.files[0]), NOW, roots.SIMULATED)
+    dcap.check_signatures(
+        found, quote.parse(e.evidence), read_collateral(e.files[0]).parts, NOW, roots.SIMULATED
+    )
     assert found.ok == (not flaw)
 
 
@@ -602,7 +604,7 @@ def test_own_checks_agree_on_real_quotes(name: str) -> None:
 
     case, found = cases()[name], Findings("tdx")
     q = quote.parse(binary(case))
-    dcap.check_signatures(found, q, read_collateral(case.files[0]), case.at, roots.VENDORS)
+    dcap.check_signatures(found, q, read_collateral(case.files[0]).parts, case.at, roots.VENDORS)
     assert found.ok == (name != "tdx-1-expired")
 
 

@@ -34,7 +34,9 @@ def _init(
         raise UsageError("--no-passphrase and --passphrase-file contradict each other")
     if (path / "config.toml").exists():
         ui.say("there is an iDAO here already; nothing was changed")
-        founded = founding.describe(path)
+        from idao.dao import Dao
+
+        founded = founding.describe(Dao.open(path))
     else:
         name = founding.check_name(name or homes.user_name())
         founding.check_free(path)

@@ -15,15 +15,25 @@ reads it back, checking each field against its annotation.
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable, Sequence
-from functools import cache
-from struct import Struct
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 import cbor2
 
+from idao.crypto.shapes import (
+    BYTES,
+    BYTES_MAX,
+    ITEMS_MAX,
+    LIST,
+    TEXT,
+    TEXT_MAX,
+    UNSIGNED,
+    head,
+    hints_of,
+    is_record,
+    names_of,
+)
 from idao.errors import Malformed
 from idao.model import INT_MAX, Range, Size
 
@@ -31,14 +41,6 @@ T = TypeVar("T")
 
 DEPTH_MAX = 16
 """Nesting allowed in any value: deeper input is an attack on the decoder (ASA-2024-012)."""
-BYTES_MAX = 16 * 1024 * 1024
-"""Largest value decoded at once: four times the largest frame; bigger things are chunked."""
-
-TEXT_MAX = 4096
-"""Bytes of a text without a bound of its own."""
-ITEMS_MAX = 65536
-"""Items of a list without a bound of its own."""
-
 LARGE_BYTES = 1024 * 1024
 """From here on the compiler's ten milliseconds are less than what it saves."""
 SMALL_BYTES = 64 * 1024
@@ -79,28 +81,8 @@ def encode(value: Plain) -> bytes:
         raise Malformed(f"not encodable: {e}") from e
 
 
-UNSIGNED, BYTES, TEXT, LIST, MAP = 0x00, 0x40, 0x60, 0x80, 0xA0
-"""Major types of CBOR, RFC 8949 §3.1, in place."""
-WIDE = ((24, 1, Struct(">BB")), (25, 2, Struct(">BH")), (26, 4, Struct(">BI")), (27, 8, Struct(">BQ")))
-"""(additional information, bytes of the argument, how both are written)."""
-SHORT = [bytes((n,)) for n in range(256)]
-_TWO = WIDE[1][2]
 _ID = b"\x58\x20"
 """Head of a string of 32 bytes."""
-
-
-def head(major: int, n: int) -> bytes:
-    """The shortest head, RFC 8949 §4.2.1, of an argument of at most 64 bits."""
-    if n < 24:
-        return SHORT[major | n]
-    if n < 0x100:
-        return SHORT[major | 24] + SHORT[n]
-    if n < 0x10000:
-        return _TWO.pack(major | 25, n)
-    for info, size, form in WIDE[2:]:
-        if n < 1 << (8 * size):
-            return form.pack(major | info, n)
-    raise Malformed("integer outside 64 bits")
 
 
 def encode_key(values: Sequence[Plain]) -> bytes:
@@ -168,34 +150,6 @@ _not_known: tuple[type[Exception], ...] = ()
 HOT = 64
 """Uses after which a class's codec is compiled to a function of its own: a command that touches a class a
 few times should not pay for that, a ledger that is re-derived has every record through it many times."""
-
-
-_PLAIN_TYPES = {kind.__name__: kind for kind in (int, bool, bytes, str)}
-
-
-@cache
-def hints_of(cls: Any) -> dict[str, Any]:
-    """Field -> its type: what `typing.get_type_hints` finds for a class of a module, without its detours."""
-    space = vars(sys.modules[cls.__module__])
-    return {name: _hint(cls.__annotations__[name], space) for name in names_of(cls)}
-
-
-def is_record(hint: Any) -> bool:
-    """Whether a type is a dataclass: what `dataclasses.is_dataclass` says, without its module."""
-    return isinstance(hint, type) and "__dataclass_fields__" in vars(hint)
-
-
-def names_of(cls: Any) -> tuple[str, ...]:
-    """The fields of a dataclass in order; `dataclasses.fields` would make an object of each."""
-    return cast("tuple[str, ...]", cls.__match_args__)
-
-
-def _hint(text: Any, space: dict[str, Any]) -> Any:
-    """What an annotation means in a module. Most are one name, for which a compiler is a long way round."""
-    if type(text) is not str:
-        return text
-    found = space.get(text) or _PLAIN_TYPES.get(text)
-    return eval(text, space) if found is None else found
 
 
 def _compile(cls: Any) -> _Codec:

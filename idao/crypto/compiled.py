@@ -19,8 +19,8 @@ from struct import Struct
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from idao import frozen
-from idao.crypto import canonical
-from idao.crypto.canonical import BYTES, LIST, MAP, TEXT, UNSIGNED, WIDE, head
+from idao.crypto import shapes
+from idao.crypto.shapes import BYTES, LIST, MAP, TEXT, UNSIGNED, WIDE, head
 from idao.model import INT_MAX, Range, Size
 
 Write = Callable[[Any], bytes]
@@ -74,8 +74,8 @@ def codec_of(cls: Any) -> Pair | None:
 
 
 def _compile(cls: Any) -> Pair | None:
-    hints = canonical.hints_of(cls)
-    names = sorted(canonical.names_of(cls), key=lambda n: (len(n), n))
+    hints = shapes.hints_of(cls)
+    names = sorted(shapes.names_of(cls), key=lambda n: (len(n), n))
     maker = _Maker()
     part = _Part(head(MAP, len(names)))
     part.out += ["if type(o) is not cls: raise Otherwise"]
@@ -86,7 +86,7 @@ def _compile(cls: Any) -> Pair | None:
             return None
     maker.space |= {"cls": cls, "make": frozen.maker(cls)}
     order = {name: i for i, name in enumerate(names)}
-    return maker.finish(part, f"make({', '.join(f'v{order[n]}' for n in canonical.names_of(cls))})")
+    return maker.finish(part, f"make({', '.join(f'v{order[n]}' for n in shapes.names_of(cls))})")
 
 
 class _Part:
@@ -175,7 +175,7 @@ class _Maker:
             return self.optional(part, v, next(a for a in get_args(bare) if a is not type(None)))
         if origin is tuple:
             return self.many(part, v, get_args(bare)[0], low, high)
-        pair = codec_of(bare) if canonical.is_record(bare) else None
+        pair = codec_of(bare) if shapes.is_record(bare) else None
         if pair is None:
             return False
         self.put(part, f"{self.name('w', pair[0])}({v})")
@@ -296,9 +296,9 @@ def bounds(hint: Any) -> tuple[Any, int, int]:
     marks: list[Any] = []
     if get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
-    limit = INT_MAX if hint is int else canonical.BYTES_MAX if hint is bytes else canonical.TEXT_MAX
+    limit = INT_MAX if hint is int else shapes.BYTES_MAX if hint is bytes else shapes.TEXT_MAX
     if get_origin(hint) is tuple:
-        limit = canonical.ITEMS_MAX
+        limit = shapes.ITEMS_MAX
     for mark in marks:
         if isinstance(mark, Size | Range):
             return hint, mark.low, mark.high

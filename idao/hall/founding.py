@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idao import identity
 from idao.crypto import canonical, keys, phrase, seal
@@ -16,6 +17,9 @@ from idao.model import Genesis, Parent, SignedKeyEvent, show_id
 from idao.store.backup import make_key
 from idao.store.home_db import open_home_db
 from idao.store.ledger import LedgerStore
+
+if TYPE_CHECKING:
+    from idao.dao import Dao
 
 FIRST_STAKE = 1_000_000
 """Units of stake a quorum of one begins with: local credit, not money."""
@@ -43,15 +47,12 @@ class Founded:
     """The recovery phrase; only when it was just made."""
 
 
-def describe(path: Path) -> Founded:
+def describe(dao: Dao) -> Founded:
     """The iDAO of an existing home."""
-    home = Home.open(path)
-    from idao.dao import Dao
-
-    dao = Dao(home)
+    home = dao.home
     now = identity.key_at(home.history().inception, home.history().events)
     name = str(home.get("idao", "name", ""))
-    return Founded(path, dao.me, dao.quorum, keys.did_key(now.key), name, False, None)
+    return Founded(home.path, dao.me, dao.quorum, keys.did_key(now.key), name, False, None)
 
 
 def create(path: Path, *, name: str, domain: str | None, passphrase: str | None) -> Founded:

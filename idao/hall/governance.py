@@ -22,7 +22,8 @@ from idao.model import show_id
 from idao.store import documents
 
 if TYPE_CHECKING:
-    from idao.dao import Actor, Dao
+    from idao.dao import Dao
+    from idao.hall.signing import Actor
 
 TITLE_BYTES_MAX = 200
 """As the ledger's names."""

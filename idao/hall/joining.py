@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from idao import validatorkeys
 from idao.crypto.keys import Signer
 from idao.errors import IdaoError, NotFound, Pending, Refused, Unreachable, UsageError
+from idao.hall.signing import Actor, signed
 from idao.home import now_ms, show_time
 from idao.ledger import bonds, epochs, governance, membership
 from idao.ledger.idao import AddTrust, Identity, Register
@@ -201,7 +202,6 @@ class Joining:
 
     def _offer(self, quorum: bytes, nonce: bytes, certificate: bytes, signer: Signer) -> Offer:
         from idao import noderecord
-        from idao.dao import Actor, signed
         from idao.node import addresses
         from idao.node.pairing import Offer
 

@@ -1,6 +1,6 @@
 """Proposals and ballots: how the members of an iDAO decide, and how what they decided is carried out.
 
-A proposal holds actions of other families (`registry.ACTIONS`). It is bound to the charter it was made
+A proposal holds actions of other families (`ACTIONS`). It is bound to the charter it was made
 under, and every ballot to the content it is for. While it waits it has one `Due` record, ordered by time:
 the end of its vote, or of its timelock. Blocks take due steps first, in that order. The rules are
 stated for people in docs/governance.md.
@@ -16,7 +16,8 @@ from idao.crypto import canonical
 from idao.crypto.hashing import Kind, digest, hash_of
 from idao.errors import Malformed, Refused
 from idao.frozen import frozen, replace
-from idao.ledger import epochs
+from idao.ledger import assets, attest, dats, epochs, membership
+from idao.ledger import idao as people
 from idao.ledger.idao import MEMBERS_MAX, Charter, Member, SetRule, require, rules_of
 from idao.ledger.state import State, record
 from idao.ledger.tx import Context, TxKind, refuse
@@ -39,12 +40,21 @@ FAILED, REJECTED, EXPIRED = "failed", "rejected", "expired"
 NO_ACTOR = bytes(32)
 """Who acts in a due step: nobody's key signs it."""
 
+ACTIONS: dict[str, tuple[type, Any]] = {
+    **people.ACTIONS,
+    **assets.ACTIONS,
+    **dats.ACTIONS,
+    **attest.ACTIONS,
+    **membership.ACTIONS,
+}
+"""What a passed proposal may do: name -> (body, function(context, iDAO, body))."""
+
 # --- bodies ---------------------------------------------------------------------------------------
 
 
 @frozen
 class Action:
-    """One thing to do if the proposal passes: a name of `registry.ACTIONS` and its packed body."""
+    """One thing to do if the proposal passes: a name of `ACTIONS` and its packed body."""
 
     name: Word
     body: Annotated[bytes, Size(1, ACTION_BYTES_MAX)]
@@ -284,8 +294,6 @@ def draft(
 
 def actions_of(body: Propose) -> list[tuple[str, Any]]:
     """(name, unpacked body) each. Refuses with `unknown-action`; `Malformed` if a body is not one."""
-    from idao.ledger.registry import ACTIONS  # which lists this family too
-
     out: list[tuple[str, Any]] = []
     for action in body.actions:
         if action.name not in ACTIONS:
@@ -300,8 +308,6 @@ def carry_out(ctx: Context, proposal: bytes, body: Propose, proposer: bytes = NO
     `proposer` sponsors what the actions give. Raises what the first failing action raises. The caller merges
     the overlay, or looks at it and drops it: that is what a proposal would change if it were executed now.
     """
-    from idao.ledger.registry import ACTIONS
-
     child = ctx.state.child()
     inner = replace(ctx, state=child, actor=NO_ACTOR, tx=proposal, proposer=proposer)
     for name, action in actions_of(body):

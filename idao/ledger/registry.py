@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any
 
 from idao.ledger import (
     accounts,
@@ -36,7 +35,3 @@ FAMILIES: tuple[ModuleType, ...] = (
 
 KINDS: dict[str, TxKind] = {kind.name: kind for family in FAMILIES for kind in family.KINDS}
 RECORDS: tuple[type, ...] = tuple(rec for family in FAMILIES for rec in family.RECORDS)
-ACTIONS: dict[str, tuple[type, Any]] = {
-    name: action for family in FAMILIES for name, action in getattr(family, "ACTIONS", {}).items()
-}
-"""What a passed proposal may do: name -> (body, function(context, iDAO, body))."""

@@ -12,7 +12,7 @@ from functools import cache
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar, cast
 
-from idao.crypto import canonical
+from idao.crypto import canonical, shapes
 from idao.errors import VerificationFailed
 from idao.frozen import frozen
 from idao.model import Id
@@ -41,7 +41,7 @@ def record(name: str, *, key: tuple[str, ...]) -> Callable[[type[R]], type[R]]:
     """Class decorator: the frozen dataclass below is a record of table `name`."""
 
     def declare(cls: type[R]) -> type[R]:
-        columns = canonical.names_of(cls)
+        columns = shapes.names_of(cls)
         if columns[: len(key)] != key:
             raise TypeError(f"{cls.__name__}: key columns come first")
         key_of = attrgetter(*key) if len(key) > 1 else _alone(key[0])
@@ -71,7 +71,7 @@ def meanings_of(cls: type) -> tuple[str, dict[str, str]]:
 
 def column_types(cls: type) -> dict[str, Any]:
     """Column -> annotation, for the store."""
-    return canonical.hints_of(cls)
+    return shapes.hints_of(cls)
 
 
 def key_of(rec: Any) -> Key:
@@ -81,7 +81,7 @@ def key_of(rec: Any) -> Key:
 encode_key = canonical.encode_key
 """The key columns as a canonical list: what names a record within its table."""
 
-_ID = canonical.head(canonical.BYTES, 32) + b"%b"
+_ID = shapes.head(shapes.BYTES, 32) + b"%b"
 
 
 @cache
@@ -90,7 +90,7 @@ def key_encoder(cls: type) -> Callable[[Key], bytes]:
     columns, hints = _tables[cls].key, column_types(cls)
     if any(hints[column] != Id for column in columns):
         return encode_key
-    return (canonical.head(canonical.LIST, len(columns)) + _ID * len(columns)).__mod__
+    return (shapes.head(shapes.LIST, len(columns)) + _ID * len(columns)).__mod__
 
 
 class Base(Protocol):

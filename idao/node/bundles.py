@@ -8,16 +8,13 @@ member can judge that validator's evidence and put the bundle into its own proof
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from idao.errors import IdaoError, Malformed
 from idao.ledger.attest import Attestation
 from idao.ledger.backing import bundle_name
 from idao.node import messages as msg
+from idao.node.parts import Whole
 from idao.store import bundles
-
-if TYPE_CHECKING:
-    from idao.node.member import Member
 
 PATIENCE_TICKS = 10
 """Seconds for an answer: two megabytes on the slowest link worth having, beside everything else on it."""
@@ -28,7 +25,7 @@ AGAIN_TICKS = 120
 class Bundles:
     """What one ledger names and this home lacks. At most one question is open."""
 
-    def __init__(self, member: Member, home: Path) -> None:
+    def __init__(self, member: Whole, home: Path) -> None:
         self._member, self._home = member, home
         self._named: dict[bytes, bytes] = {}
         """Name of a bundle -> a validator whose evidence names it."""

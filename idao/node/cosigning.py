@@ -7,14 +7,11 @@ with whatever is written next.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from idao.errors import Malformed
 from idao.node import messages as msg
+from idao.node.parts import Whole
 from idao.store.cosigns import Cosigned
-
-if TYPE_CHECKING:
-    from idao.node.member import Member
 
 CHECK_S = 0.005
 """Cosignatures are checked this much later: they must not hold up the very commit that they follow, here or
@@ -28,7 +25,7 @@ NOTES_S = 0.02
 class Cosigning:
     """A member's part in anchoring."""
 
-    def __init__(self, member: Member, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, member: Whole, loop: asyncio.AbstractEventLoop) -> None:
         self._member, self._loop = member, loop
         self._waiting: list[tuple[bytes, Cosigned]] = []
         self._check: asyncio.TimerHandle | None = None

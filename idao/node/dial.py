@@ -16,17 +16,16 @@ import socket
 import ssl
 from collections.abc import Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from idao import noderecord
 from idao.errors import Malformed
-from idao.node import tls
+from idao.node import tls, wire
 from idao.node.fresh import Fresh
 from idao.node.link import HANDSHAKE_S, HELLO_S, LOST, SHUTDOWN_S, Link
 from idao.node.peer import Peer
-
-if TYPE_CHECKING:
-    from idao.node.mesh import Mesh
+from idao.node.tls import TlsIdentity
+from idao.noderecord import SignedNodeRecord
 
 REST_S, REST_MAX_S = 0.2, 10.0
 """Between rounds of dialing one peer: doubling, within ±50 % at random so that nodes do not march in step."""
@@ -59,8 +58,26 @@ class Round:
         self.due = now + rest * random.uniform(0.5, 1.5)
 
 
+class Who(Protocol):
+    """What a dialer asks of its mesh: who is who, and what to do with a link that stands."""
+
+    idao: bytes
+    own: SignedNodeRecord
+    identity: TlsIdentity
+    peers: dict[bytes, Peer]
+    by_pin: dict[bytes, tuple[bytes, ...]]
+
+    def certificates(self) -> list[bytes]: ...
+
+    def strangers(self) -> bool: ...
+
+    def greet(self, link: Link) -> None: ...
+
+    def welcome(self, link: Link, hello: wire.Hello) -> bool: ...
+
+
 class Dialer:
-    def __init__(self, mesh: Mesh) -> None:
+    def __init__(self, mesh: Who) -> None:
         self.mesh = mesh
         self.rounds: dict[bytes, Round] = {}
         self.hints: dict[str, Round] = {}

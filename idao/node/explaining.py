@@ -6,12 +6,8 @@ they answer: as long as nothing explains the difference, one after another is as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from idao.node import messages as msg
-
-if TYPE_CHECKING:
-    from idao.node.member import Member
+from idao.node.parts import Whole
 
 PATIENCE_TICKS = 5
 """Seconds that one has to answer: receipts of a block are some hundred kilobytes on a slow line."""
@@ -20,7 +16,7 @@ PATIENCE_TICKS = 5
 class Explaining:
     """Asks once the engine has halted so; `tick` comes every second."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Whole) -> None:
         self._member = member
         self._asking = False
         self._ticks = 0

@@ -8,13 +8,9 @@ height afresh.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from idao.errors import Malformed
 from idao.node import messages as msg
-
-if TYPE_CHECKING:
-    from idao.node.member import Member
+from idao.node.parts import Whole
 
 PATIENCE_TICKS = 5
 """Seconds for an answer: two megabytes on the slowest link worth having."""
@@ -23,7 +19,7 @@ PATIENCE_TICKS = 5
 class Sync:
     """Which peer is asked for what. At most one question is open."""
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Whole) -> None:
         self._member = member
         self._claims: dict[bytes, int] = {}
         """Peer -> height it says it is deciding."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from idao.crypto.merkle import Leaves
 from idao.errors import IdaoError
+from idao.frozen import frozen
 from idao.manifest import (
     CHUNKS,
     FILE,
@@ -32,15 +33,23 @@ from idao.store.packs import SUFFIX
 from idao.store.seal import WRAP_SECRET, unwrap
 
 if TYPE_CHECKING:
-    from idao.store.contents import Contents, Finding
+    from idao.store.contents import Contents
     from idao.store.intake import Meter, Progress
 
 _SCHEMA = "select name, type, tbl_name, sql from sqlite_master"
 
 
+@frozen
+class Finding:
+    """Something that `check` found wrong."""
+
+    where: str
+    """A pack, a version, a file of a version, or the index."""
+    what: str
+
+
 def check(contents: Contents, progress: Progress | None) -> list[Finding]:
     """What is wrong with this home's contents; an empty list when nothing is."""
-    from idao.store.contents import Finding
     from idao.store.intake import Meter
 
     try:

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from idao.crypto import canonical
 from idao.errors import Busy, NotFound, VerificationFailed
-from idao.frozen import frozen
 from idao.manifest import ChunkRef, Manifest, manifest_hash, pack_chunk, part_hash
 from idao.store.forget import forget, freed_by, reclaim
 from idao.store.home_db import CHUNK, damaged, open_home_db, summed
@@ -45,6 +45,9 @@ from idao.store.seal import (
 from idao.store.version import Version, unpack_scan
 from idao.store.walk import Walk
 
+if TYPE_CHECKING:
+    from idao.store.check import Finding
+
 WRAP_ASSET = b"asset key"
 WRAP_SCAN = b"scan"
 LOCK_POLL_S = 0.05
@@ -56,16 +59,7 @@ INDEX_CACHE_KIB = 4096
 INSERTED = 64
 """Rows of the index that one statement puts in: it takes two thirds of the time of one for each."""
 
-__all__ = ["Contents", "Finding", "Intake", "Progress", "Unreadable"]
-
-
-@frozen
-class Finding:
-    """Something that `check` found wrong."""
-
-    where: str
-    """A pack, a version, a file of a version, or the index."""
-    what: str
+__all__ = ["Contents", "Intake", "Progress", "Unreadable"]
 
 
 class Contents:

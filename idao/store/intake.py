@@ -81,13 +81,12 @@ class Step(NamedTuple):
     same: bool
     """Not to be opened: the file system says that nothing changed."""
 
-
-def task(step: Step) -> Task:
-    """What a reader is told of a step."""
-    found, entry = step.found, step.entry
-    same_kind = entry is not None and entry.kind == found.kind
-    former = (entry.secret, entry.content_root) if entry is not None and same_kind else None
-    return found.path, found.full, found.kind, found.size, former
+    def task(self) -> Task:
+        """What a reader is told of it."""
+        found, entry = self.found, self.entry
+        same_kind = entry is not None and entry.kind == found.kind
+        former = (entry.secret, entry.content_root) if entry is not None and same_kind else None
+        return found.path, found.full, found.kind, found.size, former
 
 
 def kept(steps: list[Step]) -> Taken:
@@ -308,7 +307,7 @@ class _Run:
                 return
         reader = FileReader(self._writer, self._contents.keys, self._meter.bytes_read)
         for batch in workers.batches(steps, sizes):
-            yield batch, None if batch[0].same else reader.take_all(map(task, batch))
+            yield batch, None if batch[0].same else reader.take_all(map(Step.task, batch))
             self._contents.index(self._packs.finished())
         self._heads = reader.heads.all()
 

@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from idao.crypto import canonical, statetree
+from idao.crypto import canonical, shapes, statetree
 from idao.errors import Malformed, VerificationFailed
 from idao.ledger.state import Key, column_types, meanings_of, table_of
 
@@ -74,7 +74,7 @@ def ddl_of(cls: type) -> str:
 def _sql(cls: type) -> Sql:
     table, hints = table_of(cls), column_types(cls)
     kinds = [_bare(hints[column])[0] for column in table.columns]
-    nested = [get_origin(kind) is tuple or canonical.is_record(kind) for kind in kinds]
+    nested = [get_origin(kind) is tuple or shapes.is_record(kind) for kind in kinds]
     names = ", ".join(f'"{c}"' for c in table.columns)
     where = " and ".join(f'"{k}" = ?' for k in table.key)
     return Sql(

@@ -211,14 +211,12 @@ class Pool:
 
     def _send(self, unsent: deque[_Batch]) -> None:
         """Gives batches to workers that have room for them, first to who has the least."""
-        from idao.store.intake import task
-
         while unsent:
             worker = min(self._workers, key=lambda w: len(w.batches))
             if len(worker.batches) >= QUEUED:
                 return
             worker.batches.append(batch := unsent.popleft())
-            _tell(worker, ("take", [task(s) for s in batch.steps]))
+            _tell(worker, ("take", [s.task() for s in batch.steps]))
 
     def end(self) -> None:
         """Tells the workers to end their packs."""

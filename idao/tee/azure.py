@@ -137,5 +137,5 @@ def _tdx(
     quote.describe(found, q, paravisor=True)
     collateral = intel.check_statements(found, q, given, policy, now_ms, trust)
     if collateral is not None:
-        dcap.check_signatures(found, q, collateral, now_ms, trust)
+        dcap.check_signatures(found, q, collateral.parts, now_ms, trust)
     return q.report_data

@@ -7,34 +7,31 @@ the reason when it refuses: it has no codes. Names of Intel's steps: 4.1.2.4.x o
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from idao.tee import certs, quote, roots
 from idao.tee.given import unhex
 from idao.tee.result import Findings
 
-if TYPE_CHECKING:
-    from idao.tee.intel import Collateral
-
 
 def check_signatures(
-    found: Findings, q: quote.Quote, collateral: Collateral, now_ms: int, trust: roots.Trust
+    found: Findings, q: quote.Quote, parts: Mapping[str, str], now_ms: int, trust: roots.Trust
 ) -> None:
-    """Every signature from the roots down to the quote."""
+    """Every signature from the roots down to the quote. `parts`: the collateral's, as its text has them."""
     chain = certs.load_all(certs.pem_blocks(q.chain, "CERTIFICATE"))
     certs.check_chain(found, chain, trust.intel, now_ms, name="pck")
     leaf, authority, root = chain
     for part in ("tcb_info", "qe_identity"):
-        pem = collateral.parts[f"{part}_issuer_chain"].encode()
+        pem = parts[f"{part}_issuer_chain"].encode()
         signers = certs.load_all(certs.pem_blocks(pem, "CERTIFICATE"))
         certs.check_chain(found, signers, trust.intel, now_ms, name=part, expired="collateral-expired")
-        signature = unhex(collateral.parts[f"{part}_signature"], f"{part}_signature")
-        data = collateral.parts[part].encode()
+        signature = unhex(parts[f"{part}_signature"], f"{part}_signature")
+        data = parts[part].encode()
         signed = bool(signers) and certs.ecdsa_raw(signers[0], signature, data, "sha256")
         found.check(f"{part} signature", signed, "", "collateral")
-        root_crl = unhex(collateral.parts["root_ca_crl"], "root_ca_crl")
+        root_crl = unhex(parts["root_ca_crl"], "root_ca_crl")
         certs.check_crl(found, root_crl, root, [authority, *signers[:1]], now_ms, f"{part}: root crl")
-    pck_crl = unhex(collateral.parts["pck_crl"], "pck_crl")
+    pck_crl = unhex(parts["pck_crl"], "pck_crl")
     certs.check_crl(found, pck_crl, authority, [leaf], now_ms, "pck crl")
     found.check(
         "qe report signature", certs.ecdsa_raw(leaf, q.qe_signature, q.qe_report, "sha256"), "", "signature"

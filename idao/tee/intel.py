@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from idao.errors import Malformed
 from idao.frozen import frozen
-from idao.tee import certs, quote, roots
+from idao.tee import certs, dcap, quote, roots
 from idao.tee.given import Given, unhex
 from idao.tee.policy import TeePolicy
 from idao.tee.result import Findings
@@ -376,8 +376,6 @@ def _explain(
     found: Findings, q: quote.Quote, collateral: Collateral, now_ms: int, trust: roots.Trust, words: str
 ) -> None:
     """Why the library refused: its words, and the own checks of signatures to name the reason."""
-    from idao.tee.dcap import check_signatures
-
-    check_signatures(found, q, collateral, now_ms, trust)
+    dcap.check_signatures(found, q, collateral.parts, now_ms, trust)
     # If nothing else has failed, the refusal stands by itself.
     found.check("dcap-qvl", False, words[:200], "verifiers-disagree")
