@@ -225,6 +225,15 @@ def test_secrets_of_files_are_random_and_take_little_space(contents: Contents, s
     assert page.stored < 200 * 66, "a root and half a secret of each, and what repeats"
 
 
+def test_rows_of_copies_take_little_of_a_page(contents: Contents, src: Path) -> None:
+    kinds = [os.urandom(100) for _ in range(2300)]
+    for i in range(4600):
+        (src / f"f{i:04}").write_bytes(kinds[i % 2300])
+    head = contents.open_manifest(take(contents, src).ref).head
+    (page,) = (page for page, _ in pages(head.chunk_pages))
+    assert page.size == 4600 * 109 and page.stored < 2300 * 110, "with a usual table 2300 * 194"
+
+
 def test_ids_and_cuts_depend_on_the_home(src: Path, tmp_path: Path) -> None:
     (src / "a").write_bytes(os.urandom(8_000_000))
     seen = []

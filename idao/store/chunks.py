@@ -149,7 +149,9 @@ class ChunkWriter:
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
         self._plain, self._compressed = forms()
-        self._compressors: tuple[Compress, Compress] | None = None  # loaded when the first is sealed
+        self._compressors: tuple[Compress, Compress, Compress] | None = (
+            None  # loaded when the first is sealed
+        )
         self._fresh: dict[bytes, bytes] = {}
         self._scratch = bytearray()
         self.new_bytes = 0
@@ -160,10 +162,11 @@ class ChunkWriter:
         return self.keep_all([content], [source])[0]
 
     def keep_all(
-        self, contents: Sequence[bytes | memoryview], sources: Sequence[Any]
+        self, contents: Sequence[bytes | memoryview], sources: Sequence[Any], *, pages: bool = False
     ) -> list[tuple[bytes, bytes]]:
-        """The same of several: what is looked up once for all is a fiftieth of the work of a small one."""
-        ids, fresh, search, seal = self._id_hasher, self._fresh, self._search, self._sealing()
+        """The same of several: what is looked up once for all is a fiftieth of the work of a small one.
+        `pages`: of a manifest."""
+        ids, fresh, search, seal = self._id_hasher, self._fresh, self._search, self._sealing(pages)
         out = []
         for content, source in zip(contents, sources, strict=True):
             h = part_hash(content)
@@ -181,12 +184,13 @@ class ChunkWriter:
 
     def keep_bytes(self, content: bytes) -> bytes:
         """The chunk row of a content of our own making (a page of a manifest)."""
-        return self.keep(content, content)[1]
+        return self.keep_all([content], [content], pages=True)[0][1]
 
-    def _sealing(self) -> Callable[[bytes, bytes | memoryview, Any], bytes]:
+    def _sealing(self, pages: bool) -> Callable[[bytes, bytes | memoryview, Any], bytes]:
         """What seals one content and gives its row, with everything that it needs at hand."""
         keys, plain, compressed, claim = self._key_hasher, self._plain, self._compressed, self._claim
-        small, large = self._compressors = self._compressors or compressors()
+        small, large, page = self._compressors = self._compressors or compressors()
+        large = page if pages else large
         encrypt = self._sealer.seal
         reserve, view, commit = self.packs.reserve, self.packs.view, self.packs.commit
 

@@ -19,7 +19,7 @@ from blake3 import blake3
 from idao.crypto import sodium
 from idao.crypto.hashing import Kind, derive_secret, hasher
 from idao.errors import Missing, VerificationFailed
-from idao.manifest import AEGIS, AEGIS_ZSTD, COMPRESSED, XCHACHA, XCHACHA_ZSTD
+from idao.manifest import AEGIS, AEGIS_ZSTD, COMPRESSED, PAGE_BYTES, XCHACHA, XCHACHA_ZSTD
 
 TAG_MAX = 32
 """Bytes that sealing adds at most: 32 for AEGIS-256, 16 for XChaCha20-Poly1305."""
@@ -71,16 +71,20 @@ _FORM_BYTE = tuple(bytes((form,)) for form in range(256))
 Compress = Callable[[bytes | memoryview], bytes]
 
 
-def compressors() -> tuple[Compress, Compress]:
-    """zstd for chunks: of up to ZSTD_SMALL bytes, and of others. Its frames hold the size of the content. One
-    pair per thread."""
+def compressors() -> tuple[Compress, Compress, Compress]:
+    """zstd for chunks: of up to ZSTD_SMALL bytes, of others, and of pages of manifests, in which rows of
+    copies and parts of long paths repeat from farther back. Its frames hold the size of the content. For one
+    thread."""
     import zstandard
 
-    parameters = zstandard.ZstdCompressionParameters.from_level(
-        ZSTD_LEVEL, source_size=ZSTD_SMALL, hash_log=13, min_match=6
+    parameters = zstandard.ZstdCompressionParameters.from_level
+    small = parameters(ZSTD_LEVEL, source_size=ZSTD_SMALL, hash_log=13, min_match=6)
+    page = parameters(ZSTD_LEVEL, source_size=PAGE_BYTES, hash_log=15, min_match=5)
+    return (
+        zstandard.ZstdCompressor(compression_params=small).compress,
+        zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress,
+        zstandard.ZstdCompressor(compression_params=page).compress,
     )
-    small = zstandard.ZstdCompressor(compression_params=parameters)
-    return small.compress, zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress
 
 
 class ChunkSealer:
