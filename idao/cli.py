@@ -381,6 +381,10 @@ def _of_this_machine(e: Exception) -> IdaoError | None:
         words = f"{where}: {e.strerror}" if where else e.strerror
         full = no_room(e, Path(where) if where else _home())
         return full or IdaoError(words, hint="see 'idao doctor'", code="disk")
+    if isinstance(e, RuntimeError) and "start new thread" in str(e):
+        return IdaoError(
+            "this machine lets idao start no more threads", hint="see 'ulimit -a'", code="threads"
+        )
     if isinstance(e, MemoryError):
         return IdaoError("this machine has not enough memory for that", code="memory")
     return None

@@ -135,6 +135,39 @@ def test_sums_of_format_2_are_taken_over_and_old_chunks_met_again(lived: Lived, 
     assert run("asset", "check", home=lived.path).code == 0
 
 
+def test_a_file_is_whole_before_it_is_moved(
+    old: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's log of pages stays behind; at closing nothing is folded in where the disk is full, and no
+    error is raised. Another connection does here what the full disk does."""
+    held, make, opened = [], home_db._create, home_db.open_home_db
+
+    def hold(path: object) -> None:
+        held.append(sqlite3.connect(str(path)))
+        held[-1].execute("select count(*) from sqlite_master").fetchone()
+
+    def made(db: sqlite3.Connection) -> None:
+        make(db)
+        if name := db.execute("pragma database_list").fetchone()[2]:
+            hold(name)
+
+    def aside(path: Path, **more: bool) -> sqlite3.Connection:
+        db = opened(path, **more)
+        if migrate.ASIDE in str(path):
+            hold(path)
+        return db
+
+    monkeypatch.setattr(home_db, "_create", made)
+    monkeypatch.setattr(home_db, "open_home_db", aside)
+    was = rows(old.path / "home.db")
+    must("migrate", home=old.path)
+    opened(tmp_path / "new.db").close()
+    for one in held:
+        one.close()
+    assert {**rows(old.path / "home.db"), "draft": []} == {**was, "secret": []}
+    assert "version" in rows(tmp_path / "new.db")
+
+
 def test_a_node_at_work_is_not_migrated_under(old: Lived) -> None:
     with closing(sqlite3.connect(old.path / "home.db")) as other:
         other.execute("select count(*) from petname").fetchone()

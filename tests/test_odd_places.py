@@ -72,56 +72,6 @@ def test_the_end_of_input_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (ran.code, ran.out) == (2, "") and "nothing was typed" in ran.err
 
 
-# --- inputs -------------------------------------------------------------------------------------------
-
-
-def test_a_closed_input_is_not_an_empty_one(fresh: Callable[[], Dao]) -> None:
-    command = [sys.executable, "-m", "idao", "--home", str(fresh().home.path), "contribute", "-", "-q"]
-    closed = subprocess.run(["sh", "-c", '"$@" <&-', "sh", *command], capture_output=True, check=False)
-    assert (closed.returncode, closed.stdout) == (2, b"") and b"standard input is closed" in closed.stderr
-    empty = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    assert (empty.returncode, empty.stdout[:6]) == (0, b"asset:"), empty.stderr
-
-
-@pytest.mark.parametrize(
-    "name", ["config.toml", "home.db", "home.db-wal", "lock", "keys/data.key", "ledgers/x.peers"]
-)
-def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(fresh: Callable[[], Dao], name: str) -> None:
-    path = fresh().home.path
-    (path / name).unlink(missing_ok=True)
-    os.mkfifo(path / name)
-    # Without the look at them the first command would wait for ever: somebody writes, so that it ends.
-    writer = threading.Thread(target=lambda: (path / name).open("wb").close(), daemon=True)
-    writer.start()
-    for words in (["doctor"], ["status"], ["asset", "check"]):
-        ran = run(*words, home=path)
-        assert ran.code in (1, 2, 6) and "not a file" in ran.out + ran.err, (words, ran)
-    assert writer.is_alive(), "it was opened"
-    reader = os.open(path / name, os.O_RDWR)  # open until the writer has seen it
-    writer.join(60)
-    os.close(reader)
-
-
-def test_a_pipe_in_the_place_of_a_pack_is_a_pack_that_is_gone(lived: Any, tmp_path: Path) -> None:
-    pack = next((lived.path / "packs").iterdir())
-    pack.unlink()
-    os.mkfifo(pack)
-    writer = threading.Thread(target=lambda: pack.open("wb").close(), daemon=True)
-    writer.start()
-    assert run("asset", "check", home=lived.path).code == 6
-    assert run("backup", "create", "-o", tmp_path / "b", home=lived.path).code == 6
-    os.close(os.open(pack, os.O_RDWR))  # waits for nobody
-    writer.join(60)
-
-
-def test_a_home_that_lost_its_ledgers_takes_nothing_in(fresh: Callable[[], Dao], tmp_path: Path) -> None:
-    path = fresh().home.path
-    shutil.rmtree(path / "ledgers")
-    (path / "ledgers").mkdir()
-    (tmp_path / "f").write_text("1")
-    assert run("contribute", tmp_path / "f", home=path).code == 4
-
-
 # --- outputs ------------------------------------------------------------------------------------------
 
 

@@ -156,7 +156,7 @@ def _messages(data: bytes, quorum: bytes) -> list[Given | note.Note]:
 def _vote(value: Any, quorum: bytes) -> Given:
     if not isinstance(value, dict) or sorted(value) != sorted(FIELDS):
         raise UsageError(f"a vote has the fields {', '.join(FIELDS)}")
-    if value["kind"] not in KINDS:
+    if type(value["kind"]) is not str or value["kind"] not in KINDS:
         raise UsageError(f"a vote's kind is one of {', '.join(KINDS)}")
     if not all(type(value[name]) is int and value[name] >= 0 for name in ("height", "view")):
         raise UsageError("height and view of a vote are counts")

@@ -358,13 +358,11 @@ class Assets:
         return {"asset": show_id("asset", asset), "versions": versions, "freed_bytes": freed}
 
     def _destroy(self, contents: Contents, docs: Documents, ref: bytes) -> int:
-        """Bytes freed; none where a run that was killed had destroyed it already."""
+        """Bytes freed. Where a run that was killed had destroyed it already, that run's work is finished."""
         from idao.store.forget import Needed
 
         try:
-            return contents.forget(ref)
-        except NotFound:
-            return 0
+            return contents.forget(*(r for r in contents.versions() if r == ref))
         except Needed as e:
             other = self._called(docs, e.ref).partition("@")[0]
             e.hint = f"restore a backup, or forget that one first: idao asset forget {other}"

@@ -23,6 +23,7 @@ from idao.store.opening import (
     APPLICATION_ID,
     check_owner,
     connect_reading,
+    fold_log,
     hold_room,
     need_room,
     no_room,
@@ -234,6 +235,7 @@ def _make(path: Path) -> None:
         with closing(sqlite3.connect(aside, isolation_level=None)) as db:
             db.execute("pragma journal_mode=wal")  # kept in the file
             _create(db)
+            fold_log(db)
         try:
             os.link(aside, path)
         except OSError:  # it is there by now, or the file system knows no links

@@ -85,7 +85,7 @@ class LedgerStore:
             executed = genesis_rules.height_zero(state)
             store.base.write(state.changes)
             store.branches.write(executed.branches.writes)
-        db.execute("pragma wal_checkpoint(truncate)")
+        opening.fold_log(db)
         db.close()
         from idao.store.packs import sync_folder  # nobody who only reads needs it
 

@@ -24,7 +24,7 @@ from idao.errors import Busy, VerificationFailed
 from idao.frozen import frozen
 from idao.home import write_file
 from idao.store import backup, home_db, ledger
-from idao.store.opening import check_owner, connect, connect_reading, refusal
+from idao.store.opening import check_owner, connect, connect_reading, fold_log, refusal
 from idao.store.packs import disk_error, sync_folder
 
 Progress = Callable[[int, int], None]
@@ -185,6 +185,7 @@ def _rows_again(path: Path, copy: Path, aside: Path, replace: Callable[[], None]
                     db.execute(f"insert into main.{table}({columns}) select {values} from old.{table}")
             db.execute("commit")
             db.execute("detach old")
+            fold_log(db)
         replace()
 
 

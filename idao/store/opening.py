@@ -130,6 +130,15 @@ def empty_log(db: sqlite3.Connection) -> None:
         db.execute("pragma wal_checkpoint(truncate)")
 
 
+def fold_log(db: sqlite3.Connection) -> None:
+    """Before the file is moved without its log of pages: all of that is in the file, or `sqlite3.Error`.
+
+    SQLite does so when it closes too, but says nothing where the disk is full.
+    """
+    if db.execute("pragma wal_checkpoint(truncate)").fetchone()[0]:
+        raise sqlite3.OperationalError("database is locked")
+
+
 @contextmanager
 def atomic(db: sqlite3.Connection) -> Iterator[None]:
     """One durable step or none. What first went wrong is raised, not that ending the transaction failed too.

@@ -142,8 +142,9 @@ class PackWriter:
 
     def _begin(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._write_all, name="idao-packs", daemon=True)
+            thread.start()  # may be refused, and then there is none to wait for
+            self._thread = thread
         self._pack = Pack(f"{self._prefix}-{self._count}")
         self._count += 1
         self._start = self._fill = 0

@@ -26,7 +26,7 @@ from idao.model import Block, Certificate, Genesis, Header
 from idao.store import bodies, place
 from idao.store.audit import Progress, audit
 from idao.store.ledger import META_KEYS, LedgerStore, meta_sum
-from idao.store.opening import connect_reading
+from idao.store.opening import connect_reading, fold_log
 
 BATCH = 256
 """Blocks a transaction: some MB of pages."""
@@ -57,7 +57,7 @@ def again(old: Path, new: Path, was: Path, progress: Progress | None = None) -> 
             with store.transaction():
                 for row in source.execute("select height, hash, block from proposed"):
                     store.put_proposed(*row)
-            store.db.execute("pragma wal_checkpoint(truncate)")
+            fold_log(store.db)
     report = audit(new, progress and (lambda done, last: progress(last + done, 2 * last)))
     if report.findings:
         where, what = report.findings[0]
