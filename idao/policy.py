@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from idao.crypto import canonical
@@ -62,7 +61,6 @@ _SPELLED = {"commercialize": "cc:CommercialUse", "train": "idao:train", "shareAl
 _READ_AS = {spelled: word for word, spelled in _SPELLED.items()}
 _PURPOSE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIME_MAX = 253_402_300_799_999
 """Milliseconds: the last of year 9999, beyond which RFC 3339 has no dates."""
 
@@ -275,7 +273,9 @@ def _condition(c: Constraint) -> str:
 
 
 def _show_time(ms: int) -> str:
-    moment = _EPOCH + timedelta(milliseconds=ms)
+    from datetime import UTC, datetime, timedelta
+
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)
     return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
@@ -431,12 +431,14 @@ def _purposes(item: jsonfile.Object, right: Any) -> tuple[str, ...]:
 
 
 def _time(item: jsonfile.Object, right: Any) -> int:
+    from datetime import UTC, datetime, timedelta  # few policies end
+
     if isinstance(right, dict) and right.keys() == {"@value", "@type"} and right["@type"] == "xsd:dateTime":
         right = right["@value"]
     try:
         if not isinstance(right, str) or not _TIME.fullmatch(right):
             raise ValueError
-        ms = (datetime.fromisoformat(right) - _EPOCH) // timedelta(milliseconds=1)
+        ms = (datetime.fromisoformat(right) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
         if not 0 <= ms <= TIME_MAX:
             raise ValueError
     except (ValueError, OverflowError):

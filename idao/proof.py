@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Annotated, Any, BinaryIO, TypeVar
 
 from idao import anchor, disclosure
@@ -23,6 +22,7 @@ from idao.disclosure import Disclosure as Disclosure
 from idao.disclosure import Listed as Listed
 from idao.disclosure import check_file as check_file
 from idao.errors import IdaoError, Malformed, VerificationFailed
+from idao.filled import each, filled
 from idao.frozen import frozen, replace
 from idao.ledger import backing, lineage, succession
 from idao.ledger import genesis as genesis_rules
@@ -162,11 +162,11 @@ class Check:
     detail: str
 
 
-@dataclass(slots=True)
+@filled
 class Verdict:
     """Every check, and what the proof says if they hold."""
 
-    checks: list[Check] = field(default_factory=list)
+    checks: list[Check] = each(factory=list)
     subject: str = ""
     anchor: anchor.Anchor | None = None
     quorum: bytes = b""
@@ -187,7 +187,7 @@ class Verdict:
     files: disclosure.Files | None = None
     backings: tuple[bytes, ...] = ()
     """Evidence as the proof holds it."""
-    attested: list[backing.Attested] = field(default_factory=list)
+    attested: list[backing.Attested] = each(factory=list)
     """Cosigners with evidence, whether or not it is accepted."""
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from idao.assess import near
 from idao.assess.table import Table
+from idao.filled import each, filled
 
 MISSING = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "-", "?", "."))
 DOMINANT = 8_000
@@ -40,7 +40,7 @@ def kind(cell: str) -> str:
     return "missing" if len(cell) < 5 and cell.lower() in MISSING else "text"
 
 
-@dataclass(slots=True)
+@filled
 class Column:
     """One column. `kind` is the type of most cells; `missing` and `odd` count cells of none or another."""
 
@@ -77,7 +77,7 @@ def column(name: str, cells: tuple[str, ...]) -> Column:
     return Column(name, cells, values, most, missing, odd)
 
 
-@dataclass(slots=True)
+@filled
 class Findings:
     """Totals over all tables of an asset. Columns are told by number and, if that is safe, by name."""
 
@@ -85,11 +85,11 @@ class Findings:
     cells: int = 0
     missing: int = 0
     odd: int = 0
-    constant: list[str] = field(default_factory=list)
-    repeated: list[str] = field(default_factory=list)
-    leaking: list[str] = field(default_factory=list)
-    sparse: list[str] = field(default_factory=list)
-    mixed: list[str] = field(default_factory=list)
+    constant: list[str] = each(factory=list)
+    repeated: list[str] = each(factory=list)
+    leaking: list[str] = each(factory=list)
+    sparse: list[str] = each(factory=list)
+    mixed: list[str] = each(factory=list)
 
 
 def check(table: Table, order: Sequence[int], labels: Sequence[str], findings: Findings) -> list[Column]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from math import isqrt
 from typing import Annotated
 
+from idao.filled import each, filled
 from idao.frozen import frozen
 from idao.model import BasisPoints, Hash, Range, Size, Word
 
@@ -169,14 +169,14 @@ def share(part: int, whole: int) -> int:
     return WHOLE * min(part, whole) // whole if whole > 0 else WHOLE
 
 
-@dataclass(slots=True)
+@filled
 class Card:
     """A score card being filled."""
 
-    scores: dict[str, int] = field(default_factory=dict)
-    gates: dict[str, bool] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    reasons: list[Reason] = field(default_factory=list)
+    scores: dict[str, int] = each(factory=dict)
+    gates: dict[str, bool] = each(factory=dict)
+    counts: dict[str, int] = each(factory=dict)
+    reasons: list[Reason] = each(factory=list)
     useful: int = 0
     """Units (rows, words, files) that add something."""
     bytes_searched: int = 0

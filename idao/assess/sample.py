@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from operator import eq, le
 
@@ -15,6 +14,7 @@ from idao.assess.earlier import Tally
 from idao.assess.report import CONTENT_BYTES, CONTENTS_MAX, AssessFile, lots
 from idao.crypto.hashing import Kind, digest
 from idao.errors import UsageError
+from idao.filled import each, filled
 from idao.frozen import frozen
 
 FILES_MAX = 500
@@ -45,7 +45,7 @@ class Part:
         return sum(map(len, self.pieces))
 
 
-@dataclass(slots=True)
+@filled
 class Overview:
     """What is known of all files without reading any."""
 
@@ -55,14 +55,14 @@ class Overview:
     """Files that have the content of another, and another size."""
     filled: int = 0
     """Contents that are not empty."""
-    contents: bytearray = field(default_factory=bytearray)
+    contents: bytearray = each(factory=bytearray)
     """The start of each of their ids, once, ascending; of more than a fingerprint holds, the smallest."""
     starts: int = 0
     """How many starts differ."""
     distinct_bytes: int = 0
-    first: list[AssessFile] = field(default_factory=list)
+    first: list[AssessFile] = each(factory=list)
     """Of the contents with the smallest ids, as many as a sample may want; none is empty."""
-    marked: list[AssessFile] = field(default_factory=list)
+    marked: list[AssessFile] = each(factory=list)
     """Of those that `mark` says, the same."""
 
     def add(self, files: Sequence[AssessFile], some: _Some, names: _Names, earlier: Tally) -> None:

@@ -7,10 +7,10 @@ import io
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from zlib import crc32
 
 from idao.assess.sample import Part
+from idao.filled import each, filled
 
 CELLS_MAX = 100_000
 """Cells looked at: some 80 ms for all column checks together."""
@@ -27,20 +27,20 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_ .()%/#-]{0,39}", re.ASCII)
 Row = tuple[str, ...]
 
 
-@dataclass(slots=True)
+@filled
 class Table:
     """Rows of one shape. `named`: the first row was a header."""
 
     header: tuple[str, ...]
     named: bool
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Row] = each(factory=list)
 
 
-@dataclass(slots=True)
+@filled
 class Reading:
     """All tables of an asset, by header, and what went wrong on the way."""
 
-    tables: dict[tuple[str, ...], Table] = field(default_factory=dict)
+    tables: dict[tuple[str, ...], Table] = each(factory=dict)
     files: int = 0
     rows: int = 0
     bad_rows: int = 0

@@ -4,7 +4,6 @@ columns, and the noise of named labels."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from idao.assess import columns, files, near
 from idao.assess.columns import Column, Findings
@@ -25,6 +24,7 @@ from idao.assess.report import (
 from idao.assess.sample import Part
 from idao.assess.table import Reading, Table, read_tables
 from idao.crypto.hashing import Kind, digest
+from idao.filled import filled
 
 BUDGET = 1024 * 1024
 """Bytes read: some 15,000 rows, of which `table.py` keeps what 80 ms allow."""
@@ -48,7 +48,7 @@ NAMED_IN_REASON = 4
 """Columns that one reason names."""
 
 
-@dataclass(slots=True)
+@filled
 class Rows:
     """The distinct rows of one table, by their hashes."""
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from sys import byteorder
 from zlib import crc32
 
@@ -18,6 +17,7 @@ from idao.assess.earlier import Earlier
 from idao.assess.report import SKETCH_BYTES, SKETCHES_MAX, WHOLE, AssessFile, Card, Options, share
 from idao.assess.sample import Part
 from idao.assess.table import decode
+from idao.filled import each, filled
 
 BUDGET = 768 * 1024
 """Bytes read: some 120,000 words, 120 ms."""
@@ -59,7 +59,7 @@ _STOPS = (
 )
 
 
-@dataclass(slots=True)
+@filled
 class Corpus:
     """What documents have in common, with each other and with earlier ones."""
 
@@ -68,16 +68,16 @@ class Corpus:
     seen: int = 0
     useful: int = 0
     """Distinct word runs of documents that are no copies."""
-    sketches: list[bytes] = field(default_factory=list)
+    sketches: list[bytes] = each(factory=list)
 
 
-@dataclass(slots=True)
+@filled
 class Style:
     """How documents are written: totals over all."""
 
     badly_formed: int = 0
-    words: Counter[bytes] = field(default_factory=Counter)
-    lines: Counter[bytes] = field(default_factory=Counter)
+    words: Counter[bytes] = each(factory=Counter)
+    lines: Counter[bytes] = each(factory=Counter)
 
     def add(self, data: bytes, words: Sequence[bytes]) -> None:
         self.words.update(words)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from idao.crypto import canonical, note, phrase
 from idao.crypto.keys import Signer
 from idao.dao import Dao
 from idao.errors import Busy, Refused, UsageError
-from idao.frozen import frozen
+from idao.frozen import frozen, replace
 from idao.hall.founding import FIRST_STAKE, NAME_MAX
 from idao.home import Home, Keys, entropy, now_ms
 from idao.ledger import assets, dats, genesis, idao, reviews

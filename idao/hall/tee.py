@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idao.crypto import canonical, note, statetree
 from idao.errors import Missing, NotFound, Refused, UsageError, VerificationFailed
+from idao.frozen import replace
 from idao.hall import bundles
 from idao.hall.bundles import show_ms
 from idao.hall.evidence import appraiser, known_kind, newer, show_attested, verifier_name

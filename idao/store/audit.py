@@ -10,7 +10,6 @@ import gc
 import sqlite3
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from idao.crypto import canonical, keys, merkle, note
 from idao.crypto.certificates import verify_certificate
 from idao.crypto.keys import verify_vote
 from idao.errors import IdaoError, Malformed
+from idao.filled import each, filled
 from idao.ledger import block as rules
 from idao.ledger import genesis as genesis_rules
 from idao.ledger.execution import LOG_LEVEL, Executed, Tip
@@ -42,13 +42,13 @@ RARELY = 100_000
 """Objects between two looks for cycles: an audit makes millions and no cycle, and keeps every record."""
 
 
-@dataclass(slots=True)
+@filled
 class Report:
     """What an audit found. `findings` are (where, what)."""
 
     blocks: int = 0
     receipts: int = 0
-    findings: list[tuple[str, str]] = field(default_factory=list)
+    findings: list[tuple[str, str]] = each(factory=list)
     pruned: int = 0
     """Bodies up to this height are gone: what came of them was compared with certified roots, not derived."""
 

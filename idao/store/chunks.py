@@ -41,7 +41,6 @@ from idao.store.seal import (
     TAG_MAX,
     ZSTD_SMALL,
     ChunkSealer,
-    Compress,
     StoreKeys,
     compressors,
     forms,
@@ -149,9 +148,7 @@ class ChunkWriter:
         self.ffi = self._sealer.ffi
         self.packs = PackWriter(folder, prefix, self.ffi, direct=direct)
         self._plain, self._compressed = forms()
-        self._compressors: tuple[Compress, Compress, Compress] | None = (
-            None  # loaded when the first is sealed
-        )
+        self._compressors = compressors()
         self._fresh: dict[bytes, bytes] = {}
         self._scratch = bytearray()
         self.new_bytes = 0
@@ -189,7 +186,7 @@ class ChunkWriter:
     def _sealing(self, pages: bool) -> Callable[[bytes, bytes | memoryview, Any], bytes]:
         """What seals one content and gives its row, with everything that it needs at hand."""
         keys, plain, compressed, claim = self._key_hasher, self._plain, self._compressed, self._claim
-        small, large, page = self._compressors = self._compressors or compressors()
+        small, large, page = self._compressors
         large = page if pages else large
         encrypt = self._sealer.seal
         reserve, view, commit = self.packs.reserve, self.packs.view, self.packs.commit

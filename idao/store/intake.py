@@ -72,6 +72,10 @@ class Intake:
     """(path, reason) of what was left out: pipes, sockets, devices, vanished files; unreadable if asked."""
 
 
+_new = tuple.__new__
+"""Makes a named tuple in half the time of its class."""
+
+
 class Step(NamedTuple):
     """One found entry beside what the previous version has under its path."""
 
@@ -342,7 +346,7 @@ def _merge(found: Iterator[Found], before: Before | None, same: int) -> Iterator
     """Every found entry beside its former self; the first `same` are known to be unchanged."""
     if before is None:
         for f in found:
-            yield Step(f, None, b"", False)
+            yield _new(Step, (f, None, b"", False))
         return
     old = before.entries()
     for stamp, entry, rows in islice(old, same):

@@ -50,6 +50,8 @@ class Found(NamedTuple):
     """Fingerprint: kind, mode, size, mtime, ctime, inode. Equal means unchanged."""
 
 
+_new = tuple.__new__
+"""Makes a named tuple in half the time of its class."""
 _Seen = tuple[int, int, bytes]
 """Kind, size and stamp of a `Found`."""
 _NAMED: _Seen = (FILE, UNSEEN, NO_PRINT)
@@ -98,12 +100,12 @@ class Walk:
         while stack:
             prefix, full, st, names, taken = stack[-1]
             for key, seen in names:
-                path, below = prefix + key, full + b"/" + key.removesuffix(b"/")
                 if isinstance(seen, os.stat_result):
+                    path, below = prefix + key, full + b"/" + key[:-1]
                     stack.append((path, below, seen, self._list(path, below, seen), [0]))
                     break
                 taken[0] += 1
-                yield Found(path, below, *seen)
+                yield _new(Found, (prefix + key, full + b"/" + key, *seen))
             else:
                 stack.pop()
                 if not taken[0] and prefix and not self._refused(prefix):

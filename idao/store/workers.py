@@ -79,15 +79,15 @@ class Claims:
     def claim(self, chunk_id: bytes) -> bool:
         """True when the caller is to store it."""
         a, b = _CLAIM(chunk_id)
-        words = self._words
-        for i in range(CLAIM_PROBES):
-            at = ((a + i) % CLAIM_SLOTS) * 2
+        words, at = self._words, a % CLAIM_SLOTS * 2
+        for _ in range(CLAIM_PROBES):
             x, y = words[at], words[at + 1]
-            if x == a and y == b:
-                return False
             if not x and not y:
                 words[at + 1], words[at] = b, a
                 return True
+            if x == a and y == b:
+                return False
+            at = (at + 2) % (2 * CLAIM_SLOTS)
         return True
 
 

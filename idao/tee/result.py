@@ -6,9 +6,8 @@ stands behind evidence whose every check passed. It never rises because a check 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from idao.crypto.hashing import Kind, digest
+from idao.filled import each, filled
 from idao.frozen import frozen
 
 LEVELS = ("none", "simulated", "tpm-unrooted", "tpm-rooted", "tee", "tee-measured")
@@ -80,7 +79,7 @@ class Check:
     code: str
 
 
-@dataclass(slots=True)
+@filled
 class Findings:
     """What one format's reader saw, before the policy speaks of level, age, binding and measurement."""
 
@@ -93,7 +92,7 @@ class Findings:
     """Fields that the attester may fill: report data, user data, nonce, extra data."""
     tcb_status: str = ""
     advisories: tuple[str, ...] = ()
-    measurements: dict[str, str] = field(default_factory=dict)
+    measurements: dict[str, str] = each(factory=dict)
     """Register name -> lower-case hex, as signed."""
     platform: str = ""
     """A stable id of the machine (PPID, CHIP_ID), or empty where there is none."""
@@ -105,8 +104,8 @@ class Findings:
     """When the vendor revoked a part of the chain, if it did."""
     not_before_ms: int = 0
     not_after_ms: int | None = None
-    checks: list[Check] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    checks: list[Check] = each(factory=list)
+    warnings: list[str] = each(factory=list)
 
     def check(self, name: str, ok: bool, detail: str = "", code: str = "") -> bool:
         """Notes a verdict; `code` defaults to the name. Returns `ok`."""
