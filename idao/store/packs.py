@@ -31,8 +31,11 @@ PACK_CHUNKS = 16_384
 """... or at this many chunks: their rows take 2 MiB of memory until they are indexed."""
 BLOCK = 4096
 """What O_DIRECT wants lengths and addresses to be multiples of, on every disk sold; also a memory page."""
+WRITE_BYTES = 2 * 1024 * 1024
+"""Written at once, if no chunk is larger: a large page of memory. Fresh memory costs more than what fills it, so
+a second is touched only for the largest chunks, and a buffer that is free is used again before one is made."""
 BUFFER_BYTES = CHUNK_BYTES_MAX + 2 * 1024 * 1024
-"""Holds the largest sealed chunk behind a left-over block, with room to write in large pieces."""
+"""Holds the largest sealed chunk behind a left-over block."""
 BUFFERS = 3
 """One being filled, one being written, one waiting: more never helped."""
 OPEN_PACKS = 16
@@ -92,7 +95,7 @@ class PackWriter:
         """Address of `size` free bytes; what lies there counts once `commit` says so."""
         if self._pack is None:
             self._begin()
-        if self._fill + size > BUFFER_BYTES:
+        if self._fill + size > WRITE_BYTES and self._fill >= BLOCK:
             self._flush(self._fill - self._fill % BLOCK)
         if self._error is not None:
             raise disk_error(self._error, f"writing to {self._folder}")
@@ -152,7 +155,7 @@ class PackWriter:
         self._work.put(("open", self._pack.name))
 
     def _take_buffer(self) -> None:
-        if self._made < BUFFERS:
+        if self._free.empty() and self._made < BUFFERS:
             self._made += 1
             self._free.put(memory(BUFFER_BYTES))
         self._buffer = self._free.get()
