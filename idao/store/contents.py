@@ -253,8 +253,9 @@ class Contents:
         key = self.key_of(chunk_id, sealed, wrapped, secret)
         try:
             if sealed is None:
-                ref = ChunkRef(chunk_id, key, b"", size, stored, form)
-                sealed = self.open_chunk(pack, offset, ref)[2]
+                found = self._sealed(pack, offset, ChunkRef(chunk_id, key, b"", size, stored, form))
+                self.sealer.unseal(form, key, chunk_id, size, found)
+                sealed = sealed_hash(found)
             return pack_chunk(chunk_id, key, sealed, size, stored, form)
         except struct.error as e:
             raise VerificationFailed("the index holds an impossible chunk", code="index-damaged") from e
@@ -331,6 +332,18 @@ class Contents:
     def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes, bytes]:
         """(content, part hash, hash of the sealed bytes) of the chunk that should lie there. Or
         `VerificationFailed`. Where `ref` has no hash of them, that they open shows that they are sound."""
+        sealed = self._sealed(pack, offset, ref)
+        its_hash = sealed_hash(sealed)
+        if ref.sealed and its_hash != ref.sealed:
+            raise VerificationFailed(f"pack {pack} is damaged at byte {offset}", code="chunk-damaged")
+        content = self.sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
+        h = part_hash(content)
+        if self.keys.id_of(h) != ref.id:
+            raise VerificationFailed("a chunk holds another content than its id says", code="chunk-damaged")
+        return content, h, its_hash
+
+    def _sealed(self, pack: str, offset: int, ref: ChunkRef) -> bytes:
+        """What lies there, as long as it should be. Or `VerificationFailed`."""
         numbers = offset, ref.stored, ref.size, ref.form  # a damaged page can hold anything here
         odd = type(pack) is not str or any(type(n) is not int for n in numbers)
         if odd or offset < 0 or not 0 <= ref.stored <= CHUNK_BYTES_MAX + TAG_MAX:
@@ -342,14 +355,7 @@ class Contents:
             raise VerificationFailed(f"pack {pack} cannot be read: {why}", code="pack-missing") from e
         if len(sealed) != ref.stored:
             raise VerificationFailed(f"pack {pack} is cut short", code="pack-damaged")
-        its_hash = sealed_hash(sealed)
-        if ref.sealed and its_hash != ref.sealed:
-            raise VerificationFailed(f"pack {pack} is damaged at byte {offset}", code="chunk-damaged")
-        content = self.sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
-        h = part_hash(content)
-        if self.keys.id_of(h) != ref.id:
-            raise VerificationFailed("a chunk holds another content than its id says", code="chunk-damaged")
-        return content, h, its_hash
+        return sealed
 
     def versions(self) -> list[bytes]:
         """All versions of this home, oldest first."""

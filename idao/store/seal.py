@@ -116,6 +116,14 @@ class ChunkSealer:
 
     def open(self, form: int, key: bytes, chunk_id: bytes, size: int, sealed: bytes) -> bytes:
         """The content of a sealed chunk. `VerificationFailed` if key, id, form, size or a byte is wrong."""
+        opened = self.unseal(form, key, chunk_id, size, sealed)
+        content = self._unpack(opened, size) if form in COMPRESSED else opened
+        if len(content) != size:
+            raise VerificationFailed("chunk has another size than its record says", code="chunk-damaged")
+        return content
+
+    def unseal(self, form: int, key: bytes, chunk_id: bytes, size: int, sealed: bytes) -> bytes:
+        """The same, not unpacked yet: that it opens shows that it is as it was sealed."""
         _, decrypt, tag = self._functions.get(form, (None, None, 0))
         if decrypt is None:
             raise VerificationFailed("chunk has an unknown form", code="chunk-damaged")
@@ -128,10 +136,7 @@ class ChunkSealer:
         target = self.ffi.from_buffer("unsigned char[]", out) if n else null
         if decrypt(target, self._length, null, sealed, len(sealed), ad, 33, _ZERO_NONCE, key) != 0:
             raise VerificationFailed("chunk does not open under its key", code="chunk-damaged")
-        content = self._unpack(bytes(out), size) if form in COMPRESSED else bytes(out)
-        if len(content) != size:
-            raise VerificationFailed("chunk has another size than its record says", code="chunk-damaged")
-        return content
+        return bytes(out)
 
     def _unpack(self, data: bytes, size: int) -> bytes:
         import zstandard
