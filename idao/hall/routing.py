@@ -141,7 +141,7 @@ class Routing:
         for path in sorted(self._dao.home.ledgers_folder.glob("*.db")):
             quorum = parse_id("quorum", f"quorum:{path.stem}")
             if self.named in (b"", quorum):
-                with _reading(path) as store:
+                with _reading(self._dao, path) as store:
                     yield quorum, store
 
     def _candidates(self, subject: Subject) -> list[Candidate]:
@@ -199,7 +199,11 @@ def contributed(tx: Tx) -> tuple[bytes, int] | None:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[LedgerStore]:
+def _reading(dao: Dao, path: Path) -> Iterator[LedgerStore]:
+    """A ledger of the home: the one that is open already, or another for as long as it is looked at."""
+    if path == dao.ledger_path():
+        yield dao.store
+        return
     store = LedgerStore.open(path, readonly=True)
     try:
         yield store
@@ -219,7 +223,7 @@ def trust_links(dao: Dao) -> dict[bytes, TrustLink]:
     own: dict[bytes, TrustLink] = {}
     elsewhere: dict[bytes, TrustLink] = {}
     for path in sorted(dao.home.ledgers_folder.glob("*.db")):
-        with _reading(path) as store:
+        with _reading(dao, path) as store:
             quorum = store.chain.quorum
             personal = store.chain.governor == dao.me
             if personal and store.standing == ENDED:

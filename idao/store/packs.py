@@ -32,8 +32,8 @@ PACK_CHUNKS = 16_384
 BLOCK = 4096
 """What O_DIRECT wants lengths and addresses to be multiples of, on every disk sold; also a memory page."""
 WRITE_BYTES = 2 * 1024 * 1024
-"""Written at once, if no chunk is larger: a large page of memory. Fresh memory costs more than what fills it, so
-a second is touched only for the largest chunks, and a buffer that is free is used again before one is made."""
+"""Written at once, if no chunk is larger: a large page of memory. Fresh memory costs more than what fills it,
+so a second is touched only for the largest chunks, and a free buffer is used again before one is made."""
 BUFFER_BYTES = CHUNK_BYTES_MAX + 2 * 1024 * 1024
 """Holds the largest sealed chunk behind a left-over block."""
 BUFFERS = 3
