@@ -341,6 +341,17 @@ def test_two_restored_copies_are_two_quorums(made: Any, tmp_path: Path) -> None:
     assert len(ids) == 2 and dao.quorum not in ids
 
 
+def test_nothing_is_signed_while_a_ledger_has_two_names(lived: Any, tmp_path: Path) -> None:
+    """After `cp -al` each home has a log of pages of its own, and knows nothing of the other's."""
+    (ledger,) = (lived.path / "ledgers").glob("*.db")
+    os.link(ledger, tmp_path / "second")
+    with pytest.raises(Refused) as refused:
+        lived.dao().tokens.issue(1)
+    assert refused.value.code == "quarantine"
+    (tmp_path / "second").unlink()
+    lived.dao().tokens.issue(1)
+
+
 def test_a_copy_refuses_and_then_goes_on_under_a_new_name(lived: Any, tmp_path: Path) -> None:
     dao = lived.dao()
     shutil.copytree(lived.path, tmp_path / "copy")

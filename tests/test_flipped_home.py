@@ -48,11 +48,23 @@ def whole(rich: Lived) -> Lived:
     must("tee", "attest", "--simulated", home=home)
     seat = Signer(bytes(32))
     record = noderecord.make(seat, bytes(32), bytes(32), b"tls", ("10.0.0.1:4711",), 5)
-    peerbook.write(ledger, [record])
+    peerbook.write(ledger, [record], [bytes(32)])
     tls.identity(home)
     with closing(sqlite3.connect(ledger)) as db:
         db.execute("pragma wal_checkpoint(truncate)")
     return rich
+
+
+def test_every_bit_of_a_book_of_peers_counts(tmp_path: Path) -> None:
+    ledger, idao = tmp_path / "x.db", bytes(range(32))
+    record = noderecord.make(Signer(bytes(32)), bytes(32), idao, b"tls", ("10.0.0.1:4711",), 5)
+    peerbook.write(ledger, [record], [idao, bytes(32)])
+    data = peerbook.path_of(ledger).read_bytes()
+    assert peerbook.is_sound(data) and peerbook.whole(ledger) == {idao}
+    for bit in range(8 * len(data)):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert not peerbook.is_sound(bytes(flipped)), bit
 
 
 def content(path: Path) -> object:

@@ -13,6 +13,7 @@ import pytest
 from member_world import Person, bundle_of, trust
 from test_frame_fuzz import HUB
 
+from idao import noderecord
 from idao.ledger import genesis
 from idao.ledger.tx import Tx
 from idao.model import show_id
@@ -59,12 +60,14 @@ def test_a_peer_that_changes_its_mind_costs_no_flush_a_frame(
 
     async def test() -> None:
         people = [Person(n) for n in ("ana", "bob", "cyd", "dan")]
-        mine = seated(tmp_path, people)
+        mine, bob = seated(tmp_path, people), people[1]
+        record = noderecord.make(bob.validator, bytes(32), bob.idao, b"tls", ("127.0.0.1:9",), 1)
+        mine.records[bob.idao] = record
         for n in range(501):
-            mine.member.on_frame(people[1].idao, *msg.encode(msg.Kept(1 + n % 2, 5)))
+            mine.member.on_frame(bob.idao, *msg.encode(msg.Kept(1 + n % 2, 5)))
         assert not written
         await mine.stop()
-        assert written == [1] and peerbook.whole(mine.path) == {people[1].idao}
+        assert written == [1] and peerbook.whole(mine.path) == {bob.idao}
 
     run(test())
 

@@ -44,13 +44,18 @@ def read(ledger: Path) -> dict[bytes, SignedNodeRecord]:
 
 
 def is_sound(data: bytes) -> bool:
-    """Whether the bytes of a book are as they were written: every record in it holds."""
+    """Whether the bytes of a book are as they were written: each record holds, whoever keeps all has one."""
     try:
-        for signed in canonical.unpack(_Book, data).records:
+        book = canonical.unpack(_Book, data)
+        for signed in book.records:
             noderecord.check(signed)
     except Malformed:
         return False
-    return True
+    return set(book.whole) <= _of(book.records)
+
+
+def _of(records: Iterable[SignedNodeRecord]) -> set[bytes]:
+    return {signed.record.idao for signed in records}
 
 
 def whole(ledger: Path) -> frozenset[bytes]:
@@ -67,5 +72,5 @@ def _read(ledger: Path) -> _Book:
 
 def write(ledger: Path, records: Iterable[SignedNodeRecord], whole: Iterable[bytes] = ()) -> None:
     kept = sorted(records, key=lambda s: s.record.seq, reverse=True)[:RECORDS_MAX]
-    book = _Book(tuple(kept), tuple(sorted(set(whole))[:RECORDS_MAX]))
+    book = _Book(tuple(kept), tuple(sorted(_of(kept).intersection(whole))))
     write_file(path_of(ledger), canonical.pack(book))

@@ -126,7 +126,8 @@ def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
         where, blamed = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", "home.db: "
         try:
             key = contents.key_of(chunk_id, sealed, wrapped, secret)
-            blamed = ""  # the row there is sound so far
+            # Without a hash of what is sealed nobody can tell which of the two a flipped bit is in.
+            blamed = "" if sealed else "the pack, or its row in home.db: "
             ref = ChunkRef(chunk_id, key, sealed or b"", size, stored, form)
             _, h, its_hash = contents.open_chunk(pack, offset, ref)
             sound.append((chunk_id, h, its_hash))

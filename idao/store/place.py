@@ -25,11 +25,15 @@ _BTIME_AT = struct.Struct("=qI")
 
 
 def place_of(path: Path) -> bytes:
-    """32 bytes for this machine, file system and inode. Stays the same when the file is renamed."""
+    """32 bytes for this machine, file system and inode. Stays the same when the file is renamed; is another
+    while the file has a second name."""
     found = os.stat(path)
     # The number of a device may be another after a restart; that of its file system stays.
     device = os.statvfs(path).f_fsid or found.st_dev
-    return digest(Kind.MACHINE, canonical.encode([_machine(), f"{device} {found.st_ino}", _born(path)]))
+    place = [_machine(), f"{device} {found.st_ino}", _born(path)]
+    if found.st_nlink > 1:  # a hard link, of another home: SQLite keeps a log of pages for each name
+        place.append(b"%d names" % found.st_nlink)
+    return digest(Kind.MACHINE, canonical.encode(place))
 
 
 def _machine() -> bytes:
