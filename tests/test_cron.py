@@ -136,6 +136,11 @@ def test_trouble_is_mailed_with_its_code(clinic: Clinic) -> None:
     assert code == 10 and "idao init" in mail
 
 
+def test_a_disk_too_full_for_the_log_is_no_silence(clinic: Clinic) -> None:
+    (clinic.root / "bin/idao").write_text("#!/bin/sh\nexit 1\n")  # what it says is lost
+    assert clinic.runs("backup.sh") == (1, "backup ended with 1\n")
+
+
 def test_damage_is_found_and_said(clinic: Clinic) -> None:
     assert clinic.runs("contribute.sh")[0] == 0
     (pack, *_) = (clinic.home / "packs").glob("*.pack")
