@@ -14,6 +14,7 @@ from idao.ledger.assets import Asset, AssetVersion
 from idao.ledger.charter import defaults, encode
 from idao.ledger.state import DictBase, State
 from idao.ledger.tx import Context
+from idao.ledger.usage import Claim, Settle
 
 APPLY = {kind.body: kind.apply for family in (accounts, dats, usage) for kind in family.KINDS}
 ACTIONS = dict(dats.ACTIONS.values())
@@ -134,3 +135,34 @@ def revenue_identity(state: State, unit: bytes, class_id: bytes) -> tuple[int, i
             start, end = usage.life_of(state, dat, unit)
             needed += dat.share_ratio * (end - start) - claimed.paid * usage.SCALE
     return held, needed
+
+
+PEOPLE = ("ann", "bob", "cyd")
+
+
+FUNDS = 2**60
+
+
+def shop(*share: int, expires: tuple[int, ...] = ()) -> tuple[World, bytes, list[bytes]]:
+    """Ann's class with one DAT for each share, held in turn by everybody, and cyd with money to pay."""
+    world = World(*PEOPLE)
+    asset = world.asset("ann", "rides")
+    made = []
+    for n, s in enumerate(share):
+        end = expires[n] if expires else 0
+        code, dat = world.mint("ann", asset, to=id_of(PEOPLE[n % 3]), share_ratio=s, expire_at=end, value=100)
+        assert code == ""
+        made.append(dat)
+    world.issue("ann", "cyd", FUNDS)
+    return world, dats.class_id_of(QUORUM, asset, 1), made
+
+
+def settle(world: World, class_id: bytes, amount: int) -> str:
+    return world.do("cyd", Settle(class_id, id_of("cyd"), id_of("ann"), amount))
+
+
+def claim_all(world: World, made: list[bytes], order: list[int]) -> None:
+    for n in order:
+        owner = PEOPLE[n % 3]
+        code = world.do(owner, Claim(made[n], id_of("ann"), id_of(owner)))
+        assert code in ("", "nothing-pending")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,13 @@ from idao.ledger import charter, genesis
 from idao.ledger.genesis import Bundle, Founder
 from idao.ledger.idao import AddTrust, charter_hash
 from idao.ledger.tx import Envelope, sign_tx
-from idao.model import Genesis, Validator, ValidatorSet, show_id
+from idao.model import (
+    Genesis,
+    Validator,
+    ValidatorSet,
+    show_id,
+)
+from idao.node import messages as msg
 from idao.node.engine import Engine
 from idao.node.member import Member
 from idao.store.ledger import LedgerStore
@@ -174,3 +180,26 @@ class Net:
     def stop(self) -> None:
         for person in [p for p in self.people if p.idao in self.members]:
             self.kill(person)
+
+
+def play(story: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(story(), 60))  # type: ignore[arg-type]
+
+
+def crowd(n: int = 4) -> list[Person]:
+    return [Person(f"person {i}") for i in range(n)]
+
+
+async def busy(net: Net, people: list[Person], count: int) -> list[bytes]:
+    """`count` transactions, one after the other, final everywhere. Their raw bytes."""
+    raws = []
+    for i in range(count):
+        raws.append(raw := people[0].tx(net.quorum, trust(i)))
+        await net.agreed(net.member(people[0]).submit(raw).id)
+    return raws
+
+
+def told(first: int, blocks: list[object]) -> tuple[int, bytes]:
+    return msg.encode(
+        msg.Commits(first, tuple(msg.DecidedBlock(d.block, d.certificate, d.note) for d in blocks))  # type: ignore[attr-defined]
+    )

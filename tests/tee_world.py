@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from idao.crypto import canonical
+from idao.tee import binding, simulator, verifier
 from idao.tee.binding import Expected
-from idao.tee.policy import STRICT, TeePolicy
+from idao.tee.envelope import Evidence
+from idao.tee.policy import STRICT, TeePolicy, relaxed
 from idao.tee.result import AttestationResult
 from idao.tee.verifier import appraise
 
@@ -74,3 +78,48 @@ def binary(case: Case) -> bytes:
     from idao.tee.envelope import parse
 
     return parse(case.evidence).blob
+
+
+NOW = 1_790_000_000_000
+
+
+TRY = relaxed(STRICT, kinds=("simulated",), least_level="simulated")
+
+
+DAY = 24 * 3_600_000
+
+
+def intel(*flaws: str, policy: TeePolicy = TRY) -> AttestationResult:
+    e = simulator.intel(NOW, bytes(64), flaws)
+    return verifier.appraise(None, simulator.mark(e.evidence), e.files, policy, NOW)
+
+
+def amd(*flaws: str, policy: TeePolicy = TRY) -> AttestationResult:
+    e = simulator.amd(NOW, bytes(64), flaws)
+    return verifier.appraise(None, simulator.mark(e.evidence), e.files, policy, NOW)
+
+
+def claims(**changes: Any) -> binding.Claims:
+    base = binding.Claims(1, b"q" * 32, b"i" * 32, b"k" * 32, "validator", b"n" * 32, NOW + DAY)
+    return replace(base, **changes)
+
+
+def own_evidence(c: binding.Claims, bound: binding.Claims | None = None) -> tuple[bytes, tuple[bytes, ...]]:
+    """Simulated evidence in idao's envelope that shows `c` and binds `bound`."""
+    e = simulator.intel(NOW, binding.report_data(bound or c))
+    blob = simulator.mark(e.evidence)
+    return canonical.pack(Evidence(1, "simulated", blob, (), canonical.pack(c))), e.files
+
+
+EXPECTED = binding.Expected(b"q" * 32, b"i" * 32, "validator", (b"k" * 32,), ((b"n" * 32, NOW),))
+
+
+def own(
+    c: binding.Claims,
+    expected: binding.Expected = EXPECTED,
+    *,
+    bound: binding.Claims | None = None,
+    at: int = NOW,
+) -> AttestationResult:
+    data, files = own_evidence(c, bound)
+    return verifier.appraise(None, data, files, TRY, at, expected)

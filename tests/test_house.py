@@ -21,6 +21,7 @@ LINES_OF_A_FILE = 500
 """More wants a talk: is it two things?"""
 
 SOURCES = sorted((CLONE / "idao").rglob("*.py"))
+TESTS = sorted((CLONE / "tests").rglob("*.py"))
 SCRIPTS = [CLONE / name for name in ("zipapp/build", "zipapp/try", "man/make", "tests/run")]
 CONTRACTS = tomllib.loads((CLONE / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 FORBIDDEN_NAME = re.compile(r"(^|_)(utils?|helpers?|commons?|managers?|base)(_|$)")
@@ -158,6 +159,11 @@ def test_fits_a_screen(path: Path) -> None:
     long = [f.name for f in functions(path) if (f.end_lineno or 0) - f.lineno + 1 > LINES_OF_A_FUNCTION]
     assert long == []
     assert len(path.read_text().splitlines()) <= LINES_OF_A_FILE
+
+
+def test_tests_can_be_read_at_one_go() -> None:
+    long = {name_of(p): n for p in TESTS if (n := len(p.read_text().splitlines())) > LINES_OF_A_FILE}
+    assert long == {}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

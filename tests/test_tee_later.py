@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from backed_world import BORN, SIMULATED, Anchored
 from cli_world import must, run
 from tee_world import VECTORS, cases, ms, read
-from test_tee_ledger import BORN, SIMULATED, Anchored
 
 from idao.dao import Dao
 from idao.hall import bundles

@@ -11,88 +11,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from backed_world import (
+    BORN,
+    DAY,
+    HEADER,
+    PEOPLE,
+    QUORUM,
+    SIGNERS,
+    SIMULATED,
+    TX,
+    World,
+    evidence,
+    refused,
+)
 from ledger_world import id_of
 
 from idao import proof
-from idao.crypto import canonical, note, statetree
-from idao.crypto.hashing import Kind, hash_of
-from idao.crypto.keys import Signer
+from idao.crypto import canonical
 from idao.dao import Dao
 from idao.errors import IdaoError, Refused, UsageError, VerificationFailed
-from idao.hall.evidence import appraiser, read_policy
+from idao.hall.evidence import appraiser
 from idao.hall.proofs import Demands, verify
-from idao.ledger import attest, backing
-from idao.ledger.execution import Layer, tree_changes
-from idao.ledger.genesis import Epoch
-from idao.ledger.state import DictBase, State, encode_key, key_of
-from idao.ledger.tx import Context
-from idao.model import Header, Validator, ValidatorSet, show_id
+from idao.ledger import attest
+from idao.model import show_id
 from idao.store.audit import audit
-from idao.tee import attester, binding, collateral, simulator
-from idao.tee.policy import STRICT, TeePolicy, dump, relaxed
+from idao.tee import attester, collateral, simulator
+from idao.tee.policy import STRICT, dump, relaxed
 from idao.tee.result import AttestationResult
-from idao.tee.verifier import appraise
 
-QUORUM, HEADER, TX = id_of("quorum"), id_of("header"), id_of("tx")
-DAY = 24 * 3_600_000
-BORN = 1_790_000_000_000
 NOW = 2**42
-SIMULATED = relaxed(STRICT, kinds=("simulated",), least_level="simulated")
-SIGNERS = sorted((Signer(id_of(f"key {n}")) for n in range(4)), key=lambda s: id_of(s.public.hex()))
-PEOPLE = [id_of(s.public.hex()) for s in SIGNERS]
-SET = ValidatorSet(tuple(Validator(i, s.public, 1) for i, s in zip(PEOPLE, SIGNERS, strict=True)))
-
-
-def claims(n: int = 0, **changed: Any) -> binding.Claims:
-    nonce = binding.beacon(QUORUM, HEADER)
-    made = binding.Claims(1, QUORUM, PEOPLE[n], SIGNERS[n].public, attest.ROLE, nonce, BORN + DAY)
-    return replace(made, **changed)
-
-
-def evidence(n: int = 0, shape: str = "tdx", **changed: Any) -> bytes:
-    return canonical.pack(attester.simulate(claims(n, **changed), BORN, shape))
-
-
-class World:
-    """The ledger of a quorum of four at height 8, whose block 7 is kept as a beacon."""
-
-    def __init__(self) -> None:
-        self.state = State(DictBase())
-        self.state.put(Epoch(0, 1, hash_of(Kind.VALIDATORS, SET), canonical.pack(SET)))
-        self.time_ms = BORN + 60_000
-        self.height = 8
-        self.do(PEOPLE[3], attest.KeepBeacon())
-
-    def do(self, who: bytes, body: Any) -> None:
-        """As a block does it: by way of bytes."""
-        apply = next(kind.apply for kind in attest.KINDS if kind.body is type(body))
-        child = self.state.child()
-        apply(self.context(child, who), canonical.unpack(type(body), canonical.pack(body)))
-        self.state.merge(child)
-
-    def context(self, state: State, who: bytes) -> Context:
-        ids = tuple(PEOPLE)
-        return Context(
-            state, QUORUM, self.height, self.time_ms, who, TX, 4, ids, QUORUM, parent=HEADER, parent_ms=BORN
-        )
-
-    def register(self, n: int = 0, raw: bytes | None = None, **changed: Any) -> bytes:
-        made = raw or evidence(n)
-        body = attest.Attest(appraise(None, made, (), SIMULATED, BORN).evidence_id, made, b"", 7)
-        self.do(PEOPLE[n], replace(body, **changed))
-        return made
-
-    def agree(self, policy: TeePolicy) -> None:
-        body = attest.SetTeePolicy(canonical.pack(policy))
-        attest.ACTIONS["tee.policy"][1](self.context(self.state, bytes(32)), QUORUM, body)
-
-
-def refused(world: World, who: bytes, body: Any) -> str:
-    before = {cls: dict(rows) for cls, rows in world.state.changes.items()}
-    with pytest.raises(IdaoError) as caught:
-        world.do(who, body)
-    assert world.state.changes == before
-    return caught.value.code
 
 
 # --- registering --------------------------------------------------------------------------------------
@@ -355,208 +302,3 @@ def test_collateral_of_this_home_serves_and_travels(
     assert judged(data, loose, "simulated:1")["ok"]
     (bundles.folder(dao.home.path) / f"{kept[0].digest.hex()}{bundles.SUFFIX}").unlink()
     assert not proof.parse(make(dao)).attestations
-
-
-# --- several cosigners --------------------------------------------------------------------------------
-
-
-class Anchored:
-    """A checkpoint of the quorum of four over a state in which some have attested."""
-
-    def __init__(self, *who: int, bundles: dict[int, bytes] | None = None) -> None:
-        world = World()
-        self.raws = {n: evidence(n, "sev-snp" if n % 2 else "tdx") for n in who}
-        self.bundles = bundles or {}
-        for n in who:
-            bundle = self.bundles.get(n, b"")
-            world.register(n, self.raws[n], collateral=backing.bundle_name(bundle) if bundle else b"")
-        self.state = world.state
-        self.branches = Layer({})
-        root = statetree.update(self.branches, tree_changes(self.state))
-        none = bytes(32)
-        self.header = Header(
-            1, QUORUM, 9, 0, PEOPLE[0], HEADER, none, BORN + 120_000, none, root, 1, none,
-            hash_of(Kind.VALIDATORS, SET), hash_of(Kind.VALIDATORS, SET), none,
-        )  # fmt: skip
-
-    def backing(self, n: int, **changed: Any) -> bytes:
-        record = self.state.need(attest.Attestation, PEOPLE[n])
-        place = statetree.record_path("attestation", encode_key(key_of(record)))
-        path = statetree.prove(self.branches, place)
-        made = backing.Backing(canonical.pack(record), path, self.raws[n], self.bundles.get(n, b""))
-        return canonical.pack(replace(made, **changed))
-
-    def judge(
-        self, *packed: bytes, times: dict[int, int] | None = None, policy: TeePolicy = SIMULATED
-    ) -> list[backing.Attested]:
-        at = dict.fromkeys(range(4), BORN + 130_000) if times is None else times
-        return backing.judge(packed, self.header, SET, at, appraiser(policy))
-
-
-def test_backed_and_unbacked_cosigners_under_three_policies() -> None:
-    world = Anchored(0, 1, 3)
-    packed = [world.backing(n) for n in (0, 1, 3)]
-    assert [a.accepted for a in world.judge(*packed)] == [True] * 3
-    assert [a.accepted for a in world.judge(*packed, policy=STRICT)] == [False] * 3
-    short = relaxed(SIMULATED, max_age_ms=60_000, clock_skew_ms=0)
-    assert {a.reason for a in world.judge(*packed, policy=short)} == {"stale"}
-    assert {a.level for a in world.judge(*packed)} == {"simulated"}
-
-
-@pytest.mark.parametrize(
-    "policy",
-    [
-        STRICT,
-        relaxed(STRICT, least_level="simulated"),
-        relaxed(STRICT, kinds=("tdx",)),
-        relaxed(STRICT, kinds=("tpm",), least_level="tpm-unrooted"),
-    ],
-)
-def test_the_simulator_is_refused_where_it_is_not_named(
-    policy: TeePolicy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("IDAO_SIMULATED", "IDAO_TEE_SIMULATED", "SGX_MODE", "IDAO_TEE_POLICY"):
-        monkeypatch.setenv(name, "1")
-    world = Anchored(0, 1)
-    assert not any(a.accepted for a in world.judge(world.backing(0), world.backing(1), policy=policy))
-    with pytest.raises(IdaoError):
-        relaxed(STRICT, kinds=("simulated",))
-
-
-def test_what_may_not_stand_in_a_proof() -> None:
-    world = Anchored(0, 1)
-    first, second = world.backing(0), world.backing(1)
-    with pytest.raises(VerificationFailed, match="order"):
-        world.judge(first, first)
-    with pytest.raises(VerificationFailed, match="order"):
-        world.judge(second, first)
-    with pytest.raises(VerificationFailed, match="did not cosign"):
-        world.judge(first, times={1: BORN})
-    with pytest.raises(VerificationFailed, match="not the one on the ledger"):
-        world.judge(world.backing(0, evidence=world.raws[1]))
-    with pytest.raises(VerificationFailed, match="collateral"):
-        world.judge(world.backing(0, collateral=b"x"))
-    elsewhere = Anchored(0)
-    with pytest.raises(VerificationFailed, match="state root"):
-        elsewhere.judge(first)
-
-
-def test_collateral_of_the_day_travels_along() -> None:
-    made = simulator.intel(BORN, bytes(64))
-    bundle = collateral.make("tdx", [("intel", made.files[0])], fetched_ms=BORN, source="test")
-    world = Anchored(0, bundles={0: collateral.dump(bundle)})
-    assert world.judge(world.backing(0))[0].accepted
-    other = collateral.dump(replace(bundle, source="another"))
-    for lied in (b"", other):
-        with pytest.raises(VerificationFailed, match="collateral"):
-            world.judge(world.backing(0, collateral=lied))
-
-
-def test_evidence_of_another_key_or_id_does_not_count() -> None:
-    world = World()
-    world.register(0, id=id_of("claimed"))
-    record = world.state.need(attest.Attestation, PEOPLE[0])
-    held = backing.Backing(canonical.pack(record), statetree.prove({}, bytes(32)), evidence(0), b"")
-    judge = appraiser(SIMULATED)
-    one = backing.judge_one(held, record, QUORUM, SET.validators[0], BORN + 60_000, judge)
-    assert (one.accepted, one.reason, one.level) == (False, "evidence", "none")
-    one = backing.judge_one(held, record, QUORUM, SET.validators[1], BORN + 60_000, judge)
-    assert (one.accepted, one.reason) == (False, "binding")
-    one = backing.judge_one(held, record, id_of("q"), SET.validators[0], BORN + 60_000, judge)
-    assert not one.accepted
-
-
-@pytest.mark.parametrize("cosigned", [BORN, BORN + 110_000, BORN + 500_000, BORN + 2 * DAY])
-def test_judged_at_the_later_of_cosignature_and_block(cosigned: int) -> None:
-    world = Anchored(0)
-    one = world.judge(world.backing(0), times={0: cosigned})[0]
-    assert one.judged_ms == max(cosigned, world.header.time_ms)
-    assert one.accepted == (one.judged_ms <= BORN + DAY)
-
-
-@pytest.mark.parametrize("policy", [SIMULATED, STRICT])
-def test_what_one_validator_thinks_of_another_is_taken_by_the_ledger(policy: TeePolicy) -> None:
-    from idao.hall.tee import Tee
-
-    seen = Anchored(0)
-    (one,) = seen.judge(seen.backing(0), policy=policy)
-    world = World()
-    world.register(0, seen.raws[0])
-    world.do(PEOPLE[1], Tee._appraisal_of(one, policy))
-    (kept,) = world.state.scan(attest.Appraisal, PEOPLE[0])
-    assert (kept.appraiser, kept.accepted, kept.level) == (PEOPLE[1], policy is SIMULATED, "simulated")
-    assert (kept.policy, bool(kept.reason)) == (policy.digest, policy is STRICT)
-
-
-def test_times_are_each_cosigners_own() -> None:
-    text = note.Checkpoint(QUORUM, 5, HEADER, 9, HEADER, HEADER, 0, HEADER).text()
-    lines = [note.cosignature(SIGNERS[n], QUORUM, text, BORN // 1000 + n) for n in (2, 0)]
-    lines.append(note.log_signature(SIGNERS[1], QUORUM, text))
-    found = backing.times_of(note.Note(text, tuple(lines)), QUORUM, SET)
-    assert found == {0: BORN, 2: BORN + 2000}
-
-
-def result(kind: str, level: str) -> AttestationResult:
-    bare = appraise(None, b"", (), STRICT, 0)
-    return replace(bare, kind=kind, level=level, accepted=True, reason="", checks=())
-
-
-def test_requirements_count_levels_and_vendors() -> None:
-    from idao.hall.proofs import _backed
-
-    record = attest.Attestation(
-        PEOPLE[0], id_of("e"), "tdx", id_of("h"), b"", 7, HEADER, BORN, BORN + DAY, TX, 8
-    )
-    seen = [
-        ("tdx", "tee-measured"), ("sgx", "tee"), ("sev-snp", "tee"), ("nitro", "tee"), ("tpm", "tpm-rooted"),
-        ("simulated", "simulated"),
-    ]  # fmt: skip
-    verdict = proof.Verdict()
-    for kind, level in seen:
-        verdict.attested.append(backing.Attested(PEOPLE[0], record, 0, True, "", result(kind, level)))
-    refused = replace(result("tdx", "tee"), accepted=False, reason="stale")
-    verdict.attested.append(backing.Attested(PEOPLE[0], record, 0, False, "stale", refused))
-    wanted = {
-        "tee": 4, "tee-measured": 1, "tee-intel": 2, "tee-amd": 1, "tee-aws": 1, "tee-arm": 0, "tee-tdx": 1,
-        "tpm-rooted": 5, "simulated": 6,
-    }  # fmt: skip
-    assert {name: _backed(verdict, name) for name in wanted} == wanted
-
-
-def test_a_verdict_is_reached_once_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
-    from idao.tee import verifier
-
-    calls: list[int] = []
-    real = verifier.appraise
-
-    def counted(*asked: Any) -> AttestationResult:
-        calls.append(1)
-        return real(*asked)
-
-    monkeypatch.setattr(verifier, "appraise", counted)
-    world, other = Anchored(0), relaxed(SIMULATED, max_age_ms=DAY + 1)
-    packed = world.backing(0)
-    first = world.judge(packed)[0].result
-    assert len(calls) <= 1
-    calls.clear()
-    assert world.judge(packed)[0].result == first and not calls
-    assert world.judge(packed, policy=other)[0].accepted and len(calls) == 1
-    # Neither other bytes of the same evidence, another key, nor a time past its end meet an old verdict.
-    raw = world.raws[0]
-    judge = appraiser(SIMULATED)
-    expected = binding.Expected(keys=(SIGNERS[1].public,))
-    assert judge(raw, (), expected, BORN + 130_000).reason == "binding"
-    at = raw.index(simulator.SIMULATED) + 900  # in the signature, which the identity does not cover
-    bent = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
-    assert not judge(bent, (), binding.Expected(), BORN + 130_000).accepted
-    assert not world.judge(packed, times={0: BORN + DAY + 1})[0].accepted
-
-
-def test_policies_are_read_by_name_or_file(tmp_path: Path) -> None:
-    assert read_policy("strict") == STRICT
-    for name, text in {"none": None, "bad": "{}", "list": "[]"}.items():
-        path = tmp_path / name
-        if text:
-            path.write_text(text)
-        with pytest.raises(UsageError):
-            read_policy(str(path))

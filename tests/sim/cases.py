@@ -17,4 +17,4 @@ def case(fn: Callable[[Any], None]) -> Callable[[Any], None]:
     return fn
 
 
-from . import cases_of_messages, cases_of_rules  # noqa: E402, F401  (they fill the table)
+from . import cases_of_messages, cases_of_rules, cases_of_telling  # noqa: E402, F401  (they fill the table)
