@@ -13,8 +13,8 @@ like any other. Rows have a fixed binary layout instead of CBOR maps: a million 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from blake3 import blake3
 
@@ -117,7 +117,23 @@ class FileEntry:
         return file_leaf(leaf_salt(self.secret), self.path, self.size, cuts, self.content_root)
 
 
-_FILE = struct.Struct(">BHQqI32s32sHH")
+_ROW = {
+    "kind": "B", "mode": "H", "size": "Q", "mtime_ns": "q", "parts": "I", "secret": "32s", "root": "32s",
+    "path": "H", "target": "H",
+}  # fmt: skip
+"""A row of a file page: field -> its form; of path and target, which follow, the length."""
+_FILE = struct.Struct(">" + "".join(_ROW.values()))
+
+
+def _only(*names: str) -> Callable[[bytes], tuple[Any, ...]]:
+    """Reads these fields of a row, for those who need few of them, of a million files."""
+    forms = (form if name in names else f"{struct.calcsize('>' + form)}x" for name, form in _ROW.items())
+    return struct.Struct(">" + "".join(forms)).unpack_from
+
+
+_mode = _only("mode")
+row_numbers = _only("kind", "size", "parts")
+"""(kind, size, number of chunks) in a row of a file page."""
 
 
 def pack_file(e: FileEntry) -> bytes:
@@ -141,12 +157,9 @@ def pack_whole(
 
 def row_mode(row: bytes) -> int:
     """The mode in a row of a file page."""
-    return row[1] << 8 | row[2]
-
-
-def row_size(row: bytes) -> int:
-    """The size in a row of a file page."""
-    return int.from_bytes(row[3:11], "big")
+    mode: int
+    (mode,) = _mode(row)
+    return mode
 
 
 def content_id(rows: bytes) -> bytes:

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from heapq import nlargest, nsmallest
 from itertools import accumulate, compress, islice
 from operator import attrgetter
-from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
-from idao.manifest import FILE, content_id
+from idao.manifest import FILE, content_id, row_numbers
 
 if TYPE_CHECKING:
     from idao.assess import AssessFile
@@ -25,8 +24,6 @@ LOT = 2**12
 """Of very many, files that are packed together, and looked at together."""
 CONTENT_ID = 32
 """Bytes of a content id."""
-NUMBERS = Struct(">B2xQ8xI").unpack_from
-"""(kind, size, number of chunks) of an entry, from its row of a file page (`manifest.pack_file`)."""
 SNIFFED, SAMPLED = 32, 128
 """Files whose beginning the disk is asked for in advance: what most assessors' budgets reach to."""
 
@@ -212,7 +209,7 @@ class Listing:
 
     def heard(self, paths: Sequence[bytes], rows: Iterable[bytes], contents: Sequence[bytes]) -> None:
         """The next entries of the intake: their paths, rows of a file page, and content ids."""
-        self.add(paths, map(NUMBERS, rows), contents)
+        self.add(paths, map(row_numbers, rows), contents)
 
     def add(self, paths: Sequence[bytes], numbers: Iterable[Any], contents: Sequence[bytes]) -> None:
         """The next entries."""
