@@ -179,7 +179,8 @@ def _show(
         "score",
         "policy",
     )
-    lines = [f"{key:<9} {data[key]}" for key in shown]
+    plain = {**data, "verified": "yes" if data["verified"] else "no", "score": ui.bp(data["score"])}
+    lines = [f"{key:<9} {plain[key]}" for key in shown]
     lines += [f"parent    {p['asset']}@{p['version']}" for p in data["lineage"]]
     for r in data["reviews"]:
         by = r["reviewer"] if r["independent"] else "its owner alone"
