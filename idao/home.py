@@ -48,6 +48,8 @@ from idao.store.wholefile import sync_folder as sync_folder
 from idao.store.wholefile import write_file as write_file
 
 CONFIG_BYTES_MAX = 64 * 1024
+CONFIG_LINE_MAX = 4096
+"""Bytes of a line that a hand wrote: what it nests may take the square of that."""
 CONFIG_FORMAT = 1
 PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
@@ -428,8 +430,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         if config is None:
             import tomllib  # for what a hand wrote: it costs a command a tenth of its start
 
+            if max(map(len, data.split(b"\n"))) > CONFIG_LINE_MAX:
+                raise ValueError(f"a line is longer than {CONFIG_LINE_MAX} bytes")
             config = tomllib.loads(data.decode())
-    except ValueError as e:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as e:  # the former: TOMLDecodeError and UnicodeDecodeError, too
         raise UsageError(f"config.toml cannot be read: {e}", hint=f"mend '{file}'", code="config") from e
     except OSError as e:
         raise UsageError(f"config.toml cannot be read: {e.strerror}", code="config") from e

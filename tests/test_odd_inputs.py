@@ -68,6 +68,14 @@ def test_a_home_that_lost_its_ledgers_takes_nothing_in(fresh: Callable[[], Dao],
     assert run("contribute", tmp_path / "f", home=path).code == 4
 
 
+def test_settings_nested_without_end_are_refused(fresh: Callable[[], Dao]) -> None:
+    path = fresh().home.path
+    for deep in ("a = " + "[" * 4000, "a." * 30_000 + "b = 1"):
+        (path / "config.toml").write_text(deep)
+        ran = run("status", home=path)
+        assert (ran.code, ran.out) == (2, "") and "config.toml cannot be read" in ran.err
+
+
 def test_a_vote_of_no_known_kind_is_refused(fresh: Callable[[], Dao], tmp_path: Path) -> None:
     path = fresh().home.path
     for kind in ("[]", "{}", "null", "1", '"x"'):
