@@ -11,8 +11,10 @@ from idao.crypto import canonical
 from idao.crypto.hashing import validators_hash
 from idao.errors import VerificationFailed
 from idao.ledger import accounts, block, bonds, epochs, faults, genesis, membership
+from idao.ledger.bonds import Bond
 from idao.ledger.idao import AddMember, Member, RemoveMember
-from idao.ledger.membership import ACTIVE, ASKING, PENDING, Join, SeatKey
+from idao.ledger.membership import ACTIVE, ASKING, PENDING, Join, Rotate, SeatKey
+from idao.ledger.tx import parse_tx
 from idao.model import Block, Fault, Validator, ValidatorSet
 
 # --- genesis --------------------------------------------------------------------------------------
@@ -86,6 +88,37 @@ def test_founder_mode_until_four_are_active() -> None:
     }
     assert world.balance("bond", person("bob").idao) == BOND
     accounts.check_book(world.state)
+
+
+def test_what_an_admission_and_a_flip_write() -> None:
+    world = GroupWorld()
+    world.admit("bob", "cyd", "dan")
+    bob, sponsor = person("bob").idao, person("ann").idao
+    assert world.state.need(Bond, bob, world.seat("bob").term) == Bond(
+        bob, world.seat("bob").term, sponsor, BOND, 0, 0, 0, 0
+    )
+    world.activate("bob", "cyd", "dan")
+    assert world.state.need(Member, world.quorum, bob) == Member(
+        world.quorum, bob, "owner", 1, world.tip.height
+    )
+
+
+def test_in_founder_mode_only_the_fourth_waits_for_a_set_that_has_just_changed() -> None:
+    """The others change no set: nothing keeps them from the same block."""
+    world = GroupWorld()
+    world.admit("bob", "cyd", "dan")
+
+    def next_steps(founders_key: int) -> list[str | None]:
+        body = world.join_body("ann", founders_key)
+        assert world.do("ann", "quorum.rotate", Rotate(body.key, body.possession, body.tls)) == ""
+        assert epochs.is_busy(world.state, world.tip.height)
+        return [membership.next_step(world.state, person(n).idao, world.tip.height) for n in ("bob", "dan")]
+
+    world.activate("cyd")
+    assert next_steps(1) == ["activate", "activate"]
+    world.activate("bob")
+    world.step(ms=membership.ROTATE_MS)
+    assert next_steps(2) == [None, None]
 
 
 def test_headers_name_the_sets_of_their_height_and_the_next() -> None:
@@ -185,7 +218,7 @@ def test_one_change_of_the_set_in_a_block() -> None:
 # --- blocks ---------------------------------------------------------------------------------------
 
 
-def test_a_block_is_checked_under_the_set_of_its_height() -> None:
+def test_a_block_is_checked_under_the_set_of_its_height(monkeypatch: pytest.MonkeyPatch) -> None:
     world = four()
     validators = world.validators()
     leader = validators.validators[validators.leader(world.tip.height + 1, 0)]
@@ -209,6 +242,13 @@ def test_a_block_is_checked_under_the_set_of_its_height() -> None:
     assert "time is not later" in verdict(
         replace(good, header=replace(good.header, time_ms=world.tip.time_ms))
     )
+    with monkeypatch.context() as careless:
+        careless.setattr(block, "admissible", lambda *_: "")
+        again = block.build(
+            world.tip, world.chain, validators, proposer=leader.idao, view=0, time_ms=world.time_ms + 5,
+            txs=[parse_tx(world.blocks[-3][0].txs[0])],
+        )[0]  # fmt: skip
+    assert "may not be in this block" in verdict(again)
     tx = world.sign("ann", "quorum.leave", membership.Leave())
     forged = replace(tx.signed, signatures=((tx.envelope.key, bytes(64)),))
     assert "bad signature" in verdict(replace(good, txs=(canonical.pack(forged),)))

@@ -226,6 +226,14 @@ def test_a_group_that_never_anchored_anything(old: GroupWorld) -> None:
         genesis.recovered(made, rules(), signed(made, ("ann",)), consents(made, ("ann",)), before)
     )
     assert behind is not None and (behind.height, behind.founders, behind.validators) == (0, 1, 1)
+    # All three say that it is the genesis that is continued; none does alone.
+    parent = parent_of(fresh.quorum, None)
+    for odd in (replace(parent, height=1), replace(parent, header=hashed("x")), replace(parent, note=b"x")):
+        changed = replace(made, parent=odd)
+        with pytest.raises(VerificationFailed, match="no checkpoint"):
+            genesis.recovered(
+                changed, rules(), signed(changed, ("ann",)), consents(changed, ("ann",)), before
+            )
 
 
 def test_a_verifier_always_sees_the_break(old: GroupWorld, tmp_path: Path) -> None:
