@@ -20,6 +20,7 @@ from idao.ledger.membership import (
     Rotate,
     SetPower,
 )  # fmt: skip
+from idao.model import Validator
 
 REST = ("bob", "cyd")
 
@@ -263,6 +264,15 @@ def test_no_weights_below_four_nor_in_founder_mode() -> None:
     assert world.decide("ann", two, yes=REST) == "too-strong"
     gone = ("validator.power", SetPower(person("dan").idao, 2))
     assert world.decide("ann", gone, yes=REST) == "not-active"
+
+
+def test_from_four_on_nobody_has_a_third() -> None:
+    def balanced(*powers: int) -> bool:
+        keys = (hashed(str(n)) for n in range(len(powers)))
+        return membership.balanced([Validator(k, k, p) for k, p in zip(keys, powers, strict=True)])
+
+    assert balanced(2, 2, 2, 1) and not balanced(2, 1, 1, 1) and not balanced(2, 2, 1, 1)
+    assert balanced(1, 1, 1) and not balanced(2, 2, 2) and not balanced(1, 1, 2)
 
 
 def ask(world: GroupWorld, name: str) -> None:

@@ -150,6 +150,21 @@ def test_a_new_version_stays_with_its_asset(home: Path) -> None:
     assert (done["asset"], done["version"], done["quorum"]) == (asset, 2, own(home))
 
 
+def test_what_is_on_another_ledger_is_said_to_be_there(home: Path) -> None:
+    """As after `quorum create`: from then on another ledger is what commands mean."""
+    asset = last("contribute", home.parent / "rides.csv", "--name", "rides", home=home)
+    lan = group(home, "lan", 1)
+    for text in ("rides", asset):
+        refused = run("mint", text, "--quorum", lan, "--json", home=home)
+        assert refused.code == 4
+        assert refused.error["hint"] == f"it is on another of your ledgers: --quorum {own(home)}"
+    assert (
+        run("mint", "strides", "--quorum", lan, "--json", home=home).error["hint"] == "see 'idao asset list'"
+    )
+    lines = must("status", home=home).out.splitlines()
+    assert {line.split()[-2:][1] for line in lines if line.startswith("balance")} == {"lan", "ana"}
+
+
 def test_it_goes_where_it_was_routed(home: Path) -> None:
     """A group whose only validator is this home is final at once."""
     mine = group(home, "bench", 0)

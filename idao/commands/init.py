@@ -102,7 +102,11 @@ def _status() -> None:
             )
         elif q["standing"] == "quarantined":
             lines.append(f"{q['name'] or q['quorum']} is a copy: nothing is signed in it")
-    lines += [f"balance  {b['value']} {b['unit_name']}" for b in data["balances"]]
+    names = {q["quorum"]: q["name"] or q["quorum"] for q in data["quorums"]}
+    several = len({b["quorum"] for b in data["balances"]}) > 1
+    for b in data["balances"]:
+        where = f" in {names[b['quorum']]}" if several else ""
+        lines.append(f"balance  {b['value']} {b['unit_name']}{where}")
     for need in data["needs"]:
         ui.hint(need)
     ui.result(data, lines, quiet=[q["quorum"] for q in data["quorums"]])

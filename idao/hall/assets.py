@@ -58,12 +58,19 @@ class Assets:
         version = 0
         if at and number.isdigit() and len(number) < 10:
             text, version = head, int(number)
-        asset = self.dao.resolve("asset", text, self.own)
+        try:
+            asset = self.dao.resolve("asset", text, self.own)
+        except NotFound as e:
+            from idao.hall.routing import Routing
+
+            if there := Routing(self.dao.on("")).holder_of(text):
+                e.hint = f"it is on another of your ledgers: --quorum {there}"
+            raise
         found = self.dao.state().get(rules.Asset, asset)
         if found is None:
             from idao.hall.routing import Routing
 
-            there = Routing(self.dao).holder(asset)
+            there = Routing(self.dao.on("")).holder(asset)
             hint = f"it is on another of your ledgers: --quorum {there}" if there else "see 'idao asset list'"
             raise NotFound(f"no asset '{text}' on this ledger", hint=hint)
         if version > found.latest:

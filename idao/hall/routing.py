@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -115,10 +115,20 @@ class Routing:
 
     def holder(self, asset: bytes) -> str:
         """The full id of a quorum of this home on whose ledger an asset is, or nothing."""
-        for quorum, store in self._ledgers():
-            if store.state().get(asset_rules.Asset, asset) is not None:
-                return show_id("quorum", quorum)
-        return ""
+        return self._first(lambda state: state.get(asset_rules.Asset, asset) is not None)
+
+    def holder_of(self, name: str) -> str:
+        """The same for an asset of ours by its name."""
+
+        def is_so_called(state: State) -> bool:
+            own = (a for a in state.scan(asset_rules.Asset) if a.owner == self._dao.me)
+            return any(state.need(asset_rules.AssetVersion, a.asset, a.latest).name == name for a in own)
+
+        return self._first(is_so_called)
+
+    def _first(self, knows: Callable[[State], bool]) -> str:
+        found = (quorum for quorum, store in self._ledgers() if knows(store.state()))
+        return next((show_id("quorum", quorum) for quorum in found), "")
 
     def unspoken(self, versions: Sequence[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
         """Those (asset, version) that no ledger has and no transaction that waits brings."""
