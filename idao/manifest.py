@@ -53,7 +53,7 @@ class ChunkRef(NamedTuple):
     """One part of a file. A tuple, because its row is read and written millions of times."""
 
     id: bytes
-    """32 bytes, keyed by the home: equal contents have equal ids here and nowhere else. See `store.seal`."""
+    """32 bytes, keyed by the home: equal contents have equal ids here and nowhere else."""
     key: bytes
     """32 random bytes that seal this chunk alone."""
     sealed: bytes

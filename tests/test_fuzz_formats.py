@@ -40,7 +40,6 @@ from idao.node import peerbook
 from idao.store import backup, home_db, rederive
 from idao.store.contents import Contents
 from idao.store.ledger import LedgerStore, meta_sum
-from idao.store.seal import whole_id
 from idao.store.tables import from_row, to_row
 
 ROUNDS = int(os.environ.get("IDAO_FUZZ_ROUNDS", "20000"))
@@ -135,8 +134,7 @@ def read_pack(s: Seeds, data: bytes) -> None:
     row = canonical.decode(data)
     if type(row) is not list or len(row) != 9:
         raise Malformed("no row at all: SQLite gives none such")
-    short, pack, offset, stored, size, form, sealed, key, secret = row
-    chunk = whole_id(short)
+    chunk, pack, offset, stored, size, form, sealed, key, secret = row
     opened = s.contents.key_of(chunk, sealed, key, secret)
     s.contents.open_chunk(pack, offset, manifest.ChunkRef(chunk, opened, sealed or b"", size, stored, form))
 

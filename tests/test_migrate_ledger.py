@@ -110,22 +110,6 @@ def test_derived_again(old: Path, quarantine: None) -> None:
     must("audit", home=old)
 
 
-def test_contents_that_were_stored_then_are_met_again(old: Path, tmp_path: Path) -> None:
-    must("migrate", home=old)
-    with Dao.open(old).assets.opened(write=True) as (contents, _):
-        first = contents.versions()[0]
-        contents.restore(first, tmp_path / "out")
-        again = contents.take_in([os.fsencode(tmp_path / "out")])
-        assert (again.new_bytes, again.read_files) == (0, again.files)
-        parts = [p for _, parts in contents.open_manifest(again.ref).files() for p in parts]
-        assert parts and parts == [p for _, parts in contents.open_manifest(first).files() for p in parts]
-        contents.forget(first)
-        assert contents.check() == []
-        contents.restore(again.ref, tmp_path / "back")
-        contents.forget(again.ref)
-        assert contents.check() == [] and not list(contents.folder.iterdir())
-
-
 def test_what_was_quarantined_stays_so(old: Path, quarantine: None) -> None:
     moved = shutil.copytree(old, old.with_name("moved"))
     must("migrate", home=moved)

@@ -30,7 +30,7 @@ from idao.manifest import (
 from idao.store import wal
 from idao.store.home_db import CHUNK, SUMMED, damaged, open_home_db
 from idao.store.packs import SUFFIX
-from idao.store.seal import WRAP_SECRET, unwrap, whole_id
+from idao.store.seal import WRAP_SECRET, unwrap
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents
@@ -122,8 +122,7 @@ def _packs(contents: Contents) -> Iterator[tuple[str, str]]:
 def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
     sound, insert = [], "insert or ignore into part values(?, ?, ?)"
     for row in contents.db.execute(f"{CHUNK} where name is not null order by pack, offset"):
-        short, pack, offset, stored, size, form, sealed, wrapped, secret = row
-        chunk_id = whole_id(short)
+        chunk_id, pack, offset, stored, size, form, sealed, wrapped, secret = row
         where, blamed = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", "home.db: "
         try:
             key = contents.key_of(chunk_id, sealed, wrapped, secret)

@@ -38,8 +38,6 @@ from idao.store.heads import HEAD_BYTES, Heads
 from idao.store.packs import PackWriter, memory
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
-    ID_BYTES,
-    ID_REST,
     TAG_MAX,
     ZSTD_SMALL,
     ChunkSealer,
@@ -170,7 +168,7 @@ class ChunkWriter:
         for content, source in zip(contents, sources, strict=True):
             h = part_hash(content)
             ids.reset()
-            chunk_id = ids.update(h).digest(ID_BYTES) + ID_REST  # as StoreKeys.id_of
+            chunk_id = ids.update(h).digest()  # as StoreKeys.id_of
             row = fresh.get(chunk_id)
             if row is None and (search or len(fresh) == FRESH_MAX):
                 row = self._lookup(chunk_id)

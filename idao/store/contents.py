@@ -28,7 +28,6 @@ from idao.store.opening import atomic, empty_log
 from idao.store.packs import INDEX_NUMBERS, INDEX_ROW, SUFFIX, Pack, PackReader, disk_error, sync_folder
 from idao.store.seal import (
     CHUNK_BYTES_MAX,
-    ID_BYTES,
     SEALED_KEPT,
     TAG_MAX,
     WRAP_SECRET,
@@ -38,11 +37,9 @@ from idao.store.seal import (
     manifest_open,
     manifest_seal,
     sealed_hash,
-    short_id,
     source_of,
     unwrap,
     unwrap_key,
-    whole_id,
     wrap,
 )
 from idao.store.version import Version, unpack_scan
@@ -53,7 +50,6 @@ if TYPE_CHECKING:
 
 WRAP_ASSET = b"asset key"
 WRAP_SCAN = b"scan"
-ID_LAST = b"\xff" * 16
 LOCK_POLL_S = 0.05
 INDEXED_LAST = 11
 """SQLite leaves a page of rows that come in order nine tenths full. One row of this many is put in after the
@@ -250,12 +246,10 @@ class Contents:
     def chunk_row(self, chunk_id: bytes) -> bytes | None:
         """A chunk of this home as a row of a manifest; None when it is not here. `VerificationFailed`: a
         small one is read, as the index has no hash of it."""
-        first = chunk_id[:ID_BYTES]  # of an id of format 2, too
-        row = self.db.execute(f"{CHUNK} where chunk.id between ? and ?", (first, first + ID_LAST)).fetchone()
+        row = self.db.execute(f"{CHUNK} where chunk.id=?", (chunk_id,)).fetchone()
         if row is None:
             return None
-        short, pack, offset, stored, size, form, sealed, wrapped, secret = row
-        chunk_id = whole_id(short)
+        _, pack, offset, stored, size, form, sealed, wrapped, secret = row
         key = self.key_of(chunk_id, sealed, wrapped, secret)
         try:
             if sealed is None:
@@ -275,8 +269,8 @@ class Contents:
         """The key of a chunk, given what CHUNK selects. `VerificationFailed`."""
         if wrapped is not None:
             return unwrap_key(self.keys.wrapping, chunk_id, sealed, wrapped)
-        if type(secret) is not bytes or type(chunk_id) is not bytes or len(chunk_id) != 32:
-            raise VerificationFailed("a chunk has no key, or no id", code="key-damaged")
+        if type(secret) is not bytes or type(chunk_id) is not bytes:
+            raise VerificationFailed("a chunk has no key", code="key-damaged")
         if secret not in self._secrets:
             self._secrets[secret] = unwrap(self.keys.wrapping, secret, WRAP_SECRET)
         return chunk_key(self._secrets[secret], chunk_id)
@@ -321,8 +315,7 @@ class Contents:
         """The content of a chunk. `VerificationFailed` when it is missing or any byte of it is wrong."""
         with self._sqlite():
             row = self.db.execute(
-                "select name, offset from chunk join pack on pack = pack.id where chunk.id=?",
-                (short_id(ref.id),),
+                "select name, offset from chunk join pack on pack = pack.id where chunk.id=?", (ref.id,)
             ).fetchone()
         if row is None:
             raise VerificationFailed("a chunk is not in the index", code="chunk-missing")
@@ -333,7 +326,7 @@ class Contents:
         place = "select name, offset, stored from chunk join pack on pack = pack.id where chunk.id=?"
         with self._sqlite(), contextlib.suppress(OSError):  # whoever loads it says what is wrong
             for chunk_id in chunk_ids:
-                if row := self.db.execute(place, (short_id(chunk_id),)).fetchone():
+                if row := self.db.execute(place, (chunk_id,)).fetchone():
                     self._reader.expect(*row)
 
     def open_chunk(self, pack: str, offset: int, ref: ChunkRef) -> tuple[bytes, bytes, bytes]:
@@ -345,7 +338,7 @@ class Contents:
             raise VerificationFailed(f"pack {pack} is damaged at byte {offset}", code="chunk-damaged")
         content = self.sealer.open(ref.form, ref.key, ref.id, ref.size, sealed)
         h = part_hash(content)
-        if not self.keys.is_id_of(h, ref.id):
+        if self.keys.id_of(h) != ref.id:
             raise VerificationFailed("a chunk holds another content than its id says", code="chunk-damaged")
         return content, h, its_hash
 
@@ -472,8 +465,8 @@ class Contents:
 def _put_chunks(count: int) -> str:
     """The statement for `count` rows of the index. What has a fixed length comes as one value: to hand
     over each costs more than to cut them out of it."""
-    sealed = f"case when ?{{3}} > {SEALED_KEPT} then substr(?{{0}}, {ID_BYTES + 1}, 32) end"
-    row = f"substr(?{{0}}, 1, {ID_BYTES}), ?{{1}}, ?{{2}}, ?{{3}}, ?{{4}}, ?{{5}}, {sealed}, null"
+    sealed = f"case when ?{{3}} > {SEALED_KEPT} then substr(?{{0}}, 33, 32) end"
+    row = f"substr(?{{0}}, 1, 32), ?{{1}}, ?{{2}}, ?{{3}}, ?{{4}}, ?{{5}}, {sealed}, null"
     rows = (row.format(*range(i, i + 6)) for i in range(1, 6 * count, 6))
     return f"insert or ignore into chunk values ({'), ('.join(rows)})"
 

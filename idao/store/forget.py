@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from idao.errors import VerificationFailed
 from idao.store.home_db import CHUNK
 from idao.store.packs import SUFFIX, punch, sync_folder
-from idao.store.seal import WRAP_KEY, short_id, whole_id, wrap
+from idao.store.seal import WRAP_KEY, wrap
 
 if TYPE_CHECKING:
     from idao.store.contents import Contents
@@ -70,9 +70,8 @@ def _give_up_secrets(contents: Contents) -> None:
         last = b""
         while rows := db.execute(stay, (number, last, MARKED_AT_ONCE)).fetchall():
             last = rows[-1][0]
-            ids = [(row[0], whole_id(row[0])) for row in rows]
-            keys = [(short, whole, contents.key_of(whole, None, None, secret)) for short, whole in ids]
-            wrapped = [(wrap(contents.keys.wrapping, key, WRAP_KEY + i), short) for short, i, key in keys]
+            keys = [(row[0], contents.key_of(row[0], None, None, secret)) for row in rows]
+            wrapped = [(wrap(contents.keys.wrapping, key, WRAP_KEY + i), i) for i, key in keys]
             db.executemany("update chunk set key=? where id=?", wrapped)
         db.execute("update pack set secret = null where secret=?", (number,))
         db.execute("delete from secret where id=?", (number,))
@@ -106,10 +105,10 @@ def _mark(contents: Contents, ref: bytes) -> None:
     """Notes every chunk that a version needs, the pages of its manifest included."""
     version = contents.open_manifest(ref)
     insert = "insert or ignore into live values(?)"
-    contents.db.executemany(insert, [(short_id(page.id),) for page in version.page_chunks()])
+    contents.db.executemany(insert, [(page.id,) for page in version.page_chunks()])
     for at in range(0, version.head.chunks, MARKED_AT_ONCE):
         some = version.chunks(at, min(MARKED_AT_ONCE, version.head.chunks - at))
-        contents.db.executemany(insert, [(short_id(p.id),) for p in some])
+        contents.db.executemany(insert, [(p.id,) for p in some])
 
 
 def reclaim(contents: Contents) -> None:

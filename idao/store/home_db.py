@@ -53,7 +53,7 @@ create table pack(
 
 -- The chunk index: where each sealed chunk lies.
 create table chunk(
-  id blob primary key,              -- keyed hash of the content, 16 bytes; 32 in rows of format 2
+  id blob primary key,              -- keyed hash of the content, 32 bytes
   pack integer not null references pack(id),
   offset integer not null,          -- bytes from the start of the pack
   stored integer not null,          -- bytes sealed

@@ -43,11 +43,10 @@ OPEN_PACKS = 16
 SUFFIX = ".pack"
 
 
-INDEX_ROW = struct.Struct(">16s32sIIIB")
-"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: `short_id`, hash of the sealed
-bytes, offset, bytes stored, bytes of content, form. Packed it takes half of what a tuple does, and sorts by
-id."""
-INDEX_NUMBERS = struct.Struct(">48xIIIB")
+INDEX_ROW = struct.Struct(">32s32sIIIB")
+"""Where a sealed chunk lies, the row of table `chunk` but for the pack's name: id, hash of the sealed bytes,
+offset, bytes stored, bytes of content, form. Packed it takes half of what a tuple does, and sorts by id."""
+INDEX_NUMBERS = struct.Struct(">64xIIIB")
 """Of the same: offset, bytes stored, bytes of content, form."""
 _index_row = INDEX_ROW.pack
 

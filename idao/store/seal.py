@@ -31,10 +31,6 @@ SEALED_KEPT = 16 * 1024
 again: that costs less than 32 bytes for each small file of a home."""
 CHUNK_BYTES_MAX = 2 * 1024 * 1024
 """Largest chunk: what one sealed chunk may claim to unpack to, and a third of what memory holds at once."""
-ID_BYTES = 16
-"""Of the keyed hash in a chunk's id; zeros make up its 32 bytes, and cost nothing in a compressed page. Two
-of 2^64 contents may meet in it by chance, and nobody without the home's key can look for such. Ids of homes
-of format 2 are the whole hash."""
 ZSTD_LEVEL = 1
 """Fast enough to hide behind the disk; stored size is that of tools which spend more."""
 ZSTD_SMALL = 16 * 1024
@@ -68,7 +64,6 @@ def forms() -> tuple[int, int]:
     return (AEGIS, AEGIS_ZSTD) if fast_aes() else (XCHACHA, XCHACHA_ZSTD)
 
 
-ID_REST = bytes(32 - ID_BYTES)
 _ZERO_NONCE = bytes(32)
 _FORM_BYTE = tuple(bytes((form,)) for form in range(256))
 
@@ -177,16 +172,6 @@ def unwrap(key: bytes, wrapped: bytes, purpose: bytes) -> bytes:
     return secret
 
 
-def short_id(chunk_id: bytes) -> bytes:
-    """A chunk's id as the index has it: without the zeros at its end."""
-    return chunk_id[:ID_BYTES] if chunk_id[ID_BYTES:] == ID_REST else chunk_id
-
-
-def whole_id(short: Any) -> Any:
-    """Undoes `short_id`, of what may be damaged."""
-    return short + ID_REST if type(short) is bytes and len(short) == ID_BYTES else short
-
-
 def chunk_key(secret: bytes, chunk_id: bytes) -> bytes:
     """The key of a chunk that the intake with this secret stores."""
     return blake3(chunk_id, key=secret).digest()
@@ -224,12 +209,7 @@ class StoreKeys:
 
     def id_of(self, content_hash: bytes) -> bytes:
         """A chunk's id: keyed, so that nobody outside can tell whether a guessed content is here."""
-        return blake3(content_hash, key=self.chunk_id).digest(ID_BYTES) + ID_REST
-
-    def is_id_of(self, content_hash: bytes, chunk_id: bytes) -> bool:
-        """Also of an id that a home of format 2 gave."""
-        whole = blake3(content_hash, key=self.chunk_id).digest()
-        return chunk_id in (whole, whole[:ID_BYTES] + ID_REST)
+        return blake3(content_hash, key=self.chunk_id).digest()
 
 
 def manifest_seal(asset_key: bytes, packed: bytes) -> bytes:
