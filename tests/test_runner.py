@@ -18,8 +18,9 @@ import pytest
 from node_world import until
 
 from idao.dao import Dao
-from idao.errors import Busy, IdaoError, Pending, Refused
+from idao.errors import Busy, IdaoError, Pending, Refused, Unreachable
 from idao.hall import founding
+from idao.hall.waiting import await_receipts
 from idao.home import Home, now_ms
 from idao.ledger import genesis
 from idao.ledger.idao import AddTrust
@@ -164,12 +165,22 @@ def test_nothing_is_lost_when_the_quorum_does_not_answer(home: Home) -> None:
     assert Dao(home).pending() == 0 and Dao(home).store.height == 1
 
 
+def test_a_node_that_dies_while_it_is_asked_is_waited_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any, **__: Any) -> None:
+        raise Unreachable("the node does not answer", code="node")
+
+    dao = Dao(home, wait_s=0.1)
+    monkeypatch.setattr(calling, "ask", dies)
+    with pytest.raises(Pending, match="the node does not answer"):
+        await_receipts(dao, [_signed(dao)])
+
+
 def test_pending_without_a_node_names_the_node(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Dao, "me", b"\1" * 32)  # somebody else holds the power
     dao = Dao(home, wait_s=60)
     began = time.monotonic()
-    from idao.hall.waiting import await_receipts
-
     with pytest.raises(Pending, match="when the node runs"):
         raws = []
         with dao.home_db() as db:

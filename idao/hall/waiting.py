@@ -43,11 +43,14 @@ def await_receipts(dao: Dao, raws: Sequence[bytes]) -> list[tuple[Tx, int, Recei
 
 
 def wake(dao: Dao) -> tuple[bool, str | None]:
-    """Tells the node that something waits: whether one runs, and why it does not drive this ledger now."""
+    """Tells the node that something waits: whether one runs, and why it does not drive this ledger now.
+
+    One that dies while it is asked may be back soon: what waits is kept, and it is asked again.
+    """
     try:
         return calling.ask(dao.home.path, "wake", quorum=show_id("quorum", dao.quorum)) is not None, None
     except IdaoError as e:
-        if e.code != "not-driven":
+        if e.code not in ("not-driven", "node"):
             raise
         return True, e.message
 
