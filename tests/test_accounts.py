@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ledger_world import QUORUM, World, id_of
 
 from idao.errors import VerificationFailed
-from idao.ledger import accounts
+from idao.ledger import accounts, dats, usage
 from idao.ledger.accounts import IDAO, ISSUANCE, STAKE, Account, Entry, Retire, Transfer
 from idao.ledger.idao import Member
 from idao.model import INT_MAX
@@ -116,6 +116,19 @@ def test_entries_tell_the_story() -> None:
     assert (first.debit_kind, first.credit_kind, first.amount, first.height) == (ISSUANCE, IDAO, 7, 1)
     assert (second.debit_holder, second.credit_holder) == (id_of("bob"), id_of("ann"))
     assert (second.memo, second.height, second.n, second.tx) == ("thanks", 2, 0, world.tx)
+
+
+def test_entries_of_one_transaction_are_numbered_from_0() -> None:
+    world = World("ann", "bob")
+    asset = world.asset("ann", "rides")
+    for _ in range(3):
+        world.mint("ann", asset, share_ratio=1)
+    world.issue("ann", "bob", 100)
+    world.rule("ann", economy__fee=1000)
+    class_id = dats.class_id_of(QUORUM, asset, 1)
+    assert world.do("bob", usage.Settle(class_id, id_of("bob"), id_of("ann"), 100)) == ""
+    story = [(e.n, e.memo) for e in world.state.scan(Entry) if e.tx == world.tx]
+    assert len(story) > 1 and [n for n, _ in story] == list(range(len(story)))
 
 
 @pytest.mark.parametrize("field", ["debit", "credit"])

@@ -193,6 +193,8 @@ def test_the_mirror_of_erc8028_is_json_and_follows_its_formula() -> None:
     index, debt = int(shown["accRevenuePerShare"][unit]), int(shown["rewardDebt"][unit])
     assert int(shown["pendingRevenue"][unit]) == (3 * index - debt) // SCALE
     assert shown["pendingRevenue"][unit] == str(155 * 3 // 7 - 100 * 3 // 7)
+    least = usage.to_erc8028(*(lambda w, _, made: (w.state, made[0], w.time_ms))(*shop(1)))
+    assert (shown["countedInShare"], least["countedInShare"]) == (True, True)
     ended = usage.to_erc8028(world.state, late, 9_501)
     assert (ended["expireAtOf"], ended["countedInShare"], ended["totalShare"]) == (9, False, "3")
 

@@ -12,6 +12,7 @@ from idao.crypto import canonical, merkle
 from idao.crypto.keys import Signer
 from idao.errors import Malformed
 from idao.ledger import block, governance
+from idao.ledger import idao as people
 from idao.ledger.governance import (
     ABSTAIN,
     EXECUTED,
@@ -315,6 +316,16 @@ def test_what_would_fail_now_is_refused_now(action: tuple[str, Any], code: str) 
     world.identify(2)
     refused(code, lambda: world.propose(action))
     assert not list(world.state.scan(Proposal)) and world.is_tidy()
+
+
+def test_members_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.identify(2)
+    world.identify(3)
+    monkeypatch.setattr(people, "MEMBERS_MAX", 2)
+    two, three = (("member.add", AddMember(who(n), "member", 1)) for n in (2, 3))
+    world.propose(two)
+    refused("too-many-members", lambda: world.propose(two, three))
 
 
 def test_malformed_actions_are_refused() -> None:

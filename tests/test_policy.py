@@ -193,6 +193,7 @@ def _file(rule):
         (_file('"action": "read",\n"assignee": "bob"'), 6, "full iDAO id"),
         (_file('"action": "read",\n"assignee": []'), 6, "1 to 64"),
         (_file('"action": "read",\n"duty": [{\n"action": "sing"}]'), 7, "'sing' is not an action"),
+        (_file('"action": "read",\n"duty": {"action": "inform",\n"by": "mail"}'), 7, "'by' has no place"),
         (_file('"action": "read",\n"constraint": "x"'), 6, "an object or a list"),
         (
             _file('"action": "read",\n"constraint": {\n"leftOperand": "spatial"}'),
@@ -231,6 +232,13 @@ def test_limits_and_empty_files():
         read()
     with pytest.raises(UsageError, match="at most 64 "):
         read(permission=[{"action": "read", "assignee": show_id("idao", bytes([i]) * 32)} for i in range(65)])
+    until = [
+        {"leftOperand": "dateTime", "operator": "lt", "rightOperand": f"20{n}-01-01T00:00:00Z"}
+        for n in range(30, 39)
+    ]
+    assert len(read(permission={"action": "read", "constraint": until[:8]}).permissions[0].constraints) == 8
+    with pytest.raises(UsageError, match="9 constraints; at most 8 "):
+        read(permission={"action": "read", "constraint": until})
     with pytest.raises(UsageError, match="cannot count"):
         read(
             prohibition={

@@ -70,6 +70,16 @@ def test_the_owners_own_review_is_not_enough() -> None:
     assert mint(world, "bob", asset) == ""
 
 
+def test_the_score_is_the_lower_median_of_what_others_gave() -> None:
+    """One that a reviewer really gave, and that no single reviewer can pull up."""
+    world = GroupWorld().grow("bob", "cyd", "dan")
+    asset, scores = contribute(world, "bob"), []
+    for by, score in (("cyd", 9000), ("dan", 7000), ("ann", 8000)):
+        assert sealed(world, by, asset, score) == ""
+        scores.append(version(world, asset).score)
+    assert scores == [9000, 7000, 8000]
+
+
 def test_a_verdict_cannot_be_copied() -> None:
     world = GroupWorld().grow("bob", "cyd", "dan")
     asset = contribute(world, "bob")
