@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from node_world import Box, quorum, until
+from node_world import Box, pair, quorum, until
 from test_schemas import validator
 from test_seats import signers, vote
 
@@ -232,3 +232,19 @@ def test_those_who_remain_agree_to_go_on(four: dict[str, Box], tmp_path: Path) -
     verified = bob.run("verify", file)
     assert verified.returncode == 0 and "2 of its 3 last validators (power 2 of 3)" in verified.stdout
     assert bob.run("verify", file, "--trust", old, "--require", "trusted").returncode == 6
+
+
+def test_a_newcomer_that_died_before_it_heard_is_let_in_again(tmp_path: Path) -> None:
+    """Killed between the inviter's yes and its own ledger: its seat is there, and never voted."""
+    (ana,), bob = quorum(tmp_path, ["ana"]), Box(tmp_path, "bob")
+    try:
+        pair(ana, bob)
+        stem = ana.status()["quorum"].partition(":")[2]
+        for left in (bob.home / "ledgers").glob(f"{stem}*"):
+            left.unlink()
+        pair(ana, bob)
+        bob.up()
+        until(lambda: bob.status()["online"] == 2)
+    finally:
+        ana.kill()
+        bob.kill()

@@ -88,14 +88,20 @@ class Joining:
         idao, key = parse_id("idao", offer["idao"]), bytes.fromhex(offer["key"])
         called = dao.people.name_for(idao, name, offer["name"])
         dao.keys()  # asks for the passphrase before the newcomer is told anything
-        self._already_seated(idao)
-        dao.pass_on([base64.b64decode(raw) for raw in offer["txs"]])
+        seat = membership.seat_of(dao.state(), idao)
+        again = seat is not None and _unheard(seat)  # with the key of then, which the newcomer has, too
+        if not again:
+            self._already_seated(idao)
+            dao.pass_on([base64.b64decode(raw) for raw in offer["txs"]])
         calling.need(dao.home.path, "decide", words=offer["words"], accept=True)
         if called is not None and dao.petname(idao) != called:
             dao.people.add_name(called, offer["idao"])
         seat = membership.seat_of(dao.state(), idao)
-        if seat is None or seat.key != key:
+        if seat is None or (seat.key != key and not again):
             raise Refused("the newcomer's request was not taken by the ledger", code="not-asking")
+        if seat.state != membership.ASKING:
+            told = {"idao": offer["idao"], "name": dao.petname(idao), "quorum": show_id("quorum", dao.quorum)}
+            return {**told, "seat": seat.state}
         return self.admit(idao, bond=bond)
 
     def _already_seated(self, idao: bytes) -> None:
@@ -303,6 +309,16 @@ def carrier(now: ValidatorSet, following: ValidatorSet, there: set[bytes]) -> by
     stays = {v.idao for v in following.validators}
     fit = [v.idao for v in now.validators if v.idao in there]
     return next((i for i in fit if i in stays), fit[0] if fit else None)
+
+
+def _unheard(seat: Seat) -> bool:
+    """Whether its newcomer may have died before it heard that it was let in: nobody has counted on it yet.
+
+    One that has voted must not begin with an empty ledger: it could vote again (`idao.hall.repair`).
+    """
+    return seat.state in (membership.ASKING, membership.PENDING) or (
+        seat.state == membership.ACTIVE and seat.power == 0
+    )
 
 
 def await_seat(dao: Dao, idao: bytes, state: str, done: Callable[[Seat | None], bool]) -> Seat | None:
