@@ -50,6 +50,8 @@ from idao.store.wholefile import write_file as write_file
 CONFIG_BYTES_MAX = 64 * 1024
 CONFIG_LINE_MAX = 4096
 """Bytes of a line that a hand wrote: what it nests may take the square of that."""
+CONFIG_DEPTH_MAX = 8
+"""A section, a key, a list; and what a hand may add."""
 CONFIG_FORMAT = 1
 PASSPHRASE_BYTES_MAX = 4096
 """A passphrase file that is longer is a mistake."""
@@ -433,6 +435,8 @@ def _read_config(path: Path) -> dict[str, Any]:
             if max(map(len, data.split(b"\n"))) > CONFIG_LINE_MAX:
                 raise ValueError(f"a line is longer than {CONFIG_LINE_MAX} bytes")
             config = tomllib.loads(data.decode())
+            if _deeper(config, CONFIG_DEPTH_MAX):
+                raise ValueError(f"nested deeper than {CONFIG_DEPTH_MAX}")
     except (ValueError, RecursionError) as e:  # the former: TOMLDecodeError and UnicodeDecodeError, too
         raise UsageError(f"config.toml cannot be read: {e}", hint=f"mend '{file}'", code="config") from e
     except OSError as e:
@@ -444,6 +448,11 @@ def _read_config(path: Path) -> dict[str, Any]:
         elif not isinstance(values, dict):
             raise UsageError(f"config.toml: '{section}' stands outside a section", code="config")
     return config
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(depth == 0 or _deeper(one, depth - 1) for one in inside)
 
 
 def _check_format(found: Any) -> None:
