@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -305,3 +308,17 @@ def test_the_passphrase_alone_restores_what_can_be_read(tmp_path: Path) -> None:
     for wrong in ({}, {"IDAO_PASSPHRASE_FILE": str(world.folder / "visits/README.txt")}):
         ran = run("backup", "restore", world.folder / "b", home=world.folder / "none", **wrong)
         assert ran.code in (2, 9) and not (world.folder / "none" / "config.toml").exists()
+
+
+def test_a_drill_that_is_ended_leaves_nothing(world: World, tmp_path: Path) -> None:
+    """As by a timer's limit, or a machine that goes down: what it restores is as large as the home."""
+    must("backup", "create", "-o", tmp_path / "b", home=world.home)
+    (tmp_path / "tmp").mkdir()
+    how = command_of('TMPDIR="$1" exec "$2" -m idao backup verify "$3" --phrase-file "$W/words"', world)
+    args = [*how["args"], "sh", str(tmp_path / "tmp"), sys.executable, str(tmp_path / "b")]
+    drill = subprocess.Popen(args, env=how["env"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while drill.poll() is None and not any((tmp_path / "tmp").iterdir()):
+        time.sleep(0.005)
+    drill.terminate()
+    assert drill.wait(60) in (130, 0, -signal.SIGTERM), "it may have been done already"
+    assert not any((tmp_path / "tmp").iterdir())

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tarfile
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,11 +134,24 @@ def inspect(path: Path, progress: Progress | None = None) -> files.Header:
     return files.check_bytes(path, Meter(progress, path.stat().st_size))
 
 
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: what is temporary is as large as a home."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere it is not ours to say
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def drill(path: Path, opener: Opener, progress: Progress | None = None) -> tuple[bytes | None, list[Check]]:
     """The whole restore in a temporary folder: (iDAO, checks). `Locked` with a wrong phrase or passphrase."""
     checks: list[Check] = []
     own = None
-    with tempfile.TemporaryDirectory(prefix="idao-drill-") as name:
+    with _ends_in_order(), tempfile.TemporaryDirectory(prefix="idao-drill-") as name:
         folder = Path(name)
         try:
             kek = unpack(path, opener, folder, progress)

@@ -123,11 +123,11 @@ def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
     sound, insert = [], "insert or ignore into part values(?, ?, ?)"
     for row in contents.db.execute(f"{CHUNK} where name is not null order by pack, offset"):
         chunk_id, pack, offset, stored, size, form, sealed, wrapped, secret = row
-        where, blamed = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", "home.db: "
+        where, blamed = f"packs/{pack}{SUFFIX} chunk {chunk_id.hex()[:12]}", "home.db: {}"
         try:
             key = contents.key_of(chunk_id, sealed, wrapped, secret)
-            # Without a hash of what is sealed nobody can tell which of the two a flipped bit is in.
-            blamed = "" if sealed else "the pack, or its row in home.db: "
+            # Such a row has no sum: place, size or hash may be wrong in it.
+            blamed = "{}, or its row in home.db is wrong"
             ref = ChunkRef(chunk_id, key, sealed or b"", size, stored, form)
             _, h, its_hash = contents.open_chunk(pack, offset, ref)
             sound.append((chunk_id, h, its_hash))
@@ -135,7 +135,7 @@ def _chunks(contents: Contents, meter: Meter) -> Iterator[tuple[str, str]]:
                 contents.db.executemany(insert, sound)
                 sound.clear()
         except IdaoError as e:
-            yield where, blamed + e.message
+            yield where, blamed.format(e.message)
         meter.file(stored)
     contents.db.executemany(insert, sound)
 

@@ -99,6 +99,7 @@ def _together() -> Iterator[None]:
 
 def _verify_batches(unused: Connection, pipe: Connection) -> None:
     """The other process: answers each batch until the pipe ends."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both; the pipe ends when the other does
     unused.close()  # else this process itself would keep it open
     with contextlib.suppress(EOFError, ConnectionError):
