@@ -8,7 +8,7 @@ from typing import Any
 
 from idao.crypto import canonical
 from idao.errors import Refused
-from idao.ledger import accounts, dats, usage
+from idao.ledger import accounts, assets, dats, usage
 from idao.ledger import idao as idaos
 from idao.ledger.assets import Asset, AssetVersion
 from idao.ledger.charter import defaults, encode
@@ -16,7 +16,7 @@ from idao.ledger.state import DictBase, State
 from idao.ledger.tx import Context
 from idao.ledger.usage import Claim, Settle
 
-APPLY = {kind.body: kind.apply for family in (accounts, dats, usage) for kind in family.KINDS}
+APPLY = {kind.body: kind.apply for family in (accounts, assets, dats, usage) for kind in family.KINDS}
 ACTIONS = dict(dats.ACTIONS.values())
 QUORUM = hashlib.sha256(b"quorum").digest()
 

@@ -118,6 +118,14 @@ def test_entries_tell_the_story() -> None:
     assert (second.memo, second.height, second.n, second.tx) == ("thanks", 2, 0, world.tx)
 
 
+def test_all_that_is_held_can_be_paid() -> None:
+    world = World("ann", "bob")
+    world.issue("ann", "bob", 7)
+    pay = Transfer(id_of("bob"), id_of("ann"), id_of("ann"), 8, "")
+    assert world.do("bob", pay) == "insufficient"
+    assert world.do("bob", replace(pay, amount=7)) == "" and world.held("bob", "ann") == 0
+
+
 def test_entries_of_one_transaction_are_numbered_from_0() -> None:
     world = World("ann", "bob")
     asset = world.asset("ann", "rides")

@@ -80,6 +80,16 @@ def test_the_score_is_the_lower_median_of_what_others_gave() -> None:
     assert scores == [9000, 7000, 8000]
 
 
+def test_a_score_at_the_charters_least_is_good() -> None:
+    world = GroupWorld().grow("bob", "cyd", "dan")
+    least = ("charter.set", SetRule("review.score-min", canonical.encode(7000)))
+    assert world.decide("ann", least, yes=("bob", "cyd", "dan")) == ""
+    for name, score, verified in (("rides", 6900, False), ("walks", 7000, True)):
+        asset = contribute(world, "bob", name)
+        assert sealed(world, "cyd", asset, score) == ""
+        assert version(world, asset).verified == verified
+
+
 def test_a_verdict_cannot_be_copied() -> None:
     world = GroupWorld().grow("bob", "cyd", "dan")
     asset = contribute(world, "bob")
