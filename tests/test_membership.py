@@ -249,6 +249,13 @@ def test_a_block_is_checked_under_the_set_of_its_height(monkeypatch: pytest.Monk
             txs=[parse_tx(world.blocks[-3][0].txs[0])],
         )[0]  # fmt: skip
     assert "may not be in this block" in verdict(again)
+    skipped: set[bytes] = set()
+    used = parse_tx(world.blocks[-3][0].txs[0])
+    left = block.build(
+        world.tip, world.chain, validators, proposer=leader.idao, view=0, time_ms=world.time_ms + 5,
+        txs=[used], skipped=skipped,
+    )[0]  # fmt: skip
+    assert (left.txs, skipped) == ((), {used.id}) and verdict(left) == ""
     tx = world.sign("ann", "quorum.leave", membership.Leave())
     forged = replace(tx.signed, signatures=((tx.envelope.key, bytes(64)),))
     assert "bad signature" in verdict(replace(good, txs=(canonical.pack(forged),)))
