@@ -35,6 +35,9 @@ path, value hash] of each child there is; a child that is a branch has empty pat
 Child = bytes
 """A child inside a row, without its index: 102 bytes of a leaf, 36 of a branch, none where nothing is."""
 _LEAF_BYTES = 102
+_FULL = range(3, 1 + 16 * 38, 38)
+"""Where children begin in a row of sixteen branches, as most rows on the way to a record are. No other row is
+as long."""
 
 
 _hash_path, _hash_leaf, _hash_branch = (
@@ -64,16 +67,18 @@ _BITS = tuple(1 << i for i in range(16))
 
 def branch_hash(hashes: Sequence[bytes]) -> bytes:
     """`hashes` has 16 entries, empty bytes where there is no child."""
-    bitmap = 0xFFFF
-    if b"" in hashes:
-        bitmap = sum([bit for bit, h in zip(_BITS, hashes, strict=True) if h])
+    if b"" not in hashes:
+        return _hash_branch(b"\xff\xff" + b"".join(hashes))
+    bitmap = sum([bit for bit, h in zip(_BITS, hashes, strict=True) if h])
     return _hash_branch(bitmap.to_bytes(2, "big") + b"".join(hashes))
 
 
 def children_of(row: bytes) -> list[Child]:
     """The 16 children in a row, which `update` wrote or `check_row` accepts."""
-    children = [b""] * 16
     at, end = 1, len(row)
+    if end == _FULL.stop:
+        return [row[at : at + 36] for at in _FULL]
+    children = [b""] * 16
     while at < end:
         after = at + (38 if row[at + 36 : at + 38] == b"\x40\x40" else 104)
         children[row[at + 1]] = row[at + 2 : after]
@@ -165,10 +170,11 @@ def _update(branches: Branches, prefix: str, old: Child, items: _Items) -> Child
         else:
             children[i] = _update(branches, prefix + nibble, children[i], items[start:end])
         start = end
-    alive = [child for child in children if child]
-    if not alive or (len(alive) == 1 and len(alive[0]) == _LEAF_BYTES):
-        branches.pop(prefix, None)
-        return alive[0] if alive else b""
+    if children.count(b"") >= 15:
+        only = b"".join(children)
+        if not only or len(only) == _LEAF_BYTES:
+            branches.pop(prefix, None)
+            return only
     branches[prefix] = _row(children)
     return b"\x58\x20%b\x40\x40" % _hash(children)
 
