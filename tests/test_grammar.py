@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer._click.exceptions import ClickException
 
@@ -135,6 +135,7 @@ def lines_of(function: Any) -> st.SearchStrategy[list[str]]:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@settings(max_examples=20)  # of each of a hundred commands
 @given(data=st.data())
 def test_what_is_read_without_typer_means_what_it_means_with_it(
     by_typer: Read, words: tuple[str, ...], data: Any
