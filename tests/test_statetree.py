@@ -64,6 +64,15 @@ def test_a_row_is_a_canonical_list_and_no_other_bytes_pass() -> None:
                 assert len(canonical.decode(passed)) == len(canonical.decode(good))
             with pytest.raises(Malformed):
                 statetree.check_row(good[:at])
-    for bad in (None, 7, "text", row + b"\0", b"", row.replace(b"\x58\x20", b"\x58\x21", 1)):
+    for bad in (
+        None,
+        7,
+        "text",
+        "t" * statetree._FULL.stop,
+        bytes(statetree._FULL.stop),
+        row + b"\0",
+        b"",
+        row.replace(b"\x58\x20", b"\x58\x21", 1),
+    ):
         with pytest.raises(Malformed):
             statetree.check_row(bad)

@@ -14,7 +14,7 @@ from contents_world import KEY, contents, some_files, take
 from idao import manifest as m
 from idao.crypto import canonical, sodium
 from idao.errors import IdaoError, Malformed, NotFound, Refused, VerificationFailed
-from idao.store import seal
+from idao.store import packs, seal
 from idao.store.contents import Contents
 from idao.store.restore import restore
 from idao.store.version import StoredFile, Version
@@ -216,12 +216,24 @@ def test_what_shared_an_intake_with_the_forgotten_gets_keys_of_its_own(contents:
     assert contents.read(again.ref, b"b") == b"text\n" * 1000 and contents.check() == []
 
 
-def test_secrets_of_intakes_that_stored_nothing_go(contents: Contents, src: Path) -> None:
+def test_a_secret_is_written_with_the_first_packs_that_need_it(contents: Contents, src: Path) -> None:
     take(contents, src)
     for _ in range(3):
-        contents.begin_intake()  # and it was killed
-    assert contents.db.execute("select count(*) from secret").fetchone()[0] == 2
-    assert contents.check() == []
+        contents.begin_intake()  # and it was killed, or found nothing new
+    secrets, packed = "select id from secret", "select distinct secret from pack where name in ('a', 'b')"
+    assert contents.db.execute(secrets).fetchall() == [(1,)]
+    rows = [packs.INDEX_ROW.pack(os.urandom(32), bytes(32), 0, 10, 10, 0) for _ in range(2)]
+    with pytest.raises(RuntimeError):
+        contents.index([packs.Pack("a", 0, rows[:1])], _no_room)
+    assert contents.db.execute(secrets).fetchall() == [(1,)], "it came to nothing, with what needed it"
+    contents.index([packs.Pack("a", 0, rows[:1])])
+    contents.index([packs.Pack("b", 0, rows[1:])])
+    assert contents.db.execute(secrets).fetchall() == [(1,), (2,)]
+    assert contents.db.execute(packed).fetchall() == [(2,)]
+
+
+def _no_room() -> None:
+    raise RuntimeError("no room")
 
 
 def _disk(contents: Contents) -> int:

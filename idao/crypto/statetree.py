@@ -90,9 +90,10 @@ def check_row(row: object) -> bytes:
     """The row, as it was stored. `Malformed` for anything that `update` would not write."""
     try:
         children = children_of(row)  # type: ignore[arg-type]
+        again = _row(children)
     except (TypeError, IndexError) as e:
         raise Malformed("not a branch row") from e
-    if _row(children) != row or not all(map(_is_child, filter(None, children))):
+    if again != row or not all(map(_is_child, filter(None, children))):
         raise Malformed("not a branch row")
     return row
 

@@ -93,8 +93,8 @@ class Contents:
         self.db = open_home_db(home / "home.db", readonly=readonly)
         self._reader = PackReader(self.folder)
         self.sealer = ChunkSealer()
-        self.intake: int | None = None
-        """The number of the secret of the intake that runs here."""
+        self._intake: tuple[bytes, int | None] | None = None
+        """The secret of the intake that runs here, and its number once packs need it."""
         self._secrets: dict[bytes, bytes] = {}
         """Wrapped, unwrapped."""
 
@@ -178,12 +178,7 @@ class Contents:
         with self.transaction():
             self.db.execute("delete from intake")
             self.db.execute(summed("intake"), (prefix, _now_ms()))
-            # Of intakes that stored nothing.
-            self.db.execute(
-                "delete from secret where not exists (select 1 from pack where pack.secret = secret.id)"
-            )
-            wrapped = wrap(self.keys.wrapping, secret, WRAP_SECRET)
-            self.intake = self.db.execute("insert into secret(key) values(?)", (wrapped,)).lastrowid
+        self._intake = secret, None
         return prefix, secret
 
     def index(self, packs: Iterable[Pack], durable: Callable[[], object] | None = None) -> None:
@@ -195,9 +190,10 @@ class Contents:
             return
         rows: list[tuple[bytes | int | None, ...]] = []
         with self.transaction():
+            secret = self._secret_number()
             for pack in packs:
                 insert = "insert into pack(name, size, secret) values(?, ?, ?)"
-                number = self.db.execute(insert, (pack.name, pack.size, self.intake)).lastrowid
+                number = self.db.execute(insert, (pack.name, pack.size, secret)).lastrowid
                 joined, each = b"".join(pack.rows), INDEX_ROW.size
                 starts = range(0, len(joined), each)
                 plain = zip(starts, INDEX_NUMBERS.iter_unpack(joined), strict=True)
@@ -215,6 +211,15 @@ class Contents:
                 self.db.executemany(_put_chunks(1), part[whole:])
             if durable is not None:
                 durable()
+        if self._intake is not None:  # now that it is committed
+            self._intake = self._intake[0], secret
+
+    def _secret_number(self) -> int | None:
+        """The secret of this intake, written down with the first packs that need it; None: no intake runs."""
+        if self._intake is None or self._intake[1] is not None:
+            return self._intake and self._intake[1]
+        wrapped = wrap(self.keys.wrapping, self._intake[0], WRAP_SECRET)
+        return self.db.execute("insert into secret(key) values(?)", (wrapped,)).lastrowid
 
     def end_intake(self, prefix: str, ref: bytes, scan: list[bytes]) -> None:
         """Ends an intake that found nothing new: only the stat cache of the version is renewed."""

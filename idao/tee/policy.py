@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Annotated, Any, Literal, get_type_hints
 
-from idao.crypto import canonical
+from idao.crypto import canonical, shapes
 from idao.crypto.hashing import Kind, digest
 from idao.errors import IdaoError, Malformed, UsageError
 from idao.frozen import frozen, replace
@@ -179,7 +179,7 @@ def load(data: bytes) -> TeePolicy:
         value = json.loads(data, object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as e:
         raise UsageError(f"the policy file is not JSON: {e}") from e
-    names = set(TeePolicy.__match_args__)
+    names = set(shapes.names_of(TeePolicy))
     if not isinstance(value, dict) or set(value) != names:
         odd = sorted(set(value) ^ names) if isinstance(value, dict) else ["an object"]
         raise UsageError(f"the policy file lacks or has too much: {', '.join(odd[:5])}")
